@@ -1,0 +1,51 @@
+# Everything runs in a virtual environment of the project's own, made when it is first needed.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+DEMO_SECONDS ?= 60
+export DEMO_SECONDS
+
+.PHONY: help prerequisites install demo test check format soak bench connectors clean
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+prerequisites:   ## Java, Maven and PostgreSQL, on Debian; elsewhere says what to install
+	bash scripts/prerequisites.sh
+
+install: $(VENV)/.installed  ## the virtual environment
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftstream needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: install    ## everything from nothing to two equal sites; DEMO_SECONDS=60
+	@exec $(BIN)/ftstream demo
+
+test: install    ## unit, integration and system tests on a real stack
+	$(BIN)/pytest
+
+check: install   ## lint, types, import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+soak: install    ## the long, random forms of the tests
+	$(BIN)/pytest -m soak
+
+bench: install   ## throughput, latency and memory; writes bench/latest.json
+	$(BIN)/ftstream bench
+
+connectors: install  ## render connectors/*.json from flows.py
+	$(BIN)/python -m ftstream.adapters.connect.render
+
+clean:           ## remove the virtual environment and local stacks
+	-[ -x $(BIN)/ftstream ] && $(BIN)/ftstream dev down --wipe
+	rm -rf $(VENV) .ftstream

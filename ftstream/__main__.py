@@ -1,0 +1,5 @@
+"""`python -m ftstream`."""
+
+from ftstream.cli import main
+
+main()
