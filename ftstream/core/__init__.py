@@ -1,0 +1,1 @@
+"""The pure heart: no async, no I/O, no clock, no environment."""

@@ -1,0 +1,94 @@
+"""Every way an apply can fail, and what follows: one table from SQLSTATE to policy."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Policy(enum.Enum):
+    """What the writer does about a failure."""
+
+    RETRY = "retry"  # the world's fault: again, with backoff, as long as it takes
+    FENCED = "fenced"  # another worker applied these records: reload the offsets, drop what is done
+    REREAD = "reread"  # the log's images do not fit together: ask the owner for its rows
+    HALT = "halt"  # schema or configuration: only a person can mend it
+
+    @property
+    def later(self) -> Policy:
+        """The policy once the owner's rows did not help: they move faster than they are read."""
+        return Policy.RETRY if self is Policy.REREAD else self
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A classified error: what to do, what happened, and a hint for the operator."""
+
+    policy: Policy
+    sqlstate: str
+    message: str
+    hint: str
+    table: str | None = None
+
+    @property
+    def connection(self) -> bool:
+        """Whether the connection was lost or could not be made."""
+        return not self.sqlstate or self.sqlstate[:2] == "08"
+
+
+class Halted(Exception):
+    """Only a person can mend it; the message says what happened and what to do."""
+
+
+class FlowHalted(Halted):
+    """A flow stops, having applied nothing of what it cannot apply."""
+
+    def __init__(self, flow: str, failure: Failure) -> None:
+        hint = f" ({failure.hint})" if failure.hint else ""
+        super().__init__(f"flow {flow} halted: {failure.message}{hint}")
+
+
+FENCED = "FT001"
+"""Raised by the offsets statement: the applied offsets are not where this worker left them."""
+ROW_MISSING = "FT002"
+"""Raised by the patch statement: the target lacks a row that the change completes."""
+
+_BY_STATE: dict[str, tuple[Policy, str]] = {
+    FENCED: (Policy.FENCED, "another worker holds this partition now; nothing is applied twice"),
+    ROW_MISSING: (Policy.REREAD, "the rows are read from their owner"),
+    "23505": (Policy.REREAD, "a unique value moved between rows; they are read from their owner"),
+    "55P03": (Policy.RETRY, "a row is locked by another session: see pg_locks for who holds it"),
+    "25006": (Policy.RETRY, "the database is read-only: out of disk, or a standby"),
+    "25P02": (Policy.RETRY, "the transaction had failed before"),
+    "25P03": (Policy.RETRY, "the connection was idle for too long"),
+    "53100": (Policy.RETRY, "the database's disk is full: free space or grow it"),
+    "57014": (Policy.RETRY, "a statement ran into statement_timeout"),
+    "42501": (Policy.HALT, "the apply role lacks a right: run `ftstream init` again"),
+    "42P01": (Policy.HALT, "a table is missing: create it on the target, or run `ftstream init`"),
+    "42703": (Policy.HALT, "a column is missing: the sites' tables differ"),
+}
+_BY_CLASS: dict[str, tuple[Policy, str]] = {
+    "08": (Policy.RETRY, "the connection broke or cannot be made: is the database up?"),
+    "40": (Policy.RETRY, "another transaction was in the way"),
+    "53": (Policy.RETRY, "the database is out of a resource"),
+    "57": (Policy.RETRY, "the database is shutting down or starting"),
+    "58": (Policy.RETRY, "the database met a system error: see its log"),
+    "XX": (Policy.RETRY, "an internal error of the database, or of the pooler before it"),
+    "28": (Policy.HALT, "the database refused the login: check user and password in the settings"),
+    "3D": (Policy.HALT, "there is no such database: check the settings"),
+    "22": (Policy.HALT, "a value does not fit the target's column"),
+    "23": (Policy.HALT, "a row breaks a constraint of the target"),
+    "42": (Policy.HALT, "the target's schema is not what the flow needs: run `ftstream init`"),
+}
+
+
+def classify(sqlstate: str | None, message: str, table: str | None = None) -> Failure:
+    """The failure behind an error of PostgreSQL; without a SQLSTATE the connection was lost."""
+    message = " ".join(message.split())  # the library's hints are on lines of their own
+    if not sqlstate:
+        policy, hint = _BY_CLASS["08"]
+        return Failure(policy, "", message, hint)
+    policy, hint = _BY_STATE.get(sqlstate) or _BY_CLASS.get(
+        sqlstate[:2], (Policy.HALT, "an error ftstream does not know: see the message")
+    )
+    return Failure(policy, sqlstate, message, hint, table)

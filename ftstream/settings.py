@@ -1,0 +1,199 @@
+"""Settings: what differs between installations, read from the environment and ftstream.toml."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import Any, Literal
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from ftstream.flows import Site
+
+CONFIG_VARIABLE = "FTSTREAM_CONFIG"
+DEFAULT_CONFIG = Path("ftstream.toml")
+
+
+_CONNECTION: dict[str, Any] = {
+    "application_name": "ftstream",
+    # A connection that a failover or a firewall swallowed would hang for two hours by default;
+    # statement_timeout is the server's, and does not help.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+class SettingsError(Exception):
+    """The settings are missing or wrong; the message names each one and how to set it."""
+
+
+class Database(BaseModel):
+    """How to reach one site; a DSN is a libpq connection string or postgresql:// URL (sslmode and all)."""
+
+    dsn: SecretStr = SecretStr("")
+    """The worker's connection, with the apply role. Supabase: its transaction pooler works."""
+    admin_dsn: SecretStr = SecretStr("")
+    """For `init` and `remove`: an owner of the tables. Never used by the worker."""
+    capture_host: str = ""
+    """Where Kafka Connect finds this database, if not at the DSN's host (containers)."""
+    capture_port: int = 0
+    connect_timeout: int = Field(default=10, ge=1, description="seconds")
+
+    @field_validator("dsn", "admin_dsn")
+    @classmethod
+    def _parses(cls, value: SecretStr) -> SecretStr:
+        try:
+            conninfo_to_dict(value.get_secret_value())
+        except ProgrammingError:
+            # The library's message quotes the string, which holds the password.
+            raise ValueError(
+                "is not a PostgreSQL connection string (postgresql://user:password@host/db)"
+            ) from None
+        return value
+
+    def parameter(self, name: str, default: str = "") -> str:
+        """One parameter of the worker's DSN (or, where it has none, the admin's)."""
+        for dsn in (self.dsn, self.admin_dsn):
+            value = conninfo_to_dict(dsn.get_secret_value()).get(name)
+            if value:
+                return str(value)
+        return default
+
+    def conninfo(self, *, admin: bool = False) -> str:
+        """The connection string, with timeouts and a name for pg_stat_activity where it has none."""
+        dsn = (self.admin_dsn if admin else self.dsn).get_secret_value()
+        given = conninfo_to_dict(dsn)
+        defaults = {name: value for name, value in _CONNECTION.items() if name not in given}
+        return make_conninfo(dsn, connect_timeout=self.connect_timeout, **defaults)
+
+
+class Kafka(BaseModel):
+    """How to reach Kafka."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    partitions: int = Field(default=4, ge=1, description="of each change topic")
+    replication_factor: int = Field(default=1, ge=1)
+    retention_hours: int = Field(default=24 * 7, ge=1)
+
+    @property
+    def encrypted(self) -> bool:
+        return self.security_protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def authenticated(self) -> bool:
+        return self.security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        if not self.encrypted:
+            return None
+        context = ssl.create_default_context(cafile=self.ssl_cafile)
+        if self.ssl_certfile:
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        return context
+
+
+class Connect(BaseModel):
+    """How to reach Kafka Connect, and where it keeps the capture role's password."""
+
+    url: str = "http://127.0.0.1:8083"
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    capture_user: str = "debezium"
+    capture_password: SecretStr = SecretStr("")
+    """Set on the role by `init`; the connector only ever holds the reference below."""
+    capture_password_reference: str = "${env:DEBEZIUM_PASSWORD}"
+    task_timeout: float = Field(default=90, gt=0, description="seconds to wait for running tasks")
+
+
+class Apply(BaseModel):
+    """Bounds of one flow's buffer and batches."""
+
+    batch_rows: int = Field(default=4_000, ge=1)
+    batch_bytes: int = Field(default=8 * 2**20, ge=1)
+    buffer_rows: int = Field(default=16_000, ge=1)
+    buffer_bytes: int = Field(default=24 * 2**20, ge=1)
+    statement_timeout_ms: int = Field(default=60_000, ge=1)
+    lock_timeout_ms: int = Field(default=300, ge=1)
+    """Below PostgreSQL's deadlock_timeout (1 s), so that ftstream gives way, never a user."""
+    sync_log_days: int = Field(default=30, ge=1, description="how long sync_log is kept")
+
+
+class Settings(BaseSettings):
+    """Everything that differs between installations."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FTSTREAM_", env_nested_delimiter="__", extra="forbid"
+    )
+
+    namespace: str = Field(default="", pattern=r"^[a-z0-9_]{0,20}$")
+    external: Database = Database()
+    supabase: Database = Database()
+    kafka: Kafka = Kafka()
+    connect: Connect = Connect()
+    apply: Apply = Apply()
+
+    def require_databases(self) -> None:
+        """Raise SettingsError unless both sites are named: libpq's defaults would name one silently."""
+        missing = [site.value for site in Site if not self.database(site).dsn.get_secret_value()]
+        if missing:
+            raise SettingsError(
+                f"no database is set for {' and '.join(missing)}: set dsn in {config_path()}, or "
+                + ", ".join(f"FTSTREAM_{name.upper()}__DSN" for name in missing)
+            )
+        if self.external.conninfo() == self.supabase.conninfo():
+            raise SettingsError("external.dsn and supabase.dsn name the same database")
+
+    def database(self, site: Site) -> Database:
+        return self.external if site is Site.EXTERNAL else self.supabase
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path()))
+
+
+def config_path() -> Path:
+    """The settings file: $FTSTREAM_CONFIG, or ftstream.toml in the working directory."""
+    return Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG))
+
+
+def load_settings() -> Settings:
+    """Read the settings; SettingsError tells every problem, and no value, since values hold secrets."""
+    if CONFIG_VARIABLE in os.environ and not config_path().is_file():
+        raise SettingsError(f"{config_path()}: no such settings file")
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "\n".join(
+            f"  {'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors(include_input=False, include_context=False)
+        )
+        raise SettingsError(
+            f"settings are wrong ({config_path()} or FTSTREAM_* variables):\n{problems}"
+        ) from None
+    except ValueError as error:
+        raise SettingsError(f"{config_path()} is not valid TOML: {error}") from None

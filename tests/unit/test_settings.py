@@ -1,0 +1,151 @@
+"""Settings: from the environment and a file; what is wrong is told, what is secret is not."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+import faust
+import pytest
+from pydantic import SecretStr
+
+from ftstream import app
+from ftstream.adapters.kafka.security import client_options
+from ftstream.settings import Database, Kafka, Settings, SettingsError, load_settings
+
+SECRET = "s3cret-of-the-test"
+DSN = f"postgresql://worker:{SECRET}@db.example.com:6543/postgres?sslmode=verify-full"
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("FTSTREAM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_environment_sets_nested_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTSTREAM_NAMESPACE", "rehearsal")
+    monkeypatch.setenv("FTSTREAM_SUPABASE__DSN", DSN)
+    monkeypatch.setenv("FTSTREAM_APPLY__BATCH_ROWS", "17")
+    settings = load_settings()
+    assert settings.namespace == "rehearsal"
+    assert settings.supabase.parameter("host") == "db.example.com"
+    assert settings.apply.batch_rows == 17
+
+
+def test_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ftstream.toml").write_text(
+        'namespace = "filed"\n[kafka]\nbootstrap_servers = "one:9092"\n'
+    )
+    monkeypatch.setenv("FTSTREAM_NAMESPACE", "set")
+    settings = load_settings()
+    assert (settings.namespace, settings.kafka.bootstrap_servers) == ("set", "one:9092")
+
+
+def test_file_that_is_named_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTSTREAM_CONFIG", "elsewhere.toml")
+    with pytest.raises(SettingsError, match=r"elsewhere\.toml: no such settings file"):
+        load_settings()
+
+
+def test_file_that_is_not_toml_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ftstream.toml").write_text("namespace = ")
+    with pytest.raises(SettingsError, match="not valid TOML"):
+        load_settings()
+
+
+def test_every_problem_is_told_at_once_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTSTREAM_APPLY__BATCH_ROWS", "0")
+    monkeypatch.setenv("FTSTREAM_NAMESPACE", "Not Allowed")
+    monkeypatch.setenv("FTSTREAM_KAFKA__SECURITY_PROTOCOL", "PLAIN")
+    with pytest.raises(SettingsError) as failure:
+        load_settings()
+    for name in ("apply.batch_rows", "namespace", "kafka.security_protocol"):
+        assert name in str(failure.value)
+
+
+def test_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ftstream.toml").write_text("[kafkas]\nx = 1\n")
+    with pytest.raises(SettingsError, match="kafkas"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"postgresql://worker:{SECRET}@host:port/db?nonsense=1",
+        f"host=h password={SECRET} nonsense",
+        f"postgresql://worker:{SECRET}@[half/db",
+    ],
+)
+def test_bad_dsn_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch, dsn: str) -> None:
+    monkeypatch.setenv("FTSTREAM_EXTERNAL__DSN", dsn)
+    with pytest.raises(SettingsError, match=r"external\.dsn: .*not a PostgreSQL") as failure:
+        load_settings()
+    assert SECRET not in str(failure.value)
+    assert SECRET not in repr(failure.value)
+    assert failure.value.__cause__ is None
+
+
+def test_no_secret_is_in_any_representation() -> None:
+    settings = Settings.model_validate(
+        {
+            "external": {"dsn": DSN, "admin_dsn": DSN},
+            "supabase": {"dsn": DSN, "admin_dsn": DSN},
+            "kafka": {"sasl_password": SECRET},
+            "connect": {"password": SECRET, "capture_password": SECRET},
+        }
+    )
+    for text in (repr(settings), str(settings), settings.model_dump_json()):
+        assert SECRET not in text
+
+
+def test_connection_string_keeps_what_the_dsn_says() -> None:
+    conninfo = Database(dsn=SecretStr(DSN)).conninfo()
+    for part in ("host=db.example.com", "port=6543", "sslmode=verify-full", SECRET):
+        assert part in conninfo
+    assert "application_name=ftstream" in conninfo
+    assert "connect_timeout=10" in conninfo
+
+
+def test_plain_kafka_needs_no_credentials() -> None:
+    kafka = Kafka(bootstrap_servers="one:9092, two:9093")
+    assert client_options(kafka)["security_protocol"] == "PLAINTEXT"
+    assert "sasl_mechanism" not in client_options(kafka)
+    assert app._credentials(kafka) is None
+    assert app._broker_urls(kafka) == ["kafka://one:9092", "kafka://two:9093"]
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+def test_sasl_reaches_both_kafka_clients(protocol: str, mechanism: str) -> None:
+    kafka = Kafka.model_validate(
+        {
+            "security_protocol": protocol,
+            "sasl_mechanism": mechanism,
+            "sasl_username": "worker",
+            "sasl_password": SECRET,
+        }
+    )
+    options = client_options(kafka)
+    assert options["security_protocol"] == protocol
+    assert options["sasl_mechanism"] == mechanism
+    assert options["sasl_plain_password"] == SECRET
+    credentials = app._credentials(kafka)
+    assert isinstance(credentials, faust.SASLCredentials)
+    assert credentials.protocol.value == protocol
+    assert credentials.mechanism.value == mechanism
+    assert (credentials.username, credentials.password) == ("worker", SECRET)
+    assert (credentials.ssl_context is not None) == (protocol == "SASL_SSL")
+    assert (options["ssl_context"] is not None) == (protocol == "SASL_SSL")
+
+
+def test_tls_verifies_the_broker() -> None:
+    kafka = Kafka(security_protocol="SSL")
+    context = client_options(kafka)["ssl_context"]
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert isinstance(app._credentials(kafka), faust.SSLCredentials)
