@@ -1,0 +1,41 @@
+"""What the stack asks of each of its four processes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Protocol
+
+from .process import Command
+
+
+class Service(Protocol):
+    """One process: how to prepare, start, probe and stop it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def log(self) -> Path: ...
+
+    @property
+    def stop_signal(self) -> signal.Signals:
+        """The signal that ends it cleanly and soon."""
+        ...
+
+    def prepare(self) -> None:
+        """Makes its folder and configuration; keeps data that is already there."""
+        ...
+
+    def command(self) -> Command: ...
+
+    def probe(self) -> str | None:
+        """None when it does its work, else the reason why not; answers within seconds."""
+        ...
+
+    def settle(self) -> None:
+        """Runs after each start, once it answers; can run again."""
+        ...
