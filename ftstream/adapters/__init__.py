@@ -1,0 +1,1 @@
+"""What speaks to PostgreSQL, Kafka and Kafka Connect: translates, decides nothing."""

@@ -1,0 +1,1 @@
+"""The demonstration: the production schema and seeded poker traffic to run through it."""
