@@ -1,0 +1,70 @@
+"""What the databases' catalogs say of a table: its columns and unique keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, tuple_row
+
+from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.flows import Table
+
+_QUERIES = Queries.load(__package__, "catalog.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column; `base_name` is its type under any domain, of its elements if it is an array.
+
+    `type` is for people; `cast_type` is the base type without its modifier: a cast to varchar(3)
+    would cut a longer value silently, an assignment refuses it. `dimensions` are those declared.
+    """
+
+    name: str
+    type: str
+    cast_type: str
+    base_name: str
+    base_kind: str
+    is_array: bool
+    constrained: bool
+    generated: bool
+    toastable: bool
+    dimensions: int = 0
+    domain: bool = False
+
+
+class TableMissing(Exception):
+    """A synced table does not exist, or the role may not see it."""
+
+
+async def read_columns(connection: AsyncConnection, table: Table) -> tuple[Column, ...]:
+    """The table's columns in order, without the excluded; TableMissing if there are none."""
+    async with connection.cursor(row_factory=class_row(Column)) as cursor:
+        await cursor.execute(statement(_QUERIES["columns"]), {"table": table.qualified})
+        columns = await cursor.fetchall()
+    if not columns:
+        raise TableMissing(f"table {table.qualified} does not exist")
+    return tuple(column for column in columns if column.name not in table.excluded)
+
+
+async def read_unique_keys(
+    connection: AsyncConnection, table: Table
+) -> tuple[tuple[str, ...], ...]:
+    """The columns of each unique index besides the primary key's."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(statement(_QUERIES["unique_keys"]), {"table": table.qualified})
+        return tuple(tuple(row[0]) for row in await cursor.fetchall())
+
+
+def carried(
+    source: Sequence[Column], target: Sequence[Column]
+) -> tuple[tuple[Column, Column], ...]:
+    """The columns that both sites have, as pairs, generated ones left out."""
+    at_source = {column.name: column for column in source if not column.generated}
+    return tuple(
+        (at_source[column.name], column)
+        for column in target
+        if column.name in at_source and not column.generated
+    )

@@ -1,0 +1,39 @@
+-- name: columns
+-- The columns of a table, in order, with what decoding needs to know of their types.
+with recursive typed as (
+    select a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.attstorage,
+           a.attndims::integer as dimensions, a.atttypid as base, a.atttypmod as base_typmod
+    from pg_attribute a
+    where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
+    union all
+    select d.attnum, d.attname, d.atttypid, d.atttypmod, d.attnotnull, d.attgenerated, d.attstorage,
+           greatest(d.dimensions, t.typndims), t.typbasetype,
+           case when d.base_typmod >= 0 then d.base_typmod else t.typtypmod end
+    from typed d join pg_type t on t.oid = d.base and t.typtype = 'd'
+)
+select d.attname as name,
+       format_type(d.atttypid, d.atttypmod) as type,
+       format_type(d.base, -1) as cast_type,
+       coalesce(e.typname, t.typname) as base_name,
+       coalesce(e.typtype, t.typtype)::text as base_kind,
+       e.oid is not null as is_array,
+       d.dimensions,
+       d.base <> d.atttypid as domain,
+       d.base_typmod >= 0 as constrained,
+       d.attgenerated <> '' as generated,
+       d.attstorage <> 'p' as toastable
+from typed d
+join pg_type t on t.oid = d.base and t.typtype <> 'd'
+left join pg_type e on e.typarray = t.oid and t.typcategory = 'A'
+order by d.attnum
+
+-- name: unique_keys
+-- The column lists of a table's unique indexes besides the primary key, partial and expression ones left out.
+select array_agg(a.attname::text order by k.ordinality) as columns
+from pg_index i
+cross join lateral unnest(i.indkey) with ordinality as k(attnum, ordinality)
+join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+where i.indrelid = to_regclass(%(table)s) and i.indisunique and not i.indisprimary
+  and i.indpred is null and i.indexprs is null and k.ordinality <= i.indnkeyatts
+group by i.indexrelid
+order by i.indexrelid

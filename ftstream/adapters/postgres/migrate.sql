@@ -1,0 +1,39 @@
+-- The numbered migrations of ftstream's own schema, and the record of them.
+
+-- name: bootstrap
+-- The schema, and the table that records which migrations it has seen.
+create schema if not exists ftstream;
+create table if not exists ftstream.schema_migration (
+    version    integer     primary key,
+    name       text        not null,
+    checksum   text        not null,
+    applied_at timestamptz not null default now()
+);
+alter table ftstream.schema_migration enable row level security
+
+-- name: lock
+-- One migrates at a time; the lock is the transaction's, since a pooler keeps no session.
+select pg_advisory_xact_lock(hashtext('ftstream.schema_migration'))
+
+-- name: recorded
+-- Whether the record of migrations exists.
+select to_regclass('ftstream.schema_migration') is not null
+
+-- name: applied
+-- The migrations this database has seen.
+select version, name, checksum from ftstream.schema_migration order by version
+
+-- name: record
+-- Records a migration as applied.
+insert into ftstream.schema_migration (version, name, checksum) values ({version}, {name}, {checksum})
+
+-- name: once
+-- Applies and records a migration unless that was done: for a file that any database may run.
+do $ftstream_once$
+begin
+    if not exists (select from ftstream.schema_migration where version = {version}) then
+        execute {script};
+        {record};
+    end if;
+end
+$ftstream_once$

@@ -1,0 +1,23 @@
+-- name: current_position
+-- Where the log of changes ends: everything committed before is below it.
+select pg_current_wal_insert_lsn()::text
+
+-- name: emit_heartbeat
+-- A message in the log, so that there is something to confirm when nobody writes.
+select pg_logical_emit_message(true, 'ftstream_hb', 'wait')
+
+-- name: slot
+-- Whether the slot has confirmed a position: Connect has it all acknowledged by Kafka.
+select confirmed_flush_lsn >= %(position)s::pg_lsn as confirmed, active,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint as behind
+from pg_replication_slots where slot_name = %(slot)s
+
+-- name: applied
+-- The applied offsets of these topics.
+select topic, kafka_partition, next_offset from ftstream.applied_offset where topic = any(%(topics)s)
+
+-- name: lag
+-- Rows logged since a time, and their lag in milliseconds.
+select count(*), coalesce(percentile_disc(0.5) within group (order by lag_ms), 0),
+       coalesce(percentile_disc(0.99) within group (order by lag_ms), 0)
+from ftstream.sync_log where logged_at > now() - make_interval(secs => %(seconds)s)

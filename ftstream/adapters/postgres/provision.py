@@ -1,0 +1,298 @@
+"""The plan of `init`: the statements that turn a database as it is into one the flows can use.
+
+Pure: a plan is made of what was read (site_state) and what is wanted, so that what `--dry-run`
+prints is what `init` runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from psycopg import sql
+
+from ftstream.adapters.postgres import migrate
+from ftstream.adapters.postgres.migrate import Migration
+from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.adapters.postgres.site_state import Publication, Role, SiteState
+from ftstream.adapters.postgres.wanted import GUARD, Guard, Policy, Right, Wanted
+from ftstream.flows import Flow, Site
+
+QUERIES = Queries.load(__package__, "provision.sql")
+MASK = "********"
+CAPTURE_COMMENT = "ftstream capture: Debezium reads the flows' tables and the log with it"
+APPLY_COMMENT = "ftstream apply: the worker reads and writes the flows' tables with it"
+_REPLICATION = "login replication"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement and why it is run; `secret` is the value in it that nobody may read."""
+
+    sql: sql.SQL | sql.Composed
+    why: str
+    secret: str = field(default="", repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The text for people: the secret masked."""
+        text = self.sql.as_string(None)
+        return text.replace(self.secret, MASK) if self.secret else text
+
+    def __repr__(self) -> str:
+        return f"Statement({self.shown!r}, why={self.why!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A part of the plan; without statements it is already so.
+
+    `alone` steps are in no transaction with others: a slot cannot be made in one that has written.
+    """
+
+    site: Site
+    title: str
+    statements: tuple[Statement, ...]
+    alone: bool = False
+
+
+Verifiers = Mapping[str, str]
+"""Role to SCRAM verifier: the server never sees a password in clear."""
+
+
+def plan_site(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> tuple[Step, ...]:
+    """What `init` does at one site, in order. Raises MigrationChanged."""
+    due = migrate.pending(migrate.migrations(wanted.site), state.applied)
+    return (
+        Step(wanted.site, "schema ftstream", tuple(_migrations(due))),
+        *_provisions(wanted, state, verifiers),
+        *(
+            Step(wanted.site, f"replication slot {slot}", tuple(_slot(slot, state)), alone=True)
+            for slot in (wanted.names(flow).slot for flow in wanted.captured)
+        ),
+    )
+
+
+def plan_file(wanted: Wanted, state: SiteState) -> tuple[Step, ...]:
+    """The same for a file that any database may run, whatever it has already; no secret in it."""
+    known = migrate.migrations(wanted.site)
+    return (
+        Step(
+            wanted.site,
+            "schema ftstream",
+            (
+                Statement(
+                    migrate.bootstrap(), "ftstream's schema, and the record of its migrations"
+                ),
+                *(Statement(migrate.once(m), f"migration {m.label}") for m in known),
+            ),
+        ),
+        *_provisions(wanted, state.without_ftstream(wanted), {}),
+    )
+
+
+def needs_policy(policy: Policy, state: SiteState) -> bool:
+    """Whether row level security hides rows of the table from the role."""
+    role, table = state.roles.get(policy.role), state.tables.get(policy.table)
+    if role is not None and role.bypasses_policies:
+        return False
+    if table is None:  # one that a migration makes: the administrator owns it
+        return policy.role != state.server.admin
+    owns = policy.role in table.owner_roles and not table.forced
+    return table.row_security and not owns
+
+
+def missing_rights(wanted: Wanted, state: SiteState) -> frozenset[Right]:
+    """What `init` would grant; the administrator grants itself nothing."""
+    rights = wanted.apply_rights | wanted.capture_rights
+    return frozenset(r for r in rights - state.held if r.role != state.server.admin)
+
+
+def missing_policies(wanted: Wanted, state: SiteState) -> tuple[Policy, ...]:
+    """The policies that `init` would make, or make anew."""
+    due = (policy for policy in wanted.policies if needs_policy(policy, state))
+    return tuple(policy for policy in due if policy not in state.policies)
+
+
+def wants_replica_right(wanted: Wanted, state: SiteState) -> bool:
+    """Whether the apply role must be granted the right to switch triggers off."""
+    role, login = state.roles.get(wanted.apply_role), state.logins.get(wanted.apply_role)
+    may = state.may_set_replica or (role is not None and role.superuser)
+    return bool(wanted.applied) and not (may or (login is not None and login.may_replicate))
+
+
+def publication_tables(wanted: Wanted, flow: Flow, state: SiteState) -> dict[str, list[str] | None]:
+    """Table to the columns that are published: all of them, unless flows.py excludes some."""
+    return {
+        table.qualified: (
+            sorted(c.name for c in state.columns.get(table.qualified, ()) if not c.generated)
+            if table.excluded
+            else None
+        )
+        for table in flow.tables
+    }
+
+
+def _migrations(due: Sequence[Migration]) -> Iterator[Statement]:
+    if due:
+        yield Statement(migrate.bootstrap(), "ftstream's schema, and the record of its migrations")
+    for migration in due:
+        yield Statement(migrate.script(migration), f"migration {migration.label}")
+        yield Statement(migrate.record(migration), "is applied now")
+
+
+def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Iterator[Step]:
+    """All but schema and slots; each statement may be run again."""
+    site = wanted.site
+    if wanted.captured:
+        made = tuple(_role(wanted.capture_role, _REPLICATION, CAPTURE_COMMENT, state, verifiers))
+        yield Step(site, f"capture role {wanted.capture_role}", made)
+    if wanted.apply_role not in (state.server.admin, *_capture(wanted)):
+        made = tuple(_role(wanted.apply_role, "login", APPLY_COMMENT, state, verifiers))
+        yield Step(site, f"apply role {wanted.apply_role}", made)
+    for role in dict.fromkeys(reversed(wanted.roles)):
+        yield Step(site, f"rights of {role}", tuple(_rights(role, wanted, state)))
+    for flow in wanted.captured:
+        name = wanted.names(flow).publication
+        yield Step(site, f"publication {name}", tuple(_publication(wanted, flow, state)))
+    for flow_name, guards in groupby(wanted.guards, lambda guard: guard.flow):
+        made = tuple(s for guard in guards for s in _guard(guard, state))
+        yield Step(site, f"guards of flow {flow_name}", made)
+    if wanted.status_rows:
+        yield Step(site, "rows of sync_status", tuple(_status(wanted, state)))
+
+
+def _capture(wanted: Wanted) -> tuple[str, ...]:
+    return (wanted.capture_role,) if wanted.captured else ()
+
+
+def _role(
+    name: str, options: str, comment: str, state: SiteState, verifiers: Verifiers
+) -> Iterator[Statement]:
+    """Make the role, or give one of ours what it lacks; others' roles are left as they are."""
+    role, verifier = state.roles.get(name), verifiers.get(name, "")
+    parts = {"role": sql.Identifier(name), "options": statement(options)}
+    if role is None and verifier:
+        made = build("create_role", **parts, password=sql.Literal(verifier))
+        yield Statement(made, "the password goes as a verifier, never in clear", verifier)
+        yield Statement(
+            build("comment_role", **parts, comment=sql.Literal(comment)), "made by ftstream"
+        )
+    elif role is None:
+        literals = {"name": sql.Literal(name), "comment": sql.Literal(comment)}
+        made = build("create_role_if_missing", **parts, **literals)
+        yield Statement(made, "`ftstream init` sets its password")
+    elif role.ours:
+        yield from _mended(role, parts, state, verifier)
+
+
+def _mended(
+    role: Role, parts: Mapping[str, sql.Composable], state: SiteState, verifier: str
+) -> Iterator[Statement]:
+    replicates = "replication" not in parts["options"].as_string(None) or role.replication
+    if not (role.login and replicates):
+        yield Statement(build("alter_role", **parts), "it lacks an attribute")
+    login = state.logins.get(role.name)
+    if verifier and login is not None and login.refused:
+        changed = build("set_password", role=parts["role"], password=sql.Literal(verifier))
+        yield Statement(changed, "it refuses the password of the settings", verifier)
+
+
+def _rights(role: str, wanted: Wanted, state: SiteState) -> Iterator[Statement]:
+    missing = [right for right in missing_rights(wanted, state) if right.role == role]
+    yield from grants("grant", missing, "least rights: what its statements touch")
+    # The administrator cannot give itself what it lacks: the preflight says so.
+    granted = role == wanted.apply_role and role != state.server.admin
+    if granted and wants_replica_right(wanted, state):
+        right = build("grant_replica", role=sql.Identifier(role))
+        yield Statement(right, "triggers of the tables must not run again while applying")
+    for policy in missing_policies(wanted, state):
+        if policy.role == role:
+            yield from _policy(policy)
+
+
+def grants(verb: str, rights: Iterable[Right], why: str) -> Iterator[Statement]:
+    """One GRANT or REVOKE for each object, in a fixed order."""
+    ordered = sorted(rights, key=lambda right: (right.role, right.kind, right.object))
+    for (role, kind, name), group in groupby(ordered, lambda r: (r.role, r.kind, r.object)):
+        granted = build(
+            verb,
+            privileges=statement(", ".join(sorted(right.privilege for right in group))),
+            kind=statement(kind),
+            object=statement(name) if kind == "function" else identifier(name, kind),
+            role=sql.Identifier(role),
+        )
+        yield Statement(granted, why)
+
+
+def identifier(name: str, kind: str = "table") -> sql.Identifier:
+    """schema.table as one identifier; anything else is a plain name."""
+    return sql.Identifier(*name.split(".", 1)) if kind == "table" else sql.Identifier(name)
+
+
+def _policy(policy: Policy) -> Iterator[Statement]:
+    parts = {"name": sql.Identifier(policy.name), "table": identifier(policy.table)}
+    yield Statement(build("drop_policy", **parts), "made anew")
+    query = "policy_select" if policy.command == "SELECT" else "policy_all"
+    why = f"row level security would hide every row from {policy.role}, without an error"
+    yield Statement(build(query, **parts, role=sql.Identifier(policy.role)), why)
+
+
+def _publication(wanted: Wanted, flow: Flow, state: SiteState) -> Iterator[Statement]:
+    name = wanted.names(flow).publication
+    tables = publication_tables(wanted, flow, state)
+    parts = {
+        "name": sql.Identifier(name),
+        "tables": sql.SQL(", ").join(_published(*item) for item in tables.items()),
+    }
+    match state.publications.get(name):
+        case None:
+            yield Statement(
+                build("create_publication", **parts), f"exactly the tables of {flow.name}"
+            )
+        case Publication(tables=published, whole=whole):
+            if published != tables:
+                why = f"the tables of flow {flow.name} have changed"
+                yield Statement(build("set_publication_tables", **parts), why)
+            if not whole:
+                changed = build("set_publication_options", name=parts["name"])
+                yield Statement(changed, "every kind of change, partitions as one table")
+
+
+def _published(table: str, columns: list[str] | None) -> sql.Composable:
+    if columns is None:
+        return identifier(table)
+    listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+    return sql.SQL("{} ({})").format(identifier(table), listed)
+
+
+def _guard(guard: Guard, state: SiteState) -> Iterator[Statement]:
+    there = state.guards.get(guard.table)
+    if there is not None and there.intact and there.arguments == [guard.flow, guard.owner]:
+        return
+    parts = {"guard": sql.Identifier(GUARD), "table": identifier(guard.table)}
+    arguments = {"flow": sql.Literal(guard.flow), "owner": sql.Literal(guard.owner)}
+    made = build("create_guard", **parts, **arguments)
+    yield Statement(made, f"{guard.owner} owns {guard.table}: edits here would be overwritten")
+    yield Statement(build("enable_guard", **parts), "for writers with triggers off, too")
+
+
+def _status(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
+    missing = [row for row in wanted.status_rows if row not in state.status_rows]
+    if missing:
+        values = sql.SQL(", ").join(
+            sql.SQL("({}, {})").format(flow, table) for flow, table in missing
+        )
+        yield Statement(build("add_status", rows=values), "one row for each table, pending")
+
+
+def _slot(name: str, state: SiteState) -> Iterator[Statement]:
+    if name not in state.slots:
+        made = build("create_slot", slot=sql.Literal(name))
+        yield Statement(made, "the log is kept from now on: start the connector soon")
+
+
+def build(query: str, /, **parts: sql.Composable) -> sql.Composed:
+    """One of the statements of provision.sql, with its parts in place."""
+    return statement(QUERIES[query]).format(**parts)

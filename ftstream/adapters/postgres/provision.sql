@@ -1,0 +1,125 @@
+-- What `init` makes and `remove` takes away, besides the migrations.
+
+-- name: create_role
+-- A role of ftstream's own.
+create role {role} with {options} password {password}
+
+-- name: create_role_if_missing
+-- The same for a file, which holds no password: `init` sets it afterwards.
+do $ftstream_role$
+begin
+    if not exists (select from pg_catalog.pg_roles where rolname = {name}) then
+        create role {role} with {options};
+        comment on role {role} is {comment};
+    end if;
+end
+$ftstream_role$
+
+-- name: alter_role
+-- Gives a role of ftstream's own what it lacks.
+alter role {role} with {options}
+
+-- name: set_password
+-- Gives a role of ftstream's own the password of the settings.
+alter role {role} with password {password}
+
+-- name: comment_role
+-- The mark by which `remove` knows the roles that `init` made.
+comment on role {role} is {comment}
+
+-- name: grant
+-- Grants rights on one object.
+grant {privileges} on {kind} {object} to {role}
+
+-- name: revoke
+-- Takes rights on one object back.
+revoke {privileges} on {kind} {object} from {role}
+
+-- name: grant_replica
+-- Lets a role switch triggers off in its own transactions.
+grant set on parameter session_replication_role to {role}
+
+-- name: revoke_replica
+-- Takes that back.
+revoke set on parameter session_replication_role from {role}
+
+-- name: drop_policy
+-- Removes a policy.
+drop policy if exists {name} on {table}
+
+-- name: policy_select
+-- Every row may be read.
+create policy {name} on {table} for select to {role} using (true)
+
+-- name: policy_all
+-- Every row may be read and written.
+create policy {name} on {table} for all to {role} using (true) with check (true)
+
+-- name: create_publication
+-- What the log tells of the flow: these tables.
+create publication {name} for table {tables}
+    with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)
+
+-- name: set_publication_tables
+-- These tables and no others.
+alter publication {name} set table {tables}
+
+-- name: set_publication_options
+-- Every kind of change; a partitioned table as one.
+alter publication {name} set
+    (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)
+
+-- name: drop_publication
+-- Removes the publication.
+drop publication {name}
+
+-- name: create_guard
+-- Refuses every writer but ftstream.
+create or replace trigger {guard}
+    before insert or update or delete or truncate on {table} for each statement
+    when (current_setting('ftstream.applying', true) is distinct from 'on')
+    execute function ftstream.refuse_edit({flow}, {owner})
+
+-- name: enable_guard
+-- Also in sessions that have switched triggers off.
+alter table {table} enable always trigger {guard}
+
+-- name: drop_guard
+-- Lets everybody edit again who has the right.
+drop trigger {guard} on {table}
+
+-- name: add_status
+-- The first rows of sync_status.
+insert into ftstream.sync_status (source, entity_type) values {rows} on conflict do nothing
+
+-- name: drop_status
+-- The flow's rows of sync_status.
+delete from ftstream.sync_status where source = {flow}
+
+-- name: drop_offsets
+-- How far the flow's topics were applied: new topics begin at 0.
+delete from ftstream.applied_offset where topic = any({topics}::text[])
+
+-- name: create_slot
+-- The flow's position in the log, from here on.
+select pg_create_logical_replication_slot({slot}, 'pgoutput')
+
+-- name: drop_slot
+-- Gives the position in the log up, and the log it holds back.
+select pg_drop_replication_slot({slot})
+
+-- name: drop_schema
+-- Everything ftstream knows.
+drop schema ftstream cascade
+
+-- name: drop_role
+-- Removes a role that `init` made.
+drop role {role}
+
+-- name: give_way
+-- Altering a table waits for those who use it, and others queue behind; so not for long.
+set local lock_timeout = '10s'
+
+-- name: slot_patience
+-- A slot waits until every transaction that was running has ended.
+set statement_timeout = '60s'

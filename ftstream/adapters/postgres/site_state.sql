@@ -1,0 +1,142 @@
+-- What a database holds of what ftstream needs: read from the catalogs, nothing is changed.
+
+-- name: read_only
+-- One snapshot, and no way to change anything.
+set transaction isolation level repeatable read, read only
+
+-- name: server
+-- The server, and what the administrator may do there.
+select current_setting('server_version_num')::integer as version,
+       current_database() as database,
+       current_user::text as admin,
+       r.rolsuper as superuser,
+       r.rolsuper or r.rolcreaterole as may_create_roles,
+       r.rolsuper or r.rolreplication as may_replicate,
+       has_database_privilege(current_database(), 'CREATE') as may_create,
+       current_setting('wal_level') as wal_level,
+       current_setting('max_replication_slots')::integer
+           - (select count(*) from pg_replication_slots)::integer as free_slots,
+       current_setting('max_wal_senders')::integer
+           - (select count(*) from pg_stat_replication)::integer as free_senders,
+       pg_is_in_recovery() as standby,
+       pg_backend_pid() as backend_pid,
+       (select pg_has_role(n.nspowner, 'USAGE') from pg_namespace n where n.nspname = 'ftstream') as owns_schema,
+       array(select format_type(t.oid, null) from pg_type t
+             where t.typcategory = 'E'
+               and not exists (select from pg_enum e where e.enumtypid = t.oid) order by 1) as labelless
+from pg_roles r where r.rolname = current_user
+
+-- name: parameter_right
+-- Who may set session_replication_role, and whether the administrator may pass that on (PostgreSQL 15).
+select coalesce(bool_or(has_parameter_privilege(r.oid, 'session_replication_role', 'SET')), false) as may_set,
+       has_parameter_privilege('session_replication_role', 'SET WITH GRANT OPTION') as may_grant
+from pg_roles r where r.rolname = %(role)s
+
+-- name: roles
+-- The roles; `ours` are those that ftstream made, `elsewhere` says that other databases know them.
+select r.rolname as name, r.rolcanlogin as login, r.rolsuper as superuser,
+       r.rolreplication as replication, r.rolsuper or r.rolbypassrls as bypasses_policies,
+       coalesce(shobj_description(r.oid, 'pg_authid') like 'ftstream %%', false) as ours,
+       exists (
+           select from pg_shdepend d
+           where d.refclassid = 'pg_authid'::regclass and d.refobjid = r.oid and d.dbid <> 0
+             and d.dbid <> (select b.oid from pg_database b where b.datname = current_database())
+       ) as elsewhere
+from pg_roles r where r.rolname = any(%(roles)s)
+
+-- name: tables
+-- The tables that exist, with what capturing, guarding and granting depend on.
+select t.name,
+       c.relkind::text as kind,
+       c.relpersistence::text as persistence,
+       c.relreplident::text as replica_identity,
+       c.relrowsecurity as row_security,
+       c.relforcerowsecurity as forced,
+       pg_get_userbyid(c.relowner)::text as owner,
+       pg_has_role(c.relowner, 'USAGE') as owned,
+       array(select r.rolname::text from pg_roles r
+             where r.rolname = any(%(roles)s) and pg_has_role(r.oid, c.relowner, 'USAGE')) as owner_roles,
+       array(select a.attname::text from pg_index i, pg_attribute a
+             where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid and a.attnum = any(i.indkey)) as primary_key,
+       array(select a.attname::text from pg_index i, pg_attribute a
+             where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indnkeyatts = 1
+               and i.indpred is null and i.indexprs is null
+               and a.attrelid = c.oid and a.attnum = i.indkey[0]) as unique_columns,
+       array(select a.attname::text from pg_attribute a
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+               and a.attnotnull and not a.atthasdef and a.attidentity = '') as required
+from unnest(%(tables)s::text[]) as t(name)
+join pg_class c on c.oid = to_regclass(t.name)
+
+-- name: rights
+-- Which of these rights are held, in whatever way; `public` says that everybody holds them (role 0).
+select w.role, w.kind, w.object, w.privilege, bool_or(r.oid = 0) as public
+from json_to_recordset(%(rights)s::json) as w(role text, kind text, object text, privilege text)
+cross join lateral (select p.oid from pg_roles p where p.rolname = w.role union all select 0) as r
+where case w.kind
+    when 'database' then has_database_privilege(
+        r.oid, (select d.oid from pg_database d where d.datname = current_database()), w.privilege)
+    when 'schema' then has_schema_privilege(
+        r.oid, (select n.oid from pg_namespace n where n.nspname = w.object), w.privilege)
+    when 'table' then has_table_privilege(r.oid, to_regclass(w.object)::oid, w.privilege)
+    when 'function' then has_function_privilege(r.oid, to_regprocedure(w.object)::oid, w.privilege)
+end
+group by w.role, w.kind, w.object, w.privilege
+
+-- name: policies
+-- ftstream's policies.
+select n.nspname || '.' || c.relname as "table", p.polname::text as name,
+       r.rolname::text as role,
+       case p.polcmd when 'r' then 'SELECT' when '*' then 'ALL' else p.polcmd::text end as command
+from pg_policy p
+join pg_class c on c.oid = p.polrelid
+join pg_namespace n on n.oid = c.relnamespace
+cross join lateral unnest(p.polroles) as u(role)
+left join pg_roles r on r.oid = u.role
+where p.polname like 'ftstream\_%%'
+
+-- name: guards
+-- ftstream's guards; `intact` ones fire always, for every statement, unless ftstream itself writes.
+select n.nspname || '.' || c.relname as "table",
+       t.tgenabled = 'A' and t.tgtype = 62 and t.tgqual is not null
+           and t.tgfoid = to_regprocedure('ftstream.refuse_edit()') as intact,
+       (string_to_array(encode(t.tgargs, 'escape'), '\000'))[1:t.tgnargs] as arguments
+from pg_trigger t
+join pg_class c on c.oid = t.tgrelid
+join pg_namespace n on n.oid = c.relnamespace
+where t.tgname = %(guard)s and not t.tgisinternal
+
+-- name: publications
+-- These publications; prattrs (PostgreSQL 15) by way of JSON, so that 14 reads the statement too.
+select p.pubname::text as name,
+       pg_has_role(p.pubowner, 'USAGE') as owned,
+       p.puballtables as all_tables,
+       p.pubviaroot and p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate as whole,
+       coalesce((
+           select json_object_agg(n.nspname || '.' || c.relname, (
+               select json_agg(a.attname order by a.attname) from pg_attribute a
+               where a.attrelid = c.oid
+                 and a.attnum = any(string_to_array(to_jsonb(r) ->> 'prattrs', ' ')::smallint[])))
+           from pg_publication_rel r
+           join pg_class c on c.oid = r.prrelid
+           join pg_namespace n on n.oid = c.relnamespace
+           where r.prpubid = p.oid), '{}') as tables
+from pg_publication p where p.pubname = any(%(names)s)
+
+-- name: slots
+-- These replication slots.
+select slot_name::text as name, plugin::text, database::text, active,
+       coalesce(wal_status, '') = 'lost' as lost
+from pg_replication_slots where slot_name = any(%(names)s)
+
+-- name: status_exists
+-- Whether there is a sync_status.
+select to_regclass('ftstream.sync_status') is not null
+
+-- name: status_rows
+-- The rows of sync_status.
+select source, entity_type from ftstream.sync_status
+
+-- name: try_replica
+-- Whether this session may switch triggers off: on Supabase no catalog tells.
+set local session_replication_role = replica

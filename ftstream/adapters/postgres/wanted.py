@@ -1,0 +1,198 @@
+"""What one database should have for the flows: derived from flows.py and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ftstream.flows import Capture, Flow, Names, Site, Table
+from ftstream.settings import Database, Settings
+
+GUARD = "ftstream_guard"
+CAPTURE_POLICY = "ftstream_capture"
+APPLY_POLICY = "ftstream_apply"
+REPLICA_PARAMETER = "session_replication_role"
+
+# What the statements of apply.sql touch, and the status that people read with the same role.
+_OFFSETS = ("ftstream.applied_offset", ("SELECT", "INSERT", "UPDATE"))
+_LOG = ("ftstream.sync_log", ("SELECT", "INSERT"))
+_DISPLACED = ("ftstream.displaced", ("SELECT", "INSERT"))
+_STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
+_FUNCTIONS = (
+    "ftstream.require(boolean, text, text)",
+    "ftstream.maintain_sync_log(integer)",
+)
+_WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_POOLER_HOST = ".pooler.supabase.com"
+
+RightKind = Literal["database", "schema", "table", "function"]
+
+
+class Right(NamedTuple):
+    """One privilege of one role; `object` as PostgreSQL reads it (schema.table, or a signature)."""
+
+    role: str
+    kind: RightKind
+    object: str
+    privilege: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Lets a role that row level security binds see (SELECT) or see and write (ALL) every row."""
+
+    table: str
+    name: str
+    role: str
+    command: Literal["SELECT", "ALL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The trigger that refuses edits of a table that the other site owns."""
+
+    table: str
+    flow: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One site's share of the flows. `database` is the name that the DSNs give."""
+
+    site: Site
+    flows: tuple[Flow, ...]
+    namespace: str
+    database: str
+    apply_role: str
+    capture_role: str
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return tuple(table for flow in self.flows for table in flow.tables)
+
+    @property
+    def captured(self) -> tuple[Flow, ...]:
+        """The flows that Debezium reads from this site's log."""
+        return tuple(
+            flow for flow in self.flows if flow.capture is Capture.LOG and self.site in flow.sources
+        )
+
+    @property
+    def applied(self) -> tuple[Flow, ...]:
+        """The flows that are written here."""
+        return tuple(flow for flow in self.flows if self.site in flow.targets)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return (self.apply_role, *((self.capture_role,) if self.captured else ()))
+
+    @property
+    def own_tables(self) -> tuple[str, ...]:
+        """ftstream's tables that the apply role works with; External is no target of a status."""
+        if not self.applied:
+            return ()
+        return tuple(name for name, _ in self._own_rights())
+
+    @property
+    def capture_rights(self) -> frozenset[Right]:
+        """What the capture role needs: to connect, and to read the captured tables."""
+        tables = [table for flow in self.captured for table in flow.tables]
+        return (
+            frozenset(_reading(self.capture_role, self.database, tables)) if tables else frozenset()
+        )
+
+    @property
+    def apply_rights(self) -> frozenset[Right]:
+        """What the apply role needs: the statements of apply.sql, and nothing else."""
+        role = self.apply_role
+        rights = set(_reading(role, self.database, self.tables))
+        for flow in self.applied:
+            for table in flow.tables:
+                rights |= {Right(role, "table", table.qualified, right) for right in _WRITE}
+        if self.applied:
+            rights.add(Right(role, "schema", "ftstream", "USAGE"))
+            rights |= {Right(role, "function", name, "EXECUTE") for name in _FUNCTIONS}
+            for name, privileges in self._own_rights():
+                rights |= {Right(role, "table", name, privilege) for privilege in privileges}
+        return frozenset(rights)
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """For both roles; whether a table and a role need one, the catalogs tell."""
+        return (
+            *(
+                Policy(table.qualified, CAPTURE_POLICY, self.capture_role, "SELECT")
+                for flow in self.captured
+                for table in flow.tables
+            ),
+            *(
+                Policy(
+                    table.qualified,
+                    APPLY_POLICY,
+                    self.apply_role,
+                    "ALL" if flow in self.applied else "SELECT",
+                )
+                for flow in self.flows
+                for table in flow.tables
+            ),
+            *(Policy(name, APPLY_POLICY, self.apply_role, "ALL") for name in self.own_tables),
+        )
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        return tuple(
+            Guard(table.qualified, flow.name, flow.owner.value)
+            for flow in self.flows
+            if flow.guarded is self.site and flow.owner is not None
+            for table in flow.tables
+        )
+
+    @property
+    def status_rows(self) -> tuple[tuple[str, str], ...]:
+        """(flow, table): the rows of sync_status, which only Supabase has (guidelines 4.2)."""
+        if self.site is not Site.SUPABASE:
+            return ()
+        return tuple((flow.name, table.name) for flow in self.flows for table in flow.tables)
+
+    def names(self, flow: Flow) -> Names:
+        return Names(flow, self.namespace)
+
+    def change_topics(self) -> tuple[str, ...]:
+        """The topics whose applied offsets this site keeps: changes, and the heartbeats with them."""
+        names = [self.names(flow) for flow in self.applied]
+        return tuple(t for n in names for t in (*n.topics(self.site), n.heartbeat_topic))
+
+    def _own_rights(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        yield _OFFSETS
+        yield _LOG
+        yield _DISPLACED
+        if self.site is Site.SUPABASE:
+            yield _STATUS
+
+
+def wanted(site: Site, flows: Sequence[Flow], settings: Settings) -> Wanted:
+    """What `site` should have for these flows."""
+    database = settings.database(site)
+    return Wanted(
+        site=site,
+        flows=tuple(flow for flow in flows if site in (*flow.sources, *flow.targets)),
+        namespace=settings.namespace,
+        database=database.parameter("dbname"),
+        apply_role=role_of(database),
+        capture_role=settings.connect.capture_user,
+    )
+
+
+def role_of(database: Database) -> str:
+    """The role behind the worker's DSN: Supabase's pooler is given `role.project`."""
+    user, host = database.parameter("user"), database.parameter("host")
+    return user.partition(".")[0] if host.endswith(_POOLER_HOST) else user
+
+
+def _reading(role: str, database: str, tables: Iterable[Table]) -> Iterator[Right]:
+    yield Right(role, "database", database, "CONNECT")
+    for table in tables:
+        yield Right(role, "schema", table.schema, "USAGE")
+        yield Right(role, "table", table.qualified, "SELECT")
