@@ -1,0 +1,1 @@
+"""Kafka Connect: connector configurations and its REST API."""

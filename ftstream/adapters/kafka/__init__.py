@@ -1,0 +1,1 @@
+"""Kafka: topics, offsets and the consumer that delivers chunks."""

@@ -1,0 +1,190 @@
+"""The topics of a flow: which there are, and making and removing them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    KafkaConnectionError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from ftstream.flows import Capture, Names
+from ftstream.settings import Kafka, Settings
+
+from .errors import KafkaUnreachable, TopicRefused, TopicsDiffer
+from .security import client_options
+
+MAX_MESSAGE_BYTES = 16 * 2**20 + 64 * 2**10
+"""A little over the 16 MiB a producer sends, so that whatever it accepts the broker does too."""
+
+_HOUR = 3_600_000
+_CREATED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it should be; `config` holds the settings that are not the broker's own."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def topics_of(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
+    """Every topic the flow uses: the changes of each table, and what its connector needs."""
+    kafka = settings.kafka
+    changes = tuple(
+        TopicSpec(topic, kafka.partitions, kafka.replication_factor, _change_config(kafka))
+        for topic in _change_topics(names)
+    )
+    if names.flow.capture is not Capture.LOG:
+        return changes
+    return changes + tuple(
+        # One partition: what they hold has one order, and Debezium reads signals from one only.
+        TopicSpec(topic, 1, kafka.replication_factor, config)
+        for topic, config in (
+            # Read like the changes, offsets and all: kept as long.
+            (names.heartbeat_topic, _passing_config(kafka, hours=kafka.retention_hours)),
+            (names.keepalive_topic, _passing_config(kafka, hours=1)),
+            (names.signal_topic, _passing_config(kafka, hours=24)),
+            (names.notification_topic, _passing_config(kafka, hours=24)),
+        )
+    )
+
+
+async def partition_counts(kafka: Kafka) -> dict[str, int]:
+    """Topic to number of partitions, of every topic there is. Raises KafkaUnreachable."""
+    async with _admin(kafka) as admin:
+        return await _partitions(admin)
+
+
+async def missing_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
+    """The names of those that do not exist. Raises TopicsDiffer, KafkaUnreachable."""
+    async with _admin(settings.kafka) as admin:
+        return [spec.name for spec in await _missing(admin, specs)]
+
+
+async def ensure_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
+    """Create those that do not exist, and return their names.
+
+    Raises TopicsDiffer, before it creates anything, if one exists with other partitions;
+    TopicRefused if the broker refuses one; KafkaUnreachable.
+    """
+    async with _admin(settings.kafka) as admin:
+        missing = await _missing(admin, specs)
+        if missing:
+            response = await admin.create_topics([_new(spec) for spec in missing])
+            # Somebody else may have made it meanwhile; then its partitions are looked at again.
+            _check("create", response.topic_errors, allowed=TopicAlreadyExistsError.errno)
+            _compare(await _partitions(admin), specs)
+        return [spec.name for spec in missing]
+
+
+async def delete_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
+    """Delete those that exist, with all they hold, and return their names.
+
+    Raises TopicRefused, KafkaUnreachable.
+    """
+    async with _admin(settings.kafka) as admin:
+        existing = await _partitions(admin)
+        present = [spec.name for spec in specs if spec.name in existing]
+        if present:
+            response = await admin.delete_topics(present)
+            _check("delete", response.topic_error_codes, allowed=UnknownTopicOrPartitionError.errno)
+        return present
+
+
+def _change_topics(names: Names) -> tuple[str, ...]:
+    return tuple(topic for target in names.flow.targets for topic in names.topics(target))
+
+
+def _change_config(kafka: Kafka) -> dict[str, str]:
+    return {
+        # Stated, whatever the broker's defaults are: compaction makes holes in the offsets, and
+        # a limit in bytes would drop changes that were not applied yet.
+        "cleanup.policy": "delete",
+        "retention.ms": str(kafka.retention_hours * _HOUR),
+        "retention.bytes": "-1",
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+        **_durability(kafka),
+    }
+
+
+def _passing_config(kafka: Kafka, hours: int) -> dict[str, str]:
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(hours * _HOUR),
+        # A segment in use is not deleted; by default it is in use for a week.
+        "segment.ms": str(hours * _HOUR),
+        **_durability(kafka),
+    }
+
+
+def _durability(kafka: Kafka) -> dict[str, str]:
+    # Connect asks for acknowledgement by all in-sync replicas: that must be more than the leader.
+    return {"min.insync.replicas": "2"} if kafka.replication_factor > 2 else {}
+
+
+@asynccontextmanager
+async def _admin(kafka: Kafka) -> AsyncIterator[Any]:
+    admin = AIOKafkaAdminClient(**client_options(kafka))
+    try:
+        await admin.start()
+        yield admin
+    except (KafkaConnectionError, OSError) as error:
+        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
+    finally:
+        await admin.close()
+
+
+async def _partitions(admin: Any) -> dict[str, int]:
+    """Topic to number of partitions. All topics are asked for: naming one could create it."""
+    return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+
+
+async def _missing(admin: Any, specs: Sequence[TopicSpec]) -> list[TopicSpec]:
+    existing = await _partitions(admin)
+    _compare(existing, specs)
+    return [spec for spec in specs if spec.name not in existing]
+
+
+def _compare(existing: dict[str, int], specs: Sequence[TopicSpec]) -> None:
+    wrong = [
+        f"{spec.name} has {existing[spec.name]} partitions, not {spec.partitions}"
+        for spec in specs
+        if existing.get(spec.name, spec.partitions) != spec.partitions
+    ]
+    if wrong:
+        raise TopicsDiffer(
+            f"{'; '.join(wrong)}. A key's changes stay in order only in one partition, so the "
+            "number is never changed: set kafka.partitions to what exists, or delete the topics "
+            "once all they hold is applied."
+        )
+
+
+def _new(spec: TopicSpec) -> NewTopic:
+    return NewTopic(
+        name=spec.name,
+        num_partitions=spec.partitions,
+        replication_factor=spec.replication_factor,
+        topic_configs=spec.config,
+    )
+
+
+def _check(verb: str, results: Iterable[tuple[Any, ...]], *, allowed: int) -> None:
+    """Each result is a topic, an error code and, in newer answers, the broker's own words."""
+    refused = [
+        f"{topic}: {' '.join([for_code(code).__name__, *filter(None, words)])}"
+        for topic, code, *words in results
+        if code not in (_CREATED, allowed)
+    ]
+    if refused:
+        raise TopicRefused(f"Kafka did not {verb} {'; '.join(refused)}")
