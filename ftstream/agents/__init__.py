@@ -1,0 +1,1 @@
+"""Faust agents: one for each flow and target site."""

@@ -1,0 +1,185 @@
+"""The worker: the one place that wires flows, agents, databases and Kafka together.
+
+`faust -A ftstream.app worker` finds `app` here; it is built from the settings when asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NoReturn
+
+import faust
+from faust.types.auth import CredentialsT
+
+from ftstream import __version__
+from ftstream.adapters.kafka.errors import KafkaUnreachable, TopicsDiffer
+from ftstream.adapters.kafka.topics import missing_topics, topics_of
+from ftstream.adapters.kafka.transport import Reader, Transport
+from ftstream.agents.change_agent import ChangeAgent
+from ftstream.core.failures import Halted
+from ftstream.flows import READY, Names
+from ftstream.logs import SERVICES, logging_config
+from ftstream.settings import Kafka, Settings, load_settings
+
+log = logging.getLogger(__name__)
+
+KAFKA_RETRY_SECONDS = 1.0
+
+
+class TopicsMissing(Halted):
+    """Faust would read the topics that there are, and never the others."""
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        super().__init__(f"topics are missing: {', '.join(topics)}: run `ftstream init`")
+
+
+class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
+    """A Faust app whose consumer delivers chunks and starts where the target databases are."""
+
+    logger = SERVICES
+
+    def __init__(self, settings: Settings) -> None:
+        settings.require_databases()
+        dotted = f"{settings.namespace}." if settings.namespace else ""
+        super().__init__(
+            f"{dotted}ftstream",
+            broker=_broker_urls(settings.kafka),
+            broker_credentials=_credentials(settings.kafka),
+            Worker=Process,
+            **_TUNING,
+        )
+        self._settings = settings
+        self.change_agents = [
+            ChangeAgent(self, flow, target, settings) for flow in READY for target in flow.targets
+        ]
+
+    @property
+    def readers(self) -> Sequence[Reader]:
+        """Whoever reads from Kafka, for the consumer to tell where each begins."""
+        return self.change_agents
+
+    async def on_start(self) -> None:
+        flows = ", ".join(f"{a.flow.name} to {a.target}" for a in self.change_agents)
+        log.info("started: ftstream %s, flows %s", __version__, flows)
+        await self._wait_for_kafka()
+        await asyncio.gather(*(agent.start() for agent in self.change_agents))
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        log.info("stopping")
+        if self._consumer is not None:
+            self._consumer.stop_flow()
+        await asyncio.gather(*(agent.stop() for agent in self.change_agents))
+        await super().on_stop()
+
+    def _create_directories(self) -> None:
+        """Faust makes folders for Tables in the working directory; no agent has one on disk."""
+
+    async def _wait_for_kafka(self) -> None:
+        """Wait for the broker as long as it takes. Raises TopicsMissing, TopicsDiffer."""
+        specs = [
+            spec
+            for flow in READY
+            for spec in topics_of(Names(flow, self._settings.namespace), self._settings)
+        ]
+        told = False
+        while True:
+            try:
+                missing = await missing_topics(self._settings, specs)
+            except KafkaUnreachable as error:
+                if not told:
+                    log.warning("retrying: %s", error)
+                told = True
+                await asyncio.sleep(KAFKA_RETRY_SECONDS)
+            except TopicsDiffer as error:
+                raise Halted(str(error)) from error
+            else:
+                break
+        if missing:
+            raise TopicsMissing(missing)
+
+    def _new_transport(self) -> Any:
+        return Transport(self.conf.broker_consumer, self)
+
+
+class Process(faust.Worker):  # type: ignore[misc]  # Faust is not typed
+    """The process around the app: quiet, and its last line says why it ended."""
+
+    logger = SERVICES
+
+    def __init__(self, app: Worker, *services: Any, **options: Any) -> None:
+        level = str(options.get("loglevel") or "info")
+        options |= {"logging_config": logging_config(level), "redirect_stdouts": False}
+        super().__init__(app, *services, **options)
+        self.spinner = None
+
+    def execute_from_commandline(self) -> NoReturn:
+        try:
+            super().execute_from_commandline()
+        except SystemExit as end:
+            if end.code:
+                # Before everything runs the reason is not recorded, but raised.
+                reason = self.crash_reason or self.app.crash_reason or end.__context__
+                log.error("stopped: %s", reason)
+            else:
+                log.info("stopped")
+            raise
+        raise AssertionError("unreachable: it ends the process")
+
+
+_TUNING: dict[str, Any] = {
+    # Shutdown: the default waits for acknowledgements that cannot come any more, and hangs.
+    "stream_wait_empty": False,
+    # While a database is down a batch is retried in place; by default the worker would be thrown
+    # out of the group after 1000 s and never come back.
+    "broker_max_poll_interval": 86_400.0,
+    # A worker restarted after SIGKILL waits this long for its partitions (default: 60 s).
+    "broker_session_timeout": 10,
+    "broker_heartbeat_interval": 3,
+    "broker_max_poll_records": 2_000,
+    # Bounds what one partition brings at once, and so the memory of a worker behind on large rows.
+    "consumer_max_fetch_size": 2 * 2**20,
+    "consumer_auto_offset_reset": "earliest",
+    # Counted in chunks; agents take them at once, and pause their partitions when full.
+    "stream_buffer_maxsize": 256,
+    # `init` makes the topics, with the retention the settings state.
+    "topic_allow_declare": False,
+    "topic_disable_leader": True,
+    "web_enabled": False,
+    "web_bind": "127.0.0.1",
+    "web_tables_enabled": False,
+    "store": "memory://",
+}
+
+
+def _broker_urls(kafka: Kafka) -> list[str]:
+    return [f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")]
+
+
+def _credentials(kafka: Kafka) -> CredentialsT | None:
+    context = kafka.ssl_context()
+    if kafka.authenticated:
+        return faust.SASLCredentials(
+            username=kafka.sasl_username,
+            password=kafka.sasl_password.get_secret_value(),
+            mechanism=kafka.sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context) if context else None
+
+
+@cache
+def _app() -> Worker:
+    return Worker(load_settings())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return _app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["Process", "Worker"]

@@ -1,0 +1,140 @@
+"""How far a flow is: what is captured, what is in Kafka, what is applied."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from ftstream.adapters.kafka.offsets import Ends, open_ends
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.core.change import Partition
+from ftstream.flows import Flow, Names, Site
+from ftstream.settings import Settings
+
+_QUERIES = Queries.load("ftstream.adapters.postgres", "position.sql")
+
+POLL_SECONDS = 0.1
+EMIT_SECONDS = 1.0
+
+
+Say = Callable[[str], None]
+
+
+class NotCaughtUp(Exception):
+    """The flow did not apply everything in time; the message says where it is stuck."""
+
+
+class SlotMissing(Exception):
+    """External has no replication slot for the flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What was applied lately, and how long after its commit, in milliseconds."""
+
+    rows: int
+    p50_ms: int
+    p99_ms: int
+
+
+class FlowProgress:
+    """Watches one flow captured from External's log; made by `watch`."""
+
+    def __init__(
+        self, names: Names, source: AsyncConnection, target: AsyncConnection, ends: Ends
+    ) -> None:
+        self._names = names
+        self._topics = names.topics(Site.SUPABASE)
+        self._source, self._target, self._ends = source, target, ends
+
+    async def wait(self, timeout: float, say: Say = lambda _: None) -> None:
+        """Return when everything committed before the call is applied.
+
+        Two steps, since a position in the log and an offset in Kafka cannot be compared: the slot
+        confirms the position once Kafka has acknowledged all before it; then the topics end where
+        the target must get to. Raises NotCaughtUp, SlotMissing.
+        """
+        deadline = time.monotonic() + timeout
+        await self.captured(timeout, say)
+        wanted = await self._ends.read()
+        while behind := _behind(wanted, await self._applied()):
+            await self._pause(deadline, say, f"{behind} records to apply: is a worker running?")
+
+    async def captured(self, timeout: float, say: Say = lambda _: None) -> None:
+        """Return when everything committed before the call is in Kafka. Raises like `wait`."""
+        deadline = time.monotonic() + timeout
+        position = (await self._one(self._source, "current_position"))[0]
+        emitted = 0.0
+        while True:
+            confirmed, active, behind = await self._slot(position)
+            if confirmed:
+                return
+            if time.monotonic() - emitted > EMIT_SECONDS:
+                emitted = time.monotonic()
+                await self._source.execute(statement(_QUERIES["emit_heartbeat"]))
+            state = "running" if active else "not running"
+            await self._pause(
+                deadline, say, f"the connector is {state}, {behind} bytes of log to capture"
+            )
+
+    async def assigned(self) -> int:
+        """Partitions of which the target knows an applied offset: none before the first worker."""
+        return len(await self._applied())
+
+    async def lag(self, seconds: float) -> Lag:
+        """What the target logged in the last seconds."""
+        return Lag(*await self._one(self._target, "lag", seconds=seconds))
+
+    async def unapplied(self) -> int:
+        """Records in Kafka that the target does not have yet."""
+        return _behind(await self._ends.read(), await self._applied())
+
+    async def _slot(self, position: str) -> tuple[Any, ...]:
+        cursor = await self._source.execute(
+            statement(_QUERIES["slot"]), {"position": position, "slot": self._names.slot}
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise SlotMissing(
+                f"External has no replication slot {self._names.slot}: run `ftstream init`"
+            )
+        return row
+
+    async def _applied(self) -> dict[Partition, int]:
+        cursor = await self._target.execute(
+            statement(_QUERIES["applied"]), {"topics": list(self._topics)}
+        )
+        return {Partition(row[0], row[1]): row[2] for row in await cursor.fetchall()}
+
+    async def _one(self, connection: AsyncConnection, name: str, **values: Any) -> tuple[Any, ...]:
+        row = await (await connection.execute(statement(_QUERIES[name]), values)).fetchone()
+        assert row is not None  # each of these statements returns exactly one row
+        return row
+
+    async def _pause(self, deadline: float, say: Callable[[str], None], state: str) -> None:
+        if time.monotonic() > deadline:
+            raise NotCaughtUp(f"flow {self._names.flow.name}: {state}")
+        say(state)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _behind(wanted: Any, applied: dict[Partition, int]) -> int:
+    return sum(max(0, end - applied.get(partition, 0)) for partition, end in wanted.items())
+
+
+@asynccontextmanager
+async def watch(flow: Flow, settings: Settings) -> AsyncIterator[FlowProgress]:
+    """Open what watching a flow takes. Raises psycopg.OperationalError, KafkaUnreachable, TopicMissing."""
+    settings.require_databases()
+    names = Names(flow, settings.namespace)
+    async with open_ends(settings.kafka, names.topics(Site.SUPABASE)) as ends:
+        source = await open_connection(settings.external.conninfo())
+        async with source, await open_connection(settings.supabase.conninfo()) as target:
+            yield FlowProgress(names, source, target, ends)

@@ -1,0 +1,333 @@
+"""The plans of `init` and `remove`, made of what is wanted and what was read: no database."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+
+from ftstream.adapters.postgres.catalog import Column
+from ftstream.adapters.postgres.deprovision import plan_removal
+from ftstream.adapters.postgres.migrate import Applied, MigrationChanged, migrations, pending
+from ftstream.adapters.postgres.preflight import pair_problems, site_problems
+from ftstream.adapters.postgres.provision import (
+    MASK,
+    Statement,
+    Step,
+    grants,
+    needs_policy,
+    plan_site,
+    publication_tables,
+)
+from ftstream.adapters.postgres.site_state import (
+    GuardState,
+    Publication,
+    Role,
+    Server,
+    SiteState,
+    Slot,
+    TableState,
+)
+from ftstream.adapters.postgres.wanted import Policy, Right, Wanted, role_of, wanted
+from ftstream.flows import FLOWS, GFX, RENDER_QUEUE, Flow, Site, Table
+from ftstream.settings import Database, Settings
+from ftstream.setup import script
+
+VERIFIERS = {
+    "debezium": "SCRAM-SHA-256$secret-of-debezium",
+    "worker": "SCRAM-SHA-256$secret-of-worker",
+}
+SERVER = Server(
+    version=150_004,
+    database="db",
+    admin="admin",
+    superuser=True,
+    may_create_roles=True,
+    may_replicate=True,
+    may_create=True,
+    wal_level="logical",
+    free_slots=5,
+    free_senders=5,
+    standby=False,
+    backend_pid=1,
+    owns_schema=None,
+)
+
+
+def table(name: str, **changes: object) -> TableState:
+    plain = TableState(
+        name=name,
+        kind="r",
+        persistence="p",
+        replica_identity="d",
+        row_security=True,
+        forced=False,
+        owner="admin",
+        owned=True,
+        owner_roles=["admin"],
+        primary_key=["id"],
+        unique_columns=["id"],
+        required=[],
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def column(name: str, base: str = "text", **changes: object) -> Column:
+    plain = Column(
+        name=name,
+        type=base,
+        cast_type=base,
+        base_name=base,
+        base_kind="b",
+        is_array=False,
+        constrained=False,
+        generated=False,
+        toastable=True,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def state(flow: Flow = GFX) -> SiteState:
+    """A database with the flow's tables and nothing of ftstream."""
+    names = [each.qualified for each in flow.tables]
+    return SiteState(
+        SERVER,
+        tables={name: table(name) for name in names},
+        columns={name: (column("id", "uuid"), column("name")) for name in names},
+    )
+
+
+def settings() -> Settings:
+    dsn = SecretStr("postgresql://worker:hidden@h/db")
+    admin = SecretStr("postgresql://admin:hidden@h/db")
+    database = Database(dsn=dsn, admin_dsn=admin)
+    return Settings(external=database, supabase=database)
+
+
+def aim(site: Site, *flows: Flow) -> Wanted:
+    return wanted(site, flows or (GFX,), settings())
+
+
+def titles(steps: tuple[Step, ...]) -> list[str]:
+    return [step.title for step in steps if step.statements]
+
+
+def text(steps: tuple[Step, ...]) -> str:
+    return script(steps)
+
+
+def test_external_gets_roles_rights_a_publication_and_last_a_slot_by_itself() -> None:
+    steps = plan_site(aim(Site.EXTERNAL), state(), VERIFIERS)
+    assert titles(steps) == [
+        "schema ftstream",
+        "capture role debezium",
+        "apply role worker",
+        "rights of debezium",
+        "rights of worker",
+        "publication gfx_publication",
+        "replication slot gfx_slot",
+    ]
+    assert [step.title for step in steps if step.alone] == ["replication slot gfx_slot"]
+
+
+def test_supabase_gets_guards_and_status_but_no_slot() -> None:
+    assert titles(plan_site(aim(Site.SUPABASE), state(), VERIFIERS)) == [
+        "schema ftstream",
+        "apply role worker",
+        "rights of worker",
+        "guards of flow gfx",
+        "rows of sync_status",
+    ]
+
+
+def test_an_administrator_that_applies_needs_no_role_and_no_rights() -> None:
+    as_admin = replace(aim(Site.SUPABASE), apply_role="admin")
+    steps = plan_site(as_admin, state(), {})
+    assert titles(steps) == ["schema ftstream", "guards of flow gfx", "rows of sync_status"]
+
+
+def test_no_secret_is_ever_shown() -> None:
+    steps = plan_site(aim(Site.EXTERNAL), state(), VERIFIERS)
+    run = "\n".join(s.sql.as_string(None) for step in steps for s in step.statements)
+    for shown in (text(steps), repr(steps)):
+        assert MASK in shown
+        assert "secret-of" not in shown and "hidden" not in shown
+    assert all(verifier in run for verifier in VERIFIERS.values())
+
+
+def test_a_statement_without_a_secret_is_shown_as_it_is_run() -> None:
+    assert Statement(sql.SQL("select 1"), "why").shown == "select 1"
+
+
+def test_rights_are_one_grant_for_each_object_in_a_fixed_order() -> None:
+    rights = [
+        Right("r", "table", "public.b", "SELECT"),
+        Right("r", "table", "public.b", "DELETE"),
+        Right("r", "schema", "public", "USAGE"),
+        Right("r", "function", "ftstream.f(integer)", "EXECUTE"),
+    ]
+    random.shuffle(rights)
+    assert [s.shown for s in grants("grant", rights, "why")] == [
+        'grant EXECUTE on function ftstream.f(integer) to "r"',
+        'grant USAGE on schema "public" to "r"',
+        'grant DELETE, SELECT on table "public"."b" to "r"',
+    ]
+
+
+def test_the_capture_role_may_read_and_nothing_else() -> None:
+    rights = aim(Site.EXTERNAL, *FLOWS).capture_rights
+    assert {right.privilege for right in rights} == {"CONNECT", "USAGE", "SELECT"}
+    assert {right.object for right in rights if right.kind == "table"} == {
+        each.qualified for each in GFX.tables
+    }
+
+
+def test_the_apply_role_of_external_only_reads_what_external_owns() -> None:
+    rights = aim(Site.EXTERNAL).apply_rights
+    assert {r.privilege for r in rights if r.kind == "table"} == {"SELECT"}
+    assert not any(right.object.startswith("ftstream") for right in rights)
+
+
+def test_a_flow_that_supabase_owns_is_guarded_on_external() -> None:
+    guards = aim(Site.EXTERNAL, RENDER_QUEUE).guards
+    assert [(guard.table, guard.owner) for guard in guards] == [("public.render_queue", "supabase")]
+    assert aim(Site.SUPABASE, RENDER_QUEUE).guards == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "bypasses", "needed"),
+    [
+        ({}, False, True),
+        ({"row_security": False}, False, False),
+        ({}, True, False),
+        ({"owner_roles": ["worker"]}, False, False),
+        ({"owner_roles": ["worker"], "forced": True}, False, True),
+    ],
+)
+def test_a_policy_is_made_where_row_security_would_hide_rows(
+    changes: dict[str, object], bypasses: bool, needed: bool
+) -> None:
+    role = Role("worker", True, False, False, bypasses, ours=True, elsewhere=False)
+    there = replace(state(), tables={"t": table("t", **changes)}, roles={"worker": role})
+    assert needs_policy(Policy("t", "p", "worker", "ALL"), there) is needed
+
+
+def test_excluded_and_generated_columns_are_not_published() -> None:
+    narrow = replace(GFX, tables=(Table("t", excluded=frozenset({"raw"})),))
+    columns = (column("id"), column("b"), column("a"), column("g", generated=True))
+    there = replace(state(), columns={"public.t": columns})
+    published = publication_tables(aim(Site.EXTERNAL, narrow), narrow, there)
+    assert published == {"public.t": ["a", "b", "id"]}
+    steps = plan_site(aim(Site.EXTERNAL, narrow), there, VERIFIERS)
+    assert 'for table "public"."t" ("a", "b", "id")' in text(steps)
+
+
+def test_a_publication_that_is_right_is_left_alone() -> None:
+    tables = dict.fromkeys((each.qualified for each in GFX.tables), None)
+    there = Publication("gfx_publication", owned=True, all_tables=False, whole=True, tables=tables)
+    steps = plan_site(
+        aim(Site.EXTERNAL), replace(state(), publications={there.name: there}), VERIFIERS
+    )
+    assert "publication gfx_publication" not in titles(steps)
+
+
+@pytest.mark.parametrize("broken", [{"intact": False}, {"arguments": ["gfx", "supabase"]}])
+def test_a_guard_that_somebody_has_changed_is_made_anew(broken: dict[str, object]) -> None:
+    guards = {
+        each.qualified: GuardState(each.qualified, True, ["gfx", "external"]) for each in GFX.tables
+    }
+    assert "guards of flow gfx" not in titles(
+        plan_site(aim(Site.SUPABASE), replace(state(), guards=guards), VERIFIERS)
+    )
+    first = GFX.tables[0].qualified
+    guards[first] = replace(guards[first], **broken)  # type: ignore[arg-type]
+    steps = plan_site(aim(Site.SUPABASE), replace(state(), guards=guards), VERIFIERS)
+    (step,) = (step for step in steps if step.title == "guards of flow gfx")
+    assert len(step.statements) == 2 and "gfx_sessions" in text((step,))
+
+
+def test_migrations_have_numbers_of_their_own_and_none_is_skipped() -> None:
+    both, supabase = migrations(Site.EXTERNAL), migrations(Site.SUPABASE)
+    assert set(both) < set(supabase)
+    assert [m.version for m in supabase] == list(range(1, len(supabase) + 1))
+
+
+def test_a_migration_that_changed_after_it_was_applied_is_named() -> None:
+    known = migrations(Site.SUPABASE)
+    applied = [Applied(m.version, m.name, m.checksum) for m in known]
+    assert pending(known, applied) == ()
+    assert pending(known, applied[:1]) == known[1:]
+    with pytest.raises(MigrationChanged, match="002_guard"):
+        pending(known, [replace(a, checksum="x") if a.version == 2 else a for a in applied])
+    with pytest.raises(MigrationChanged, match="does not know: 99"):
+        pending(known, [*applied, Applied(99, "later", "x")])
+
+
+def test_removal_leaves_a_role_that_init_did_not_make() -> None:
+    held = frozenset({Right("worker", "table", GFX.tables[0].qualified, "SELECT")})
+    for ours in (True, False):
+        role = Role("worker", True, False, False, False, ours=ours, elsewhere=False)
+        there = replace(state(), roles={"worker": role}, held=held)
+        removed = titles(plan_removal(aim(Site.EXTERNAL), there, everything=True))
+        assert removed == (["rights", "role worker"] if ours else [])
+
+
+def test_the_role_behind_supabases_pooler_has_no_project_in_its_name() -> None:
+    pooled = "postgresql://postgres.abcdef:x@aws-0-eu.pooler.supabase.com:6543/postgres"
+    assert role_of(Database(dsn=SecretStr(pooled))) == "postgres"
+    assert role_of(Database(dsn=SecretStr("postgresql://a.b:x@host/db"))) == "a.b"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"wal_level": "replica"}, "ALTER SYSTEM SET wal_level = logical"),
+        ({"version": 130_010}, "PostgreSQL 13 is older than 14"),
+        ({"free_slots": 0}, "max_replication_slots leaves room for 0 more"),
+        ({"free_senders": 0}, "max_wal_senders leaves room for 0 more"),
+        ({"may_replicate": False}, "may not make a replication slot"),
+        ({"standby": True}, "is a standby"),
+    ],
+)
+def test_the_server_of_the_source_is_checked(change: dict[str, object], told: str) -> None:
+    server = replace(SERVER, **change)  # type: ignore[arg-type]
+    problems = site_problems(aim(Site.EXTERNAL), replace(state(), server=server))
+    assert [p for p in problems if p.fatal and told in str(p) and p.mend]
+
+
+def test_a_source_that_is_as_it_should_be_has_no_problems() -> None:
+    assert list(site_problems(aim(Site.EXTERNAL), state())) == []
+    assert list(pair_problems(GFX, state(), state(), Site.SUPABASE)) == []
+
+
+def test_a_lost_slot_is_an_error_that_says_what_to_do() -> None:
+    slot = Slot("gfx_slot", "pgoutput", "db", active=False, lost=True)
+    (problem,) = site_problems(aim(Site.EXTERNAL), replace(state(), slots={slot.name: slot}))
+    assert "ftstream remove" in problem.mend
+
+
+def test_postgresql_14_needs_a_superuser_to_apply_and_the_problem_says_so() -> None:
+    server = replace(SERVER, version=140_010)
+    problems = site_problems(aim(Site.SUPABASE), replace(state(), server=server))
+    assert any("PostgreSQL 14 cannot grant that" in str(p) for p in problems)
+
+
+def test_a_pooler_is_an_error_before_a_slot_and_a_warning_elsewhere() -> None:
+    pooled = replace(state(), pooled=True)
+    assert [p.fatal for p in site_problems(aim(Site.EXTERNAL), pooled)] == [True]
+    assert [p.fatal for p in site_problems(aim(Site.SUPABASE), pooled)] == [False]
+
+
+def test_columns_that_cannot_be_carried_are_told_with_the_way_out() -> None:
+    name = GFX.tables[0].qualified
+    hides = column("v", "numeric", is_array=True)
+    there = replace(
+        state(),
+        columns={**state().columns, name: (column("id", "uuid"), column("p", "point"), hides)},
+    )
+    told = "\n".join(map(str, pair_problems(GFX, there, there, Site.SUPABASE)))
+    assert "exclude the column in flows.py" in told
+    assert f"ALTER TABLE {name} REPLICA IDENTITY FULL" in told
