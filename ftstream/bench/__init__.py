@@ -1,0 +1,1 @@
+"""Benchmarks of the whole way, on the local stack, with the commands a user runs."""

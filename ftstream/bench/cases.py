@@ -1,0 +1,134 @@
+"""The cases: what is written on External, and what is measured of it."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import psutil
+import psycopg
+
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.bench.measure import Run, drain, peak_rss_mb, startup_cpu
+from ftstream.demo.rig import Rig
+from ftstream.devstack import Stack
+from ftstream.flows import GFX
+from ftstream.progress import watch
+
+_QUERIES = Queries.load(__package__, "bench.sql")
+
+CAPTURE_SECONDS = 600.0
+WARM_UP_SECONDS = 3.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """From commit on External to visible on Supabase, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+def throughput(stack: Stack, rows: int, say: Say, *, narrow: bool) -> Run:
+    """A backlog of gfx_hands, in 35 columns or 15."""
+    with _rig(stack, "bench15" if narrow else "bench35") as rig:
+        if narrow:
+            for site in (rig.dsn("external"), rig.dsn("supabase")):
+                _execute(site, "narrow")
+        _set_up(rig)
+        idle = asyncio.run(startup_cpu(rig))
+        say(f"writing {rows:,} hands")
+        _execute(rig.dsn("external"), "narrow_hands" if narrow else "hands", rows=rows)
+        asyncio.run(_captured(rig))
+        say("applying them")
+        return asyncio.run(drain(rig, rows, idle))
+
+
+def large_rows(stack: Stack, rows: int, say: Say) -> Run:
+    """A backlog of sessions with 1 MB of raw_json each."""
+    with _rig(stack, "benchlarge") as rig:
+        _set_up(rig)
+        say(f"writing {rows:,} sessions of 1 MB")
+        _execute(rig.dsn("external"), "sessions", rows=rows)
+        asyncio.run(_captured(rig))
+        say("applying them")
+        return asyncio.run(drain(rig, rows, 0.0))
+
+
+def snapshot(stack: Stack, rows: int, say: Say) -> Run:
+    """Rows that were there before the connector: Debezium reads them, the worker applies meanwhile."""
+    with _rig(stack, "benchsnap") as rig:
+        rig.run("init")
+        say(f"writing {rows:,} hands before the connector starts")
+        _execute(rig.dsn("external"), "hands", rows=rows)
+        process = psutil.Process(rig.start_worker().pid)
+        say("snapshot")
+        began = time.monotonic()
+        rig.run("connectors", "apply")
+        rig.run("wait", "--timeout", str(CAPTURE_SECONDS))
+        seconds = time.monotonic() - began
+        times = process.cpu_times()
+        return Run(
+            rows=rows,
+            rows_per_s=rows / seconds,
+            cpu_us_per_row=(times.user + times.system) * 1e6 / rows,
+            rss_mb=peak_rss_mb(process),
+        )
+
+
+def latency(stack: Stack, rate: int, seconds: float, say: Say) -> Latency:
+    """Single-row transactions at a steady rate."""
+    with _rig(stack, "benchlatency") as rig:
+        _set_up(rig)
+        rig.start_worker()
+        rig.run("wait")
+        say(f"{rate} rows/s for {seconds:.0f} s")
+        since = time.time() + WARM_UP_SECONDS
+        asyncio.run(_write_steadily(rig, rate, seconds + WARM_UP_SECONDS))
+        rig.run("wait")
+        with psycopg.connect(rig.dsn("supabase")) as connection:
+            query = connection.execute(statement(_QUERIES["latency"]), {"since": since})
+            lags = [float(row[0]) for row in query]
+    cuts = statistics.quantiles(lags, n=100)
+    return Latency(round(cuts[49], 1), round(cuts[94], 1), round(cuts[98], 1))
+
+
+def _rig(stack: Stack, name: str) -> Rig:
+    rig = Rig(stack, name)
+    rig.create_databases()
+    return rig
+
+
+def _set_up(rig: Rig) -> None:
+    rig.run("init")
+    rig.run("connectors", "apply")
+
+
+def _execute(dsn: str, name: str, **values: object) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement(_QUERIES[name]), values or None)
+
+
+async def _captured(rig: Rig) -> None:
+    async with watch(GFX, rig.settings) as progress:
+        await progress.captured(CAPTURE_SECONDS)
+
+
+async def _write_steadily(rig: Rig, rate: int, seconds: float) -> None:
+    async with await open_connection(rig.dsn("external")) as connection:
+        began = time.monotonic()
+        for number in range(int(rate * seconds)):
+            await connection.execute(statement(_QUERIES["player"]), {"number": number})
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+
+
+def figures(run: Run) -> dict[str, float]:
+    """A run as it stands in the report."""
+    return {key: round(value, 1) for key, value in asdict(run).items()}

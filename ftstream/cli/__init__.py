@@ -1,0 +1,73 @@
+"""The command line: one small file per verb."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftstream import __version__
+from ftstream.settings import CONFIG_VARIABLE
+
+_VERBS = {
+    "backfill": "ftstream.cli.backfill:backfill",
+    "bench": "ftstream.cli.bench:bench",
+    "connectors": "ftstream.cli.connectors:connectors",
+    "demo": "ftstream.cli.demo:demo",
+    "dev": "ftstream.cli.dev:dev",
+    "init": "ftstream.cli.init:init",
+    "remove": "ftstream.cli.remove:remove",
+    "wait": "ftstream.cli.wait:wait",
+    "worker": "ftstream.cli.worker:worker",
+}
+
+
+class _Verbs(click.Group):
+    """Imports a verb when it is used, so that `--help` and quick commands stay quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module, attribute = _VERBS[cmd_name].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            from ftstream.cli.errors import failure
+
+            known = failure(error)
+            if known is None:
+                raise
+            raise known from error
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ftstream")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Settings file; else $FTSTREAM_CONFIG, else ftstream.toml. FTSTREAM_* variables win over it.",
+)
+def main(config: Path | None) -> None:
+    """Keep External and Supabase in step through Kafka.
+
+    \b
+    First steps on this machine:
+      ftstream dev up
+      ftstream --config .ftstream/dev/ftstream.toml init
+      ftstream --config .ftstream/dev/ftstream.toml connectors apply
+      ftstream --config .ftstream/dev/ftstream.toml worker
+    """
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)

@@ -1,0 +1,133 @@
+"""`ftstream bench`: throughput, latency and memory of the gfx flow on a local stack."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from ftstream.bench import cases
+from ftstream.demo.rig import temporary_stack
+
+CASES = ("full", "narrow", "latency", "large", "snapshot")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ftstream bench
+  ftstream bench --only full --only latency
+  ftstream bench --rows 50000 --output /tmp/figures.json"""
+)
+@click.option("--rows", default=200_000, show_default=True, help="Hands in a backlog.")
+@click.option("--large-rows", default=2_000, show_default=True, help="Sessions of 1 MB.")
+@click.option("--snapshot-rows", default=1_000_000, show_default=True)
+@click.option("--rate", default=200, show_default=True, help="Rows a second for latency.")
+@click.option("--seconds", default=30.0, show_default=True, help="How long latency is measured.")
+@click.option("--only", multiple=True, type=click.Choice(CASES), help="Some cases; all without.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("bench/latest.json"),
+    show_default=True,
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".ftstream/bench"),
+    show_default=True,
+    help="Where the stack lives meanwhile; removed at the end.",
+)
+def bench(
+    rows: int,
+    large_rows: int,
+    snapshot_rows: int,
+    rate: int,
+    seconds: float,
+    only: tuple[str, ...],
+    output: Path,
+    folder: Path,
+) -> None:
+    """Measure the gfx flow, audit on, one worker; write a table and a JSON file."""
+    console = Console(highlight=False, stderr=True)
+
+    def say(line: str) -> None:
+        console.print(f"  {line}", style="dim")
+
+    figures: dict[str, Any] = {}
+    with temporary_stack(folder, say) as stack:
+        for case in only or CASES:
+            console.print(case)
+            match case:
+                case "full":
+                    figures[case] = cases.figures(cases.throughput(stack, rows, say, narrow=False))
+                case "narrow":
+                    figures[case] = cases.figures(cases.throughput(stack, rows, say, narrow=True))
+                case "latency":
+                    figures[case] = asdict(cases.latency(stack, rate, seconds, say))
+                case "large":
+                    figures[case] = cases.figures(cases.large_rows(stack, large_rows, say))
+                case "snapshot":
+                    figures[case] = cases.figures(cases.snapshot(stack, snapshot_rows, say))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(_report(figures), indent=2) + "\n", encoding="utf-8")
+    _print(figures)
+    console.print(f"written to {output}")
+
+
+def _report(figures: dict[str, Any]) -> dict[str, Any]:
+    full = figures.get("full", {})
+    return {
+        "gfx": {
+            "rows_per_s": full.get("rows_per_s"),
+            "cpu_us_per_row": full.get("cpu_us_per_row"),
+            "worker_rss_mb": full.get("rss_mb"),
+            "latency_ms": figures.get("latency"),
+            "columns_15": figures.get("narrow"),
+            "large_rows": figures.get("large"),
+            "snapshot": figures.get("snapshot"),
+        },
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cores": psutil.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: version(name)
+                for name in ("ftstream", "faust-streaming", "aiokafka", "psycopg")
+            },
+        },
+    }
+
+
+def _print(figures: dict[str, Any]) -> None:
+    table = Table("case", "rows", "rows/s", "CPU us/row", "peak MB")
+    for case, row in figures.items():
+        if "rows" in row:
+            table.add_row(
+                case,
+                f"{row['rows']:,.0f}",
+                f"{row['rows_per_s']:,.0f}",
+                f"{row['cpu_us_per_row']:.1f}",
+                f"{row['rss_mb']:.0f}",
+            )
+    console = Console()
+    console.print(table)
+    if found := figures.get("latency"):
+        console.print(
+            f"commit to visible, ms: p50 {found['p50']}, p95 {found['p95']}, p99 {found['p99']}"
+        )

@@ -1,0 +1,369 @@
+"""`ftstream connectors`: Kafka Connect's connectors, as flows.py wants them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from ftstream.adapters.connect.client import ConnectClient, Status
+from ftstream.adapters.connect.config import connector_config, snapshot_over
+from ftstream.adapters.connect.diff import Difference, added_tables, differences
+from ftstream.adapters.kafka.heartbeat import Written, last_heartbeat, written
+from ftstream.adapters.kafka.topics import ensure_topics, missing_topics, topics_of
+from ftstream.cli.errors import EXIT_CODES, Failure
+from ftstream.cli.flows import FlowType, log_flows
+from ftstream.flows import Flow, Names
+from ftstream.settings import Settings, load_settings
+
+POLL_SECONDS = 1.0
+
+SILENT_SECONDS = 60.0
+"""A heartbeat is due every 10 s; a task that lost its way goes on saying RUNNING."""
+
+_UNKNOWN_SILENCE = "a snapshot under way, or an error in Connect's log"
+
+# Java's messages are full of square brackets, which would be taken for markup.
+console = Console(markup=False, highlight=False)
+
+flows_argument = click.argument("flows", metavar="[FLOW]...", nargs=-1, type=FlowType())
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, do nothing."
+)
+
+
+@click.group(epilog=EXIT_CODES)
+def connectors() -> None:
+    """Create, compare, watch and delete the Debezium connectors.
+
+    \b
+    Examples:
+      ftstream connectors diff           what differs from what is deployed
+      ftstream connectors apply gfx      create or change it, wait until it runs
+      ftstream connectors status --json  for scripts
+      ftstream connectors delete gfx     slot and publication stay
+    """
+
+
+@connectors.command(epilog=EXIT_CODES)
+@flows_argument
+@dry_run_option
+def apply(flows: tuple[Flow, ...], dry_run: bool) -> None:
+    """Create the connectors, or change them, and wait until they run (all flows, or FLOW).
+
+    Also creates the topics that are missing, and restarts a task that has failed.
+
+    \b
+    Examples:
+      ftstream connectors apply
+      ftstream connectors apply gfx --dry-run
+    """
+    settings = load_settings()
+    asyncio.run(_apply_all(settings, flows or log_flows(), dry_run))
+
+
+@connectors.command(epilog=EXIT_CODES)
+@flows_argument
+@click.pass_context
+def diff(context: click.Context, flows: tuple[Flow, ...]) -> None:
+    """Compare what is deployed with what flows.py and the settings say; exit code 1 if it differs.
+
+    \b
+    Examples:
+      ftstream connectors diff
+      ftstream connectors diff gfx && echo as it should be
+    """
+    settings = load_settings()
+    if asyncio.run(_diff_all(settings, flows or log_flows())):
+        context.exit(1)
+
+
+@connectors.command(epilog=EXIT_CODES)
+@flows_argument
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.pass_context
+def status(context: click.Context, flows: tuple[Flow, ...], as_json: bool) -> None:
+    """Show connectors, tasks and the last heartbeat; exit code 1 unless all of them run.
+
+    A task that says RUNNING but sent no heartbeat for a minute does not count as running.
+
+    \b
+    Examples:
+      ftstream connectors status
+      ftstream connectors status --json | jq '.[].heartbeat_age_seconds'
+    """
+    settings = load_settings()
+    reports = asyncio.run(_report_all(settings, flows or log_flows()))
+    if as_json:
+        click.echo(json.dumps([report.as_json() for report in reports], indent=2))
+    else:
+        _show_reports(reports)
+    if not all(report.healthy for report in reports):
+        context.exit(1)
+
+
+@connectors.command(epilog=EXIT_CODES)
+@flows_argument
+@click.option("--forget", is_flag=True, help="Its offsets too: the next apply reads all rows.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
+def delete(flows: tuple[Flow, ...], forget: bool, yes: bool, dry_run: bool) -> None:
+    """Delete connectors; slot, publication, topics and offsets stay (`ftstream remove` takes them).
+
+    Until it is applied again the slot holds back External's log, whose disk fills up. After a slot
+    was lost, --forget is the way to a new snapshot; it does not tell of rows deleted meanwhile.
+
+    \b
+    Examples:
+      ftstream connectors delete gfx
+      ftstream connectors delete gfx --dry-run
+    """
+    settings = load_settings()
+    chosen = flows or log_flows()
+    for flow in chosen:
+        click.echo(_what_stays(Names(flow, settings.namespace), forget))
+    if dry_run:
+        return
+    if not yes:
+        click.confirm("Delete?", abort=True)
+    asyncio.run(_delete_all(settings, chosen, forget))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of one flow's capture."""
+
+    flow: str
+    connector: str
+    status: Status | None
+    heartbeat_age: float | None
+    findings: tuple[str, ...] = ()
+    """What Debezium's own check says of a connector that is silent."""
+
+    @property
+    def silent(self) -> bool:
+        return self.heartbeat_age is None or self.heartbeat_age > SILENT_SECONDS
+
+    @property
+    def healthy(self) -> bool:
+        return self.status is not None and self.status.running and not self.silent
+
+    @property
+    def problem(self) -> str:
+        """What an operator should know, or an empty string."""
+        if self.status is None:
+            return "does not exist: `ftstream connectors apply`"
+        if self.status.failed:
+            return self.status.failed.cause
+        if not self.status.running:
+            return str(self.status)
+        if self.silent:
+            return "no heartbeat: " + ("; ".join(self.findings) or _UNKNOWN_SILENCE)
+        return ""
+
+    def as_json(self) -> dict[str, Any]:
+        status = self.status
+        return {
+            "flow": self.flow,
+            "connector": self.connector,
+            "state": None if status is None else status.connector.state,
+            "tasks": [
+                {"id": part.task, "state": part.state, "worker": part.worker}
+                for part in (() if status is None else status.tasks)
+            ],
+            "heartbeat_age_seconds": self.heartbeat_age,
+            "healthy": self.healthy,
+            "problem": self.problem,
+        }
+
+
+async def _apply_all(settings: Settings, flows: Sequence[Flow], dry_run: bool) -> None:
+    async with ConnectClient(settings.connect) as client:
+        console.print(f"Debezium {await client.debezium_version()}")
+        for flow in flows:
+            await _apply(client, settings, Names(flow, settings.namespace), dry_run)
+
+
+async def _apply(client: ConnectClient, settings: Settings, names: Names, dry_run: bool) -> None:
+    wanted = connector_config(names, settings)
+    deployed = await client.get_config(names.connector)
+    found = differences(wanted, deployed)
+    _show_differences(names.connector, found, new=deployed is None)
+    if dry_run:
+        _list("Topics to create", await missing_topics(settings, topics_of(names, settings)))
+        return
+    await _check(client, names, wanted)
+    _list("Topics created", await ensure_topics(settings, topics_of(names, settings)))
+    if deployed is None or not snapshot_over(deployed):
+        await _take_snapshot(client, settings, names, deployed)
+        await client.put_config(names.connector, wanted)
+    else:
+        await _deploy(client, names, wanted, changed=bool(found))
+    await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
+    _offer_backfill(added_tables(wanted, deployed))
+
+
+async def _check(client: ConnectClient, names: Names, wanted: Mapping[str, str]) -> None:
+    """Debezium checks the settings, and that it can log in."""
+    if problems := await client.validate(names.connector, wanted):
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise Failure(f"Debezium does not accept the configuration of {names.connector}:\n{listed}")
+
+
+async def _deploy(
+    client: ConnectClient, names: Names, wanted: Mapping[str, str], *, changed: bool
+) -> None:
+    if changed:
+        await client.put_config(names.connector, wanted)
+        return
+    status = await client.status(names.connector)
+    if status is not None and status.failed:
+        console.print("restarting what has failed")
+        await client.restart(names.connector, only_failed=True)
+
+
+async def _take_snapshot(
+    client: ConnectClient, settings: Settings, names: Names, deployed: Mapping[str, str] | None
+) -> None:
+    """Start the connector as it must be for its first snapshot, and wait until it streams."""
+    before = await written(settings.kafka, names)
+    first = connector_config(names, settings, first_snapshot=True)
+    await _deploy(client, names, first, changed=bool(differences(first, deployed)))
+    await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
+    console.print("first snapshot (interrupting this is safe: it goes on; then apply once more)")
+    await _wait_streaming(client, settings, names, before)
+
+
+async def _wait_streaming(
+    client: ConnectClient, settings: Settings, names: Names, before: Written
+) -> None:
+    """Heartbeats come through the log, so the first one says that the snapshot is over."""
+    seen, since = before, time.monotonic()
+    while (now := await written(settings.kafka, names)).heartbeats == before.heartbeats:
+        await client.check(names.connector)
+        if now != seen:
+            seen, since = now, time.monotonic()
+            console.print(f"  {now.changes - before.changes:,} rows")
+        elif time.monotonic() - since > SILENT_SECONDS:
+            raise Failure(_snapshot_stuck(settings))
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _snapshot_stuck(settings: Settings) -> str:
+    # Debezium takes every SQL error for a passing one: the task stays RUNNING and tries for ever.
+    return (
+        f"the snapshot has sent nothing for {SILENT_SECONDS:.0f} s; if it fails it is tried again "
+        "and again, and Connect's log has the reason. Most often "
+        f"{settings.connect.capture_user} may not read a whole table: it needs SELECT, and "
+        "BYPASSRLS or a policy where the table has row level security."
+    )
+
+
+async def _diff_all(settings: Settings, flows: Sequence[Flow]) -> bool:
+    differ = False
+    async with ConnectClient(settings.connect) as client:
+        for flow in flows:
+            names = Names(flow, settings.namespace)
+            deployed = await client.get_config(names.connector)
+            found = differences(connector_config(names, settings), deployed)
+            _show_differences(names.connector, found, new=deployed is None)
+            differ = differ or bool(found)
+    return differ
+
+
+async def _report_all(settings: Settings, flows: Sequence[Flow]) -> list[Report]:
+    async with ConnectClient(settings.connect) as client:
+        return [
+            await _report(client, settings, flow, Names(flow, settings.namespace)) for flow in flows
+        ]
+
+
+async def _report(client: ConnectClient, settings: Settings, flow: Flow, names: Names) -> Report:
+    status = await client.status(names.connector)
+    beat = None
+    if status is not None:  # without a connector there may be no topic either
+        beat = await last_heartbeat(settings.kafka, names)
+    age = None if beat is None else max(0.0, (datetime.now(UTC) - beat).total_seconds())
+    report = Report(flow.name, names.connector, status, age)
+    if status is not None and status.running and report.silent:
+        return replace(report, findings=await _findings(client, names))
+    return report
+
+
+async def _findings(client: ConnectClient, names: Names) -> tuple[str, ...]:
+    """Why a running connector is silent: it repeats what fails and keeps the reason to its log.
+
+    Checking its configuration logs in to the database, and says what went wrong there.
+    """
+    deployed = await client.get_config(names.connector)
+    return () if deployed is None else await client.validate(names.connector, deployed)
+
+
+async def _delete_all(settings: Settings, flows: Sequence[Flow], forget: bool) -> None:
+    async with ConnectClient(settings.connect) as client:
+        for flow in flows:
+            name = Names(flow, settings.namespace).connector
+            if forget:
+                await client.forget_offsets(name)
+            click.echo(f"{name}: {'deleted' if await client.delete(name) else 'was not there'}")
+
+
+def _show_differences(connector: str, found: Sequence[Difference], *, new: bool) -> None:
+    if new:
+        console.print(f"{connector} does not exist ({len(found)} settings)")
+    elif not found:
+        console.print(f"{connector} is as it should be")
+    else:
+        table = RichTable("setting", "", "deployed", "wanted", title=connector)
+        for one in found:
+            table.add_row(one.key, one.kind, one.deployed or "", one.wanted or "")
+        console.print(table)
+
+
+def _show_reports(reports: Sequence[Report]) -> None:
+    table = RichTable("connector", "state", "tasks", "heartbeat", "problem")
+    for report in reports:
+        age = report.heartbeat_age
+        status = report.status
+        table.add_row(
+            report.connector,
+            "-" if status is None else status.connector.state,
+            "-" if status is None else ", ".join(part.state for part in status.tasks) or "none",
+            "-" if age is None else f"{age:.0f} s ago",
+            report.problem,
+        )
+    console.print(table)
+
+
+def _list(title: str, names: Sequence[str]) -> None:
+    if names:
+        console.print(f"{title}: {', '.join(names)}")
+
+
+def _offer_backfill(tables: Sequence[str]) -> None:
+    if tables:
+        names = " ".join(table.rpartition(".")[2] for table in tables)
+        console.print(
+            "New in an existing connector, so only changes from now on arrive. "
+            f"For the rows there are:\n  ftstream backfill {names}"
+        )
+
+
+def _what_stays(names: Names, forget: bool) -> str:
+    offsets = (
+        "its offsets go too, so applying it again begins with a snapshot"
+        if forget
+        else "its offsets stay, so applying it again goes on where it was"
+    )
+    return (
+        f"{names.connector}: to be deleted; {offsets}. Slot {names.slot}, publication "
+        f"{names.publication} and the topics stay: `ftstream remove` takes them."
+    )

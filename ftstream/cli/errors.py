@@ -1,0 +1,59 @@
+"""How commands report what went wrong: a message, and an exit code."""
+
+from __future__ import annotations
+
+import click
+import psycopg
+
+from ftstream.adapters.connect.errors import ConnectError, ConnectUnreachable, TaskFailed
+from ftstream.adapters.kafka.errors import KafkaError, KafkaUnreachable
+from ftstream.demo.rig import CommandFailed, FolderTaken
+from ftstream.devstack import DevstackError
+from ftstream.progress import NotCaughtUp, SlotMissing
+from ftstream.settings import SettingsError
+
+FAILED = 1
+WRONG_USE = 2
+UNREACHABLE = 3
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done; nothing differs; everything runs
+  1  something differs, does not run, or was refused
+  2  wrong use, or wrong settings
+  3  Kafka Connect or Kafka does not answer
+"""
+
+# The first that fits.
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (SettingsError, WRONG_USE),
+    (ConnectUnreachable, UNREACHABLE),
+    (KafkaUnreachable, UNREACHABLE),
+    (ConnectError, FAILED),
+    (KafkaError, FAILED),
+    (psycopg.Error, FAILED),
+    (NotCaughtUp, FAILED),
+    (SlotMissing, FAILED),
+    (DevstackError, FAILED),
+    (FolderTaken, WRONG_USE),
+    (CommandFailed, FAILED),
+)
+
+
+class Failure(click.ClickException):
+    """An error as a message, with the exit code it stands for."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def failure(error: Exception) -> Failure | None:
+    """The message and exit code for an error that a command may meet; None for a fault of ours."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            message = str(error).strip()
+            return Failure(
+                f"{message}\n{error.trace}" if isinstance(error, TaskFailed) else message, code
+            )
+    return None

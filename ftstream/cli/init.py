@@ -1,0 +1,158 @@
+"""`ftstream init`: make on both sites and in Kafka what the flows need."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ftstream.adapters.postgres.preflight import Problem
+from ftstream.cli.errors import WRONG_USE
+from ftstream.settings import Settings, load_settings
+from ftstream.setup import (
+    Done,
+    InitPlan,
+    KafkaTopics,
+    PreflightFailed,
+    SetupFailed,
+    plan_init,
+    run_init,
+    script,
+    supabase_migration,
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ftstream init --dry-run        what would be run, as SQL
+  ftstream init                  do it; run again, it finds everything already so
+  ftstream init --as-migration supabase/migrations
+                                 Supabase's part for `supabase db push`; `init` does the rest
+Exit codes: 0 done, 1 a step failed, 2 something must be mended first (nothing was changed)."""
+)
+@click.option("--dry-run", is_flag=True, help="Print SQL and topics; change nothing.")
+@click.option(
+    "--as-migration",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write Supabase's part into this folder instead, as a migration of the Supabase CLI.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+def init(dry_run: bool, folder: Path | None, as_json: bool) -> None:
+    """Make schema, roles, rights, guards, publication, slot and topics for the flows.
+
+    Everything is checked first, on both sites; all problems are told together.
+    """
+    if dry_run and folder:
+        raise click.UsageError("--dry-run and --as-migration exclude each other")
+    settings = load_settings()
+    try:
+        if folder is not None:
+            _write(asyncio.run(supabase_migration(settings)), folder, as_json)
+        elif dry_run:
+            _show_plan(asyncio.run(plan_init(settings, KafkaTopics(settings))), as_json)
+        else:
+            asyncio.run(_run(settings, as_json))
+    except PreflightFailed as error:
+        show_problems(error.problems, as_json)
+        sys.exit(WRONG_USE)
+    except SetupFailed as error:
+        click.echo(f"ftstream: {error}", err=True)
+        sys.exit(1)
+
+
+def show_problems(problems: Iterable[Problem], as_json: bool = False) -> None:
+    """Tell what is wrong: a line each on stderr, or one JSON object."""
+    listed = list(problems)
+    if as_json:
+        click.echo(json.dumps({"problems": [_as_dict(problem) for problem in listed]}, indent=2))
+        return
+    for problem in listed:
+        click.echo(f"{'error' if problem.fatal else 'warning'}: {problem}", err=True)
+    fatal = sum(problem.fatal for problem in listed)
+    click.echo(f"{fatal} to mend first; nothing was changed", err=True)
+
+
+def show_done(done: Done) -> None:
+    """One line for one step."""
+    click.echo(f"{done.where + ':':<10} {done.what}: {'done' if done.changed else 'already so'}")
+
+
+async def _run(settings: Settings, as_json: bool) -> None:
+    steps: list[Done] = []
+    async for done in run_init(settings, KafkaTopics(settings), warn=_warn):
+        steps.append(done)
+        if not as_json:
+            show_done(done)
+    if as_json:
+        shown = [{"where": s.where, "what": s.what, "changed": s.changed} for s in steps]
+        click.echo(json.dumps({"steps": shown}, indent=2))
+    else:
+        click.echo("Next: ftstream connectors apply, then ftstream worker")
+
+
+def _warn(problem: Problem) -> None:
+    click.echo(f"warning: {problem}", err=True)
+
+
+def _show_plan(plan: InitPlan, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(_plan_dict(plan), indent=2))
+        return
+    for problem in plan.warnings:
+        _warn(problem)
+    for step in plan.steps:
+        if not step.statements:
+            click.echo(f"-- {step.site}: {step.title}: already so\n")
+    click.echo(script(plan.steps))
+    for topic in plan.topics:
+        state = (
+            f"create, {topic.partitions} partitions"
+            if topic.name in plan.missing_topics
+            else ("already so")
+        )
+        click.echo(f"-- kafka: topic {topic.name}: {state}")
+    click.echo("-- dry run: nothing was changed")
+
+
+def _plan_dict(plan: InitPlan) -> dict[str, object]:
+    return {
+        "steps": [
+            {
+                "where": step.site.value,
+                "what": step.title,
+                "statements": [{"sql": s.shown, "why": s.why} for s in step.statements],
+            }
+            for step in plan.steps
+        ],
+        "topics": [
+            {"name": t.name, "partitions": t.partitions, "missing": t.name in plan.missing_topics}
+            for t in plan.topics
+        ],
+        "warnings": [_as_dict(problem) for problem in plan.warnings],
+    }
+
+
+def _as_dict(problem: Problem) -> dict[str, object]:
+    return {
+        "where": problem.where,
+        "what": problem.what,
+        "mend": problem.mend,
+        "fatal": problem.fatal,
+    }
+
+
+def _write(text: str, folder: Path, as_json: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y%m%d%H%M%S}_ftstream.sql"
+    path.write_text(text, encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps({"file": str(path)}))
+    else:
+        click.echo(f"{path}\nNext: supabase db push, then ftstream init for External and Kafka")

@@ -1,0 +1,46 @@
+"""`ftstream wait`: until everything committed so far is applied."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from ftstream.flows import READY, Flow
+from ftstream.progress import watch
+from ftstream.settings import Settings, load_settings
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ftstream wait
+  ftstream wait gfx --timeout 30
+Exit codes: 0 applied, 1 not in time, 2 wrong settings."""
+)
+@click.argument(
+    "flows", nargs=-1, type=click.Choice([flow.name for flow in READY]), metavar="[FLOW]..."
+)
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
+@click.option("--quiet", is_flag=True, help="Say nothing while waiting.")
+def wait(flows: tuple[str, ...], timeout: float, quiet: bool) -> None:
+    """Return when everything committed before the call is applied on the other site."""
+    settings = load_settings()
+    chosen = [flow for flow in READY if not flows or flow.name in flows]
+    asyncio.run(_wait(chosen, settings, timeout, quiet))
+
+
+async def _wait(flows: list[Flow], settings: Settings, timeout: float, quiet: bool) -> None:
+    said = ""
+
+    def say(state: str) -> None:
+        nonlocal said
+        if not quiet and state != said:
+            said = state
+            click.echo(state, err=True)
+
+    for flow in flows:
+        async with watch(flow, settings) as progress:
+            await progress.wait(timeout, say)
+        if not quiet:
+            click.echo(f"flow {flow.name}: everything is applied")

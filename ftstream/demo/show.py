@@ -1,0 +1,107 @@
+"""The demo: everything from nothing to two equal sites, with traffic in between."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from ftstream.adapters.postgres.compare import Difference, compare
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.demo.rig import Rig, temporary_stack
+from ftstream.demo.traffic import Traffic, TrafficStats
+from ftstream.flows import GFX
+from ftstream.progress import FlowProgress, watch
+
+WAIT_SECONDS = 60
+
+
+def show(folder: Path, seconds: float, rate: float, seed: int | None, console: Console) -> bool:
+    """Run the demo and say whether both sites ended equal. Leaves no process and no folder behind."""
+    console.print("local stack: Kafka, Connect, two PostgreSQL clusters")
+    with (
+        temporary_stack(folder, lambda line: console.print(f"  {line}", style="dim")) as stack,
+        Rig(stack) as rig,
+    ):
+        return _play(
+            rig, seconds, rate, secrets.randbelow(10**6) if seed is None else seed, console
+        )
+
+
+def _play(rig: Rig, seconds: float, rate: float, seed: int, console: Console) -> bool:
+    with _step(console, "demo schema on both sites"):
+        rig.create_databases()
+    with _step(console, "ftstream init"):
+        rig.run("init")
+    with _step(console, "ftstream connectors apply"):
+        rig.run("connectors", "apply")
+    console.print("ftstream worker")
+    rig.start_worker()
+    stats = asyncio.run(_traffic(rig, seconds, rate, seed, console))
+    done = ", ".join(f"{count} {kind}" for kind, count in sorted(stats.operations.items()))
+    console.print(f"written on External (seed {seed}): {stats.changes} rows: {done}")
+    with _step(console, "ftstream wait"):
+        rig.run("wait", "--timeout", str(WAIT_SECONDS))
+    return _compare(asyncio.run(_differences(rig)), console)
+
+
+async def _traffic(
+    rig: Rig, seconds: float, rate: float, seed: int, console: Console
+) -> TrafficStats:
+    traffic = asyncio.create_task(Traffic(seed, rig.dsn("external"), rate).run(seconds=seconds))
+    async with watch(GFX, rig.settings) as progress:
+        began = time.monotonic()
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            while not traffic.done():
+                await asyncio.wait({traffic}, timeout=1)
+                line = await _line(progress, time.monotonic() - began)
+                live.update(line)
+                if not console.is_terminal and int(time.monotonic() - began) % 10 == 0:
+                    console.print(line)
+    return await traffic
+
+
+async def _line(progress: FlowProgress, elapsed: float) -> str:
+    lag, waiting = await progress.lag(5), await progress.unapplied()
+    return (
+        f"  {elapsed:4.0f} s   {lag.rows / 5:6.0f} changes/s applied   lag p50 {lag.p50_ms} ms,"
+        f" p99 {lag.p99_ms} ms   {waiting} waiting in Kafka"
+    )
+
+
+async def _differences(rig: Rig) -> list[Difference]:
+    settings = rig.settings
+    async with (
+        await open_connection(settings.external.conninfo(admin=True)) as source,
+        await open_connection(settings.supabase.conninfo(admin=True)) as target,
+    ):
+        return [await compare(source, target, table) for table in GFX.tables]
+
+
+def _compare(differences: list[Difference], console: Console) -> bool:
+    for found in differences:
+        verdict = (
+            "equal"
+            if found.equal
+            else f"{len(found.missing)} missing, {len(found.extra)} extra, {len(found.different)} different:"
+            f" {', '.join((found.missing + found.extra + found.different)[:5])}"
+        )
+        console.print(f"  {found.table:<18} {found.rows:>8} rows  {verdict}")
+    equal = all(found.equal for found in differences)
+    total = sum(found.rows for found in differences)
+    console.print(f"both sites equal: {total} rows" if equal else "the sites differ")
+    return equal
+
+
+@contextmanager
+def _step(console: Console, name: str) -> Iterator[None]:
+    began = time.monotonic()
+    console.print(name)
+    yield
+    console.print(f"  done in {time.monotonic() - began:.1f} s", style="dim")

@@ -1,0 +1,172 @@
+"""`init`: look at everything, then make what is missing on both sites and in Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import AsyncConnection
+
+from ftstream.adapters.kafka.errors import KafkaError
+from ftstream.adapters.kafka.topics import TopicSpec, topics_of
+from ftstream.adapters.postgres import migrate
+from ftstream.adapters.postgres.migrate import MigrationChanged
+from ftstream.adapters.postgres.preflight import Problem
+from ftstream.adapters.postgres.provision import Step, build, plan_file, plan_site
+from ftstream.adapters.postgres.site_state import read_state
+from ftstream.flows import READY, Flow, Names, Site
+from ftstream.settings import Settings
+from ftstream.setup.outside import Topics
+from ftstream.setup.survey import PreflightFailed, Seen, SetupFailed, Survey, open_admin, survey
+
+ORDER = (Site.SUPABASE, Site.EXTERNAL)
+"""The target first, so that nothing is captured that cannot be applied; slots come last of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step that was run, or, unchanged, was found already so."""
+
+    where: str
+    what: str
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InitPlan:
+    """What `init` would do: the steps in order, the topics with those that are missing."""
+
+    steps: tuple[Step, ...]
+    topics: tuple[TopicSpec, ...]
+    missing_topics: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+    survey: Survey = field(repr=False)
+
+
+async def plan_init(settings: Settings, topics: Topics, flows: Sequence[Flow] = READY) -> InitPlan:
+    """Everything that would be done; changes nothing. Raises PreflightFailed with every problem."""
+    found, specs = await survey(settings, flows), _specs(settings, flows)
+    problems = list(found.fatal)
+    missing: list[str] = []
+    steps: list[Step] = []
+    try:
+        missing = await topics.missing(specs)
+    except KafkaError as error:
+        problems.append(Problem("kafka", str(error).rstrip("."), ""))
+    for at in found.seen.values():
+        try:
+            steps += plan_site(at.wanted, at.state, at.verifiers)
+        except MigrationChanged as error:
+            problems.append(Problem(at.wanted.site.value, str(error), ""))
+    if problems:
+        raise PreflightFailed((*problems, *found.warnings))
+    return InitPlan(_ordered(steps), specs, tuple(missing), found.warnings, found)
+
+
+async def run_init(
+    settings: Settings,
+    topics: Topics,
+    flows: Sequence[Flow] = READY,
+    warn: Callable[[Problem], None] = lambda _: None,
+) -> AsyncIterator[Done]:
+    """Do it, and tell each step. Raises PreflightFailed before anything is changed, SetupFailed."""
+    plan = await plan_init(settings, topics, flows)
+    found = plan.survey
+    for problem in plan.warnings:
+        warn(problem)
+    for site in ORDER:
+        async for done in _provision(settings, found.seen[site]):
+            yield done
+    try:
+        created = set(await topics.ensure(plan.topics))
+    except KafkaError as error:
+        raise SetupFailed(f"kafka: {error}") from error
+    for spec in plan.topics:
+        yield Done("kafka", f"topic {spec.name}", spec.name in created)
+    async for done in _slots(settings, found):
+        yield done
+
+
+async def supabase_migration(settings: Settings, flows: Sequence[Flow] = READY) -> str:
+    """Supabase's part as one SQL script that may run more than once. Raises PreflightFailed."""
+    found = await survey(settings, flows, (Site.SUPABASE,))
+    if found.fatal:
+        raise PreflightFailed(found.problems)
+    at = found.seen[Site.SUPABASE]
+    return script(plan_file(at.wanted, at.state))
+
+
+def script(steps: Sequence[Step]) -> str:
+    """The steps as SQL, the reasons as comments; secrets masked."""
+    return "\n".join(_section(step) for step in steps if step.statements)
+
+
+def _section(step: Step) -> str:
+    parts = [f"-- {step.site}: {step.title}\n"]
+    for statement in step.statements:
+        parts.append(f"-- {statement.why}\n{statement.shown.strip().rstrip(';')};\n")
+    return "\n".join(parts)
+
+
+def _specs(settings: Settings, flows: Sequence[Flow]) -> tuple[TopicSpec, ...]:
+    return tuple(
+        spec for flow in flows for spec in topics_of(Names(flow, settings.namespace), settings)
+    )
+
+
+def _ordered(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """As they are run."""
+    return tuple(sorted(steps, key=lambda step: (step.alone, ORDER.index(step.site))))
+
+
+async def _provision(settings: Settings, at: Seen) -> AsyncIterator[Done]:
+    """One site in one transaction, planned again under the lock: two `init` at once do no harm."""
+    async with await open_admin(settings, at.wanted.site) as connection:
+        async with connection.transaction():
+            await connection.execute(build("give_way"))
+            await migrate.lock(connection)
+            state = await read_state(connection, at.wanted, at.logins)
+            steps = [s for s in plan_site(at.wanted, state, at.verifiers) if not s.alone]
+            for step in steps:
+                await run_step(connection, step)
+        for step in steps:
+            yield Done(step.site.value, step.title, bool(step.statements))
+
+
+async def _slots(settings: Settings, found: Survey) -> AsyncIterator[Done]:
+    for at in found.seen.values():
+        async with await open_admin(settings, at.wanted.site) as connection:
+            for step in plan_site(at.wanted, at.state, at.verifiers):
+                if step.alone:
+                    await connection.execute(build("slot_patience"))
+                    await run_step(connection, step)
+                    yield Done(step.site.value, step.title, bool(step.statements))
+
+
+async def run_step(connection: AsyncConnection, step: Step) -> None:
+    """Run one step's statements. Raises SetupFailed, which names the step and what to do."""
+    for statement in step.statements:
+        try:
+            await connection.execute(statement.sql)
+        except psycopg.Error as error:
+            raise SetupFailed(
+                f"{step.site}: {step.title}: {str(error).strip()}{_hint(error)}"
+            ) from error
+
+
+def _hint(error: psycopg.Error) -> str:
+    match error:
+        case psycopg.errors.LockNotAvailable():
+            return (
+                ". Another session uses the table (pg_stat_activity): run it again when it is done"
+            )
+        case psycopg.errors.QueryCanceled():
+            return (
+                ". A slot waits for every transaction that is running; end the old ones"
+                " (pg_stat_activity, by xact_start), then run it again"
+            )
+        case psycopg.errors.ObjectInUse():
+            return ". The connector still reads it: delete the connector first"
+        case _:
+            return ""

@@ -1,0 +1,161 @@
+"""A look at both databases before anything is changed, and what is wrong with what was seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+
+from ftstream.adapters.postgres.catalog import TableMissing
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.preflight import Problem, pair_problems, site_problems
+from ftstream.adapters.postgres.provision import Verifiers
+from ftstream.adapters.postgres.site_state import Login, SiteState, look, try_login
+from ftstream.adapters.postgres.wanted import Wanted, wanted
+from ftstream.flows import Flow, Site
+from ftstream.settings import Settings
+
+
+class PreflightFailed(Exception):
+    """Something would keep the flows from working; nothing was changed."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+class SetupFailed(Exception):
+    """A step failed; its transaction left nothing behind, the steps reported before it are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One site: what it should have, what it has, and verifiers of the roles' passwords."""
+
+    wanted: Wanted
+    state: SiteState
+    logins: Mapping[str, Login]
+    verifiers: Verifiers
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Both sites, as far as they could be reached, and every problem found."""
+
+    seen: Mapping[Site, Seen]
+    problems: tuple[Problem, ...]
+
+    @property
+    def fatal(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.fatal)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if not problem.fatal)
+
+
+async def survey(
+    settings: Settings, flows: Sequence[Flow], sites: Sequence[Site] = tuple(Site)
+) -> Survey:
+    """Look at the sites side by side, and judge what was seen."""
+    unset = [problem for site in sites for problem in _unset(settings, site)]
+    ready = [site for site in sites if not list(_unset(settings, site))]
+    looks = await asyncio.gather(*(_see(settings, flows, site) for site in ready))
+    seen = {look.wanted.site: look for look in looks if isinstance(look, Seen)}
+    unreachable = [look for look in looks if isinstance(look, Problem)]
+    return Survey(seen, (*unset, *unreachable, *_judged(settings, flows, seen)))
+
+
+async def open_admin(settings: Settings, site: Site) -> AsyncConnection:
+    """The administrator's connection."""
+    return await open_connection(settings.database(site).conninfo(admin=True))
+
+
+def _unset(settings: Settings, site: Site) -> Iterator[Problem]:
+    database = settings.database(site)
+    for name, dsn in (("dsn", database.dsn), ("admin_dsn", database.admin_dsn)):
+        if not dsn.get_secret_value():
+            mend = f"Give a connection string in FTSTREAM_{site.upper()}__{name.upper()}"
+            yield Problem("settings", f"{site}.{name} is not set", mend)
+
+
+async def _see(settings: Settings, flows: Sequence[Flow], site: Site) -> Seen | Problem:
+    aim = wanted(site, flows, settings)
+    try:
+        async with await open_admin(settings, site) as connection:
+            logins = await _logins(aim, settings)
+            state = await look(connection, aim, logins)
+            return Seen(aim, state, logins, _verifiers(aim, state, settings, connection))
+    except psycopg.OperationalError as error:
+        mend = f"Is it running, and is {site}.admin_dsn right?"
+        return Problem(site.value, f"cannot be reached: {str(error).strip()}", mend)
+    except (psycopg.Error, TableMissing) as error:
+        mend = f"Give {site}.admin_dsn a role that may read the catalogs and owns the tables"
+        return Problem(site.value, f"cannot be looked at: {str(error).strip()}", mend)
+
+
+def _passwords(aim: Wanted, settings: Settings) -> dict[str, str]:
+    """Role to password, as the settings have them."""
+    passwords = {aim.apply_role: settings.database(aim.site).parameter("password")}
+    if aim.captured:
+        passwords[aim.capture_role] = settings.connect.capture_password.get_secret_value()
+    return passwords
+
+
+async def _logins(aim: Wanted, settings: Settings) -> dict[str, Login]:
+    """What comes of connecting as each role; one that does not exist yet is refused."""
+    database = settings.database(aim.site)
+    conninfos = {aim.apply_role: database.conninfo()}
+    password = settings.connect.capture_password.get_secret_value()
+    if aim.captured and password:
+        admin = database.conninfo(admin=True)
+        conninfos[aim.capture_role] = make_conninfo(admin, user=aim.capture_role, password=password)
+    logins = await asyncio.gather(*map(try_login, conninfos.values()))
+    return dict(zip(conninfos, logins, strict=True))
+
+
+def _verifiers(
+    aim: Wanted, state: SiteState, settings: Settings, connection: AsyncConnection
+) -> Verifiers:
+    """For the roles that `init` makes or made; built here, so that no server sees a password."""
+    due = {
+        name: password
+        for name, password in _passwords(aim, settings).items()
+        if password and (name not in state.roles or state.roles[name].ours)
+    }
+    return {
+        name: connection.pgconn.encrypt_password(
+            password.encode(), name.encode(), b"scram-sha-256"
+        ).decode()
+        for name, password in due.items()
+    }
+
+
+def _judged(
+    settings: Settings, flows: Sequence[Flow], seen: Mapping[Site, Seen]
+) -> Iterator[Problem]:
+    for at in seen.values():
+        yield from site_problems(at.wanted, at.state)
+        yield from _no_password(at, settings)
+    for flow in flows:
+        for target in flow.targets:
+            if target in seen and target.other in seen:
+                states = (seen[target.other].state, seen[target].state)
+                yield from pair_problems(flow, *states, target)
+
+
+def _no_password(at: Seen, settings: Settings) -> Iterator[Problem]:
+    """A role that must be made needs one."""
+    for name, password in _passwords(at.wanted, settings).items():
+        if not password and name not in at.state.roles:
+            captures = name == at.wanted.capture_role
+            setting = "connect.capture_password" if captures else f"{at.wanted.site}.dsn"
+            yield Problem(
+                "settings",
+                f"{setting} holds no password for the new role {name}",
+                f"Set it: {setting}",
+            )
