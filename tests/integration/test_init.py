@@ -1,0 +1,455 @@
+"""`init` and `remove` against real databases; Kafka and Connect are stood in for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection, sql
+from pydantic import SecretStr
+
+from ftstream import setup
+from ftstream.adapters.postgres import migrate
+from ftstream.adapters.postgres.preflight import site_problems
+from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.flows import GFX, Names, Site
+from ftstream.settings import Connect, Database
+from ftstream.setup import Done, PreflightFailed, SetupFailed
+from ftstream.setup.survey import survey
+
+from .conftest import PASSWORD, MemoryTopics, NoConnectors, Pair
+
+APPLY = Queries.load("ftstream.adapters.postgres", "apply.sql")
+TABLES = [table.qualified for table in GFX.tables]
+
+
+async def initialise(pair: Pair, topics: MemoryTopics | None = None) -> list[Done]:
+    return [done async for done in setup.run_init(pair.settings, topics or MemoryTopics())]
+
+
+async def remove(pair: Pair, *, flow: bool, topics: MemoryTopics) -> setup.RemovalPlan:
+    chosen = GFX if flow else None
+    plan = await setup.plan_removal(pair.settings, chosen, topics, NoConnectors())
+    async for _ in setup.run_removal(pair.settings, plan, topics, NoConnectors()):
+        pass
+    return plan
+
+
+async def problems(pair: Pair) -> list[str]:
+    with pytest.raises(PreflightFailed) as failure:
+        await setup.plan_init(pair.settings, MemoryTopics())
+    return [str(problem) for problem in failure.value.problems if problem.fatal]
+
+
+async def rows(
+    connection: AsyncConnection, query: str, values: Sequence[object] = ()
+) -> list[tuple[object, ...]]:
+    return list(await (await connection.execute(statement(query), values)).fetchall())
+
+
+def dumps(pair: Pair) -> list[list[str]]:
+    return [pair.dump(site) for site in Site]
+
+
+async def test_init_twice_is_the_same_as_once(least: Pair) -> None:
+    topics = MemoryTopics()
+    first = await initialise(least, topics)
+    once = dumps(least)
+    second = await initialise(least, topics)
+    assert all(done.changed for done in first)
+    assert [done for done in second if done.changed] == []
+    assert [done.what for done in second] == [done.what for done in first]
+    assert dumps(least) == once
+
+
+async def test_a_dry_run_changes_nothing_and_shows_no_password(least: Pair) -> None:
+    before, topics = dumps(least), MemoryTopics()
+    plan = await setup.plan_init(least.settings, topics)
+    text = setup.script(plan.steps)
+    assert "create publication" in text and "create role" in text
+    assert (
+        PASSWORD not in text and "SCRAM-SHA-256" not in text and "SCRAM-SHA-256" not in repr(plan)
+    )
+    assert dumps(least) == before
+    assert topics.names == set()
+
+
+async def test_init_takes_the_steps_that_a_dry_run_shows(pair: Pair) -> None:
+    plan = await setup.plan_init(pair.settings, MemoryTopics())
+    done = await initialise(pair)
+    assert [step.title for step in plan.steps] == [d.what for d in done if d.where != "kafka"]
+
+
+async def test_the_slot_is_logical_and_the_publication_has_exactly_the_tables(pair: Pair) -> None:
+    await initialise(pair)
+    names = Names(GFX, pair.database)
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        published = await rows(
+            connection,
+            "select schemaname || '.' || tablename from pg_publication_tables where pubname = %s",
+            [names.publication],
+        )
+        slots = await rows(
+            connection,
+            "select plugin, database from pg_replication_slots where slot_name = %s",
+            [names.slot],
+        )
+    assert sorted(published) == sorted((name,) for name in TABLES)
+    assert slots == [("pgoutput", pair.database)]
+
+
+async def test_a_publication_with_other_tables_is_set_right(pair: Pair) -> None:
+    name = sql.Identifier(Names(GFX, pair.database).publication)
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        await connection.execute(
+            sql.SQL("create publication {} for table public.wsop_events").format(name)
+        )
+    changed = {done.what for done in await initialise(pair) if done.changed}
+    assert f"publication {Names(GFX, pair.database).publication}" in changed
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        found = await rows(connection, "select pubviaroot from pg_publication")
+        tables = await rows(connection, "select tablename from pg_publication_tables")
+    assert found == [(True,)]
+    assert len(tables) == len(TABLES)
+
+
+async def test_every_problem_is_told_before_anything_is_changed(pair: Pair) -> None:
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        await connection.execute(
+            "alter table gfx_hands add column shape point, add column w numeric[]"
+        )
+        await connection.execute("alter table gfx_hand_players set unlogged")
+        slot = Names(GFX, pair.database).slot
+        await rows(
+            connection, "select pg_create_logical_replication_slot(%s, 'test_decoding')", [slot]
+        )
+    async with await pair.connect(Site.SUPABASE) as connection:
+        await connection.execute("drop table gfx_hand_players")
+        await connection.execute(
+            "alter table gfx_hands add column shape point, add column w numeric[]"
+        )
+        await connection.execute("alter table gfx_hands add column must text not null")
+        await connection.execute("alter table gfx_sessions drop constraint gfx_sessions_pkey")
+    pair.settings.connect = Connect(capture_user=f"capture_{pair.database}")
+    before = dumps(pair)
+    told = "\n".join(await problems(pair))
+    for expected in (
+        "connect.capture_password holds no password",
+        "public.gfx_hand_players is not logged",
+        "is of plugin test_decoding",
+        "column shape has type point",
+        "ALTER TABLE public.gfx_hands REPLICA IDENTITY FULL",
+        "supabase: table public.gfx_hand_players of flow gfx does not exist",
+        "public.gfx_hands.must must have a value",
+        "supabase: public.gfx_sessions has no unique index on id",
+    ):
+        assert expected in told
+    assert dumps(pair) == before
+
+
+async def test_a_column_only_the_source_has_is_a_warning(pair: Pair) -> None:
+    async with await pair.connect(Site.SUPABASE) as connection:
+        await connection.execute("alter table gfx_hands drop column description")
+    plan = await setup.plan_init(pair.settings, MemoryTopics())
+    assert any("lacks column description" in str(warning) for warning in plan.warnings)
+
+
+async def test_an_unreachable_database_is_told_with_the_problems_of_the_other(pair: Pair) -> None:
+    pair.settings.external = Database(
+        admin_dsn=SecretStr("postgresql://admin:geheim@127.0.0.1:1/nowhere"),
+        dsn=SecretStr("postgresql://apply:geheim@127.0.0.1:1/nowhere"),
+    )
+    async with await pair.connect(Site.SUPABASE) as connection:
+        await connection.execute("drop table gfx_hand_players")
+    told = "\n".join(await problems(pair))
+    assert "external: cannot be reached" in told
+    assert "gfx_hand_players of flow gfx does not exist" in told
+    assert "geheim" not in told
+
+
+async def test_wal_level_replica_is_refused(pair: Pair) -> None:
+    # Changing it needs a restart of the cluster that the other tests share.
+    seen = (await survey(pair.settings, [GFX])).seen[Site.EXTERNAL]
+    server = replace(seen.state.server, wal_level="replica")
+    told = [str(p) for p in site_problems(seen.wanted, replace(seen.state, server=server))]
+    assert told == [
+        "external: wal_level is replica, so the log does not hold the changes."
+        " ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL"
+    ]
+
+
+async def test_an_administrator_who_owns_nothing_is_told_so(pair: Pair) -> None:
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        role = sql.Identifier(f"apply_{pair.database}")
+        await connection.execute(sql.SQL("create role {} login password {}").format(role, PASSWORD))
+    dsn = SecretStr(pair.external.dsn(f"apply_{pair.database}", pair.database))
+    pair.settings.external = Database(admin_dsn=dsn, dsn=dsn)
+    told = "\n".join(await problems(pair))
+    for expected in (
+        "does not own public.gfx_hands",
+        "may not create it",
+        "may not make a replication slot",
+        "may not create schemas or publications",
+        "the attribute REPLICATION",
+    ):
+        assert expected in told
+
+
+async def test_postgres_cannot_give_another_role_the_right_to_apply(least: Pair) -> None:
+    """As on Supabase, where only `postgres` itself may switch triggers off."""
+    least.settings.supabase = Database(
+        admin_dsn=SecretStr(least.supabase.dsn("postgres", least.database)),
+        dsn=SecretStr(least.supabase.dsn(f"apply_{least.database}", least.database)),
+    )
+    told = await problems(least)
+    assert len(told) == 1
+    assert "GRANT SET ON PARAMETER session_replication_role" in told[0]
+
+
+async def test_a_role_init_did_not_make_keeps_its_password(pair: Pair) -> None:
+    name = f"apply_{pair.database}"
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        made = sql.SQL("create role {} login password 'another'").format(sql.Identifier(name))
+        await connection.execute(made)
+    (told,) = await problems(pair)
+    assert f"role {name}, which `init` did not make, cannot connect" in told
+
+
+async def test_a_role_of_ours_gets_the_new_password_of_the_settings(pair: Pair) -> None:
+    await initialise(pair)
+    capture = pair.settings.connect.capture_user
+    pair.settings.connect = Connect(capture_user=capture, capture_password=SecretStr("a new one"))
+    done = await initialise(pair)
+    assert f"capture role {capture}" in {d.what for d in done if d.changed}
+    dsn = pair.external.dsn(capture, pair.database).replace(PASSWORD, "a%20new%20one")
+    async with await AsyncConnection.connect(dsn):
+        pass
+
+
+async def test_the_guard_refuses_every_kind_of_edit_and_says_where_to_edit(pair: Pair) -> None:
+    await initialise(pair)
+    edits = (
+        "insert into gfx_players (player_hash, name) values ('h', 'n')",
+        "update gfx_players set name = 'n'",
+        "delete from gfx_players",
+        "truncate gfx_players cascade",
+    )
+    async with await pair.connect(Site.SUPABASE, "postgres") as connection:
+        for mode in ("origin", "replica"):
+            await connection.execute(sql.SQL("set session_replication_role = {}").format(mode))
+            for edit in edits:
+                with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as refused:
+                    await connection.execute(statement(edit))
+                assert "belongs to flow gfx, which external owns" in str(refused.value)
+                hint = refused.value.diag.message_hint or ""
+                assert "on external" in hint and "gfx" in hint
+
+
+async def test_the_guard_lets_ftstream_pass(pair: Pair) -> None:
+    await initialise(pair)
+    async with await pair.connect(Site.SUPABASE, "postgres") as connection:
+        async with connection.transaction():
+            await begin_apply(connection)
+            await connection.execute(
+                "insert into gfx_players (player_hash, name) values ('h', 'n')"
+            )
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            await connection.execute("delete from gfx_players")
+
+
+async def begin_apply(connection: AsyncConnection) -> None:
+    bounds = {"statement_timeout": "60s", "lock_timeout": "300ms"}
+    await connection.execute(statement(APPLY["session"]), bounds)
+    await connection.execute(statement(APPLY["replica"]))
+
+
+async def test_the_apply_role_can_do_what_applying_takes_and_no_more(least: Pair) -> None:
+    await initialise(least)
+    topic = Names(GFX, least.database).topics(Site.SUPABASE)[0]
+    partition = {"topic": topic, "partition": 0}
+    moved = json.dumps([{**partition, "expected": 0, "next": 5, "position": 1}])
+    entry = {
+        "op": "insert",
+        "outcome": "applied",
+        "table": "gfx_players",
+        "id": "x",
+        **partition,
+        "offset": 0,
+        "position": 1,
+        "time": 1,
+    }
+    status = {"source": "gfx", "entity_type": "gfx_players", "records": 1, "heartbeat": 1.0}
+    async with await least.connect(Site.SUPABASE, f"apply_{least.database}") as connection:
+        asked = {"partitions": json.dumps([partition])}
+        await connection.execute(statement(APPLY["ensure_offsets"]), asked)
+        async with connection.transaction():
+            await begin_apply(connection)
+            await connection.execute(
+                statement(APPLY["advance_offsets"]), {"offsets": moved, "partitions": 1}
+            )
+            for query in (
+                "insert into public.gfx_players as t (player_hash, name) values ('h', 'n')"
+                " on conflict (id) do update set name = excluded.name",
+                "update public.gfx_players set name = 'm'",
+                "delete from public.gfx_players where name = 'm'",
+            ):
+                assert (await connection.execute(statement(query))).rowcount == 1
+            await connection.execute(statement(APPLY["log"]), {"rows": json.dumps([entry])})
+        await connection.execute(statement(APPLY["record_status"]), {"rows": json.dumps([status])})
+        await connection.execute(statement(APPLY["maintain"]), {"keep_days": 30})
+        found = await connection.execute(statement(APPLY["applied_offsets"]), asked)
+        assert await found.fetchall() == [(topic, 0, 5)]
+        assert await rows(connection, "select count(*) from ftstream.sync_log") == [(1,)]
+        for forbidden in (
+            "select * from public.wsop_events",
+            "select * from ftstream.schema_migration",
+            "delete from ftstream.sync_log",
+            "truncate public.gfx_players",
+            "create table public.mine (id int)",
+            "alter table public.gfx_players disable trigger ftstream_guard",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await connection.execute(statement(forbidden))
+
+
+async def test_both_roles_on_external_see_every_row_despite_row_security(pair: Pair) -> None:
+    await initialise(pair)
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        await connection.execute("insert into gfx_players (player_hash, name) values ('h', 'n')")
+    for role in (f"capture_{pair.database}", f"apply_{pair.database}"):
+        async with await pair.connect(Site.EXTERNAL, role) as connection:
+            assert await rows(connection, "select count(*) from gfx_players") == [(1,)]
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await connection.execute("delete from gfx_players")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await connection.execute("select * from wsop_players")
+
+
+async def test_remove_leaves_the_catalogs_as_they_were(least: Pair) -> None:
+    before, topics = dumps(least), MemoryTopics()
+    await initialise(least, topics)
+    assert dumps(least) != before
+    plan = await remove(least, flow=False, topics=topics)
+    assert dumps(least) == before
+    assert topics.names == set()
+    assert plan.left == ()
+    again = await setup.plan_removal(least.settings, None, topics, NoConnectors())
+    assert again.empty
+
+
+async def test_removing_one_flow_keeps_the_schema_and_init_makes_the_flow_anew(least: Pair) -> None:
+    topics = MemoryTopics()
+    await initialise(least, topics)
+    after_init = dumps(least)
+    await remove(least, flow=True, topics=topics)
+    async with await least.connect(Site.SUPABASE) as connection:
+        assert await rows(connection, "select * from ftstream.sync_status") == []
+        await connection.execute("delete from gfx_players")
+    await initialise(least, topics)
+    assert dumps(least) == after_init
+
+
+async def test_topics_that_stay_keep_their_applied_offsets(pair: Pair) -> None:
+    """Else a worker would apply what they hold once more, from the beginning of their retention."""
+    await initialise(pair)
+    topic = Names(GFX, pair.database).topics(Site.SUPABASE)[0]
+    query = "select next_offset from ftstream.applied_offset"
+    async with await pair.connect(Site.SUPABASE) as connection:
+        insert = "insert into ftstream.applied_offset values (%s, 0, 7)"
+        await connection.execute(statement(insert), [topic])
+        for topics, left in ((None, [(7,)]), (MemoryTopics(), [])):
+            plan = await setup.plan_removal(pair.settings, GFX, topics, NoConnectors())
+            async for _ in setup.run_removal(pair.settings, plan, topics, NoConnectors()):
+                pass
+            assert await rows(connection, query) == left
+
+
+async def test_the_migration_file_does_supabases_part(pair: Pair, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    file = tmp_path / "ftstream.sql"
+    file.write_text(await setup.supabase_migration(pair.settings), encoding="utf-8")
+    for _ in range(2):
+        pair.psql(Site.SUPABASE, "postgres", file)
+    done = await initialise(pair)
+    assert [d for d in done if d.where == "supabase" and d.changed] == []
+
+
+async def test_the_migration_file_with_a_role_of_its_own_holds_no_password(
+    least: Pair, tmp_path: Path
+) -> None:
+    file = tmp_path / "ftstream.sql"
+    file.write_text(await setup.supabase_migration(least.settings), encoding="utf-8")
+    assert PASSWORD not in file.read_text() and "password" not in file.read_text().lower().replace(
+        "sets its password", ""
+    )
+    for _ in range(2):
+        least.psql(Site.SUPABASE, "supabase_admin", file)
+    done = await initialise(least)
+    changed = [d.what for d in done if d.where == "supabase" and d.changed]
+    assert changed == [f"apply role apply_{least.database}"]  # its password
+
+
+async def test_nobody_else_has_rights_on_ftstreams_schema(least: Pair) -> None:
+    await initialise(least)
+    async with await least.connect(Site.SUPABASE) as connection:
+        found = await rows(
+            connection,
+            """select r.rolname from pg_roles r
+               where r.rolname in ('anon', 'authenticated', 'service_role')
+                 and (has_schema_privilege(r.oid, 'ftstream', 'USAGE, CREATE')
+                   or exists (select from pg_class c where c.relnamespace = 'ftstream'::regnamespace
+                       and c.relkind in ('r', 'p', 'v')
+                       and has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE'))
+                   or exists (select from pg_proc p where p.pronamespace = 'ftstream'::regnamespace
+                       and has_function_privilege(r.oid, p.oid, 'EXECUTE')))""",
+        )
+        assert found == []
+        open_tables = await rows(
+            connection,
+            """select relname from pg_class where relnamespace = 'ftstream'::regnamespace
+               and relkind in ('r', 'p') and not relrowsecurity""",
+        )
+        assert open_tables == []
+        mutable = await rows(
+            connection,
+            """select proname from pg_proc where pronamespace = 'ftstream'::regnamespace
+               and coalesce(proconfig::text, '') !~ 'search_path='""",
+        )
+        assert mutable == []
+
+
+async def test_a_migration_that_was_changed_after_it_was_applied_is_refused(pair: Pair) -> None:
+    await initialise(pair)
+    async with await pair.connect(Site.SUPABASE) as connection:
+        await connection.execute(
+            "update ftstream.schema_migration set checksum = 'x' where version = 1"
+        )
+    (told,) = await problems(pair)
+    assert "applied with another content: 001_apply" in told
+
+
+async def test_migrations_apply_once_and_record_themselves(pair: Pair) -> None:
+    async with await pair.connect(Site.SUPABASE, "postgres") as connection:
+        assert await migrate.migrate(connection, Site.SUPABASE) == (
+            "001_apply",
+            "002_guard",
+            "003_status",
+        )
+        assert await migrate.migrate(connection, Site.SUPABASE) == ()
+
+
+async def test_a_step_that_fails_leaves_nothing_of_its_site(pair: Pair) -> None:
+    """A table in use: `init` gives way, names the step, and undoes the whole site."""
+    async with await pair.connect(Site.SUPABASE) as user:
+        async with user.transaction():
+            await user.execute("lock table gfx_hands in access exclusive mode")
+            before = pair.dump(Site.EXTERNAL)
+            with pytest.raises(SetupFailed, match=r"guards of flow gfx.*pg_stat_activity"):
+                await initialise(pair)
+        found = await rows(user, "select to_regnamespace('ftstream')::text")
+        assert found == [(None,)]
+    assert pair.dump(Site.EXTERNAL) == before

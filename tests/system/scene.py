@@ -1,0 +1,310 @@
+"""A rig under load: traffic, workers with logs of their own, and what must hold at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import re
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from psycopg.rows import TupleRow
+
+from ftstream.adapters.kafka.security import client_options
+from ftstream.adapters.postgres.compare import compare
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.demo.rig import Rig, SiteName
+from ftstream.demo.traffic import Traffic, TrafficStats
+from ftstream.flows import GFX, Names, Site
+from ftstream.progress import watch
+from tests.conftest import until
+
+RATE = 800.0
+"""Row changes per second: enough that a worker always has some under way."""
+
+Coordinate = tuple[str, int, int]
+"""Topic, partition, offset."""
+
+
+_HARMLESS = re.compile(r"[-0-9]+ [:,0-9]+ (INFO|WARNING) ")
+
+
+class Worker:
+    """A worker's process and its log."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self._log = process, log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def said(self, words: str) -> int:
+        """How many lines of the log hold these words."""
+        return sum(words in line for line in self.log.splitlines())
+
+    @property
+    def errors(self) -> list[str]:
+        """Lines that are neither information nor a warning, those of tracebacks among them."""
+        return [line for line in self.log.splitlines() if not _HARMLESS.match(line)]
+
+    def until_said(self, words: str, times: int = 1, seconds: float = 40.0) -> None:
+        """Wait for a line of the log, or for its repetition."""
+        try:
+            until(lambda: self.said(words) >= times or self.process.poll() is not None, seconds)
+        except AssertionError:
+            raise AssertionError(f"not said: {words}\n{self.log}") from None
+        assert self.said(words) >= times, self.log
+
+    def ready(self) -> Worker:
+        self.until_said("INFO ready")
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to stop; returns its exit code."""
+        self.process.terminate()
+        return self.process.wait(40)
+
+    def ended(self) -> int:
+        """Wait until it ends by itself; returns its exit code."""
+        return self.process.wait(60)
+
+
+class Load:
+    """Traffic on External in a thread of its own; the block's end stops it."""
+
+    def __init__(self, seed: int, dsn: str, rate: float) -> None:
+        self._traffic = Traffic(seed, dsn, rate)
+        self._stop = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+        self._error: BaseException | None = None
+        self.stats: TrafficStats | None = None
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._loop.close()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self.stats = self._loop.run_until_complete(self._traffic.run(self._stop))
+        except BaseException as error:  # noqa: BLE001  # raised again where the block ends
+            self._error = error
+
+
+class Scene:
+    """One module's rig, with everything set up; tests start their own workers."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.names = Names(GFX, rig.namespace)
+        self._numbers = itertools.count(1)
+
+    # -- doing
+
+    def worker(
+        self, *, command: Sequence[str] = ("ftstream", "worker"), **environment: str
+    ) -> Worker:
+        """Start a worker; `environment` overrides settings, by the names of their variables."""
+        log = self.rig.stack.folder / "logs" / f"{self.rig.namespace}-{next(self._numbers)}.log"
+        return Worker(self.rig.start_worker(log, environment, command), log)
+
+    def load(self, rate: float = RATE) -> Load:
+        return Load(next(self._numbers), self.rig.dsn("external"), rate)
+
+    def write(self, changes: int) -> None:
+        """Let traffic make some changes, and return when they are committed."""
+        traffic = Traffic(next(self._numbers), self.rig.dsn("external"), 1e6)
+        asyncio.run(traffic.run(max_changes=changes))
+
+    def execute(self, site: SiteName, query: LiteralString, *values: object) -> list[TupleRow]:
+        """Run SQL as the site's superuser, past guards and rights."""
+        user = "supabase_admin" if site == "supabase" else None
+        with psycopg.connect(self.rig.dsn(site, user), autocommit=True) as connection:
+            cursor = connection.execute(query, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    # -- looking
+
+    @property
+    def applied(self) -> int:
+        """Changes in the target's log."""
+        return int(self.execute("supabase", "select count(*) from ftstream.sync_log")[0][0])
+
+    def until_applied(self, more: int) -> None:
+        """Wait until the target has logged this many changes more than now."""
+        goal = self.applied + more
+        until(lambda: self.applied >= goal, 60)
+
+    def until_captured(self) -> None:
+        """Wait until everything committed on External is in Kafka."""
+        position = self.execute("external", "select pg_current_wal_insert_lsn()::text")[0][0]
+        self.execute("external", "select pg_logical_emit_message(true, 'test', '')")
+        until(
+            lambda: (
+                self.execute(
+                    "external",
+                    "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots"
+                    " where slot_name = %s",
+                    position,
+                    self.names.slot,
+                )
+                == [(True,)]
+            ),
+            60,
+        )
+
+    def caught_up(self) -> None:
+        async def wait() -> None:
+            async with watch(GFX, self.rig.settings) as progress:
+                await progress.wait(90)
+
+        asyncio.run(wait())
+
+    def must_be_in_step(self) -> None:
+        """Both sites are equal, and each change in Kafka was logged exactly once."""
+        self.caught_up()
+        assert asyncio.run(self._differences()) == []
+        logged = self.logged()
+        assert [where for where, times in logged.items() if times > 1] == []
+        assert set(logged) == asyncio.run(self._captured())
+
+    async def _differences(self) -> list[Any]:
+        settings = self.rig.settings
+        async with (
+            await open_connection(settings.external.conninfo(admin=True)) as source,
+            await open_connection(settings.supabase.conninfo(admin=True)) as target,
+        ):
+            found = [await compare(source, target, table) for table in GFX.tables]
+        assert sum(each.rows for each in found) > 0
+        return [each for each in found if not each.equal]
+
+    def logged(self) -> Counter[Coordinate]:
+        rows = self.execute(
+            "supabase", "select topic, kafka_partition, kafka_offset from ftstream.sync_log"
+        )
+        return Counter((topic, partition, offset) for topic, partition, offset in rows)
+
+    async def _captured(self) -> set[Coordinate]:
+        """Where Kafka holds a change: every record that is not a tombstone."""
+        async with AIOKafkaConsumer(
+            **client_options(self.rig.settings.kafka), auto_offset_reset="earliest"
+        ) as consumer:
+            consumer.assign(self.partitions)
+            ends = await consumer.end_offsets(self.partitions)
+            found: set[Coordinate] = set()
+            while any([(await consumer.position(tp)) < end for tp, end in ends.items()]):
+                for tp, records in (await consumer.getmany(timeout_ms=100)).items():
+                    found |= {(tp.topic, tp.partition, r.offset) for r in records if r.value}
+            return found
+
+    @property
+    def partitions(self) -> list[TopicPartition]:
+        """Those of the change topics."""
+        numbers = range(self.rig.settings.kafka.partitions)
+        topics = self.names.topics(Site.SUPABASE)
+        return [TopicPartition(topic, number) for topic in topics for number in numbers]
+
+    # -- the consumer group
+
+    @property
+    def group(self) -> str:
+        return f"{self.rig.namespace}.ftstream"
+
+    def set_group(self, where: str) -> None:
+        """Commit the group's offsets at the "start" or the "end" of all partitions."""
+
+        async def commit() -> None:
+            async with AIOKafkaConsumer(
+                **client_options(self.rig.settings.kafka),
+                group_id=self.group,
+                enable_auto_commit=False,
+            ) as consumer:
+                consumer.assign(self.partitions)
+                at = consumer.beginning_offsets if where == "start" else consumer.end_offsets
+                await consumer.commit(await at(self.partitions))
+
+        asyncio.run(commit())
+
+    def committed(self) -> Mapping[tuple[str, int], int]:
+        """What the group has committed, of the change topics."""
+
+        async def read() -> Mapping[Any, Any]:
+            async with _admin(self.rig) as admin:
+                return dict(await admin.list_consumer_group_offsets(self.group))
+
+        topics = self.names.topics(Site.SUPABASE)
+        found = asyncio.run(read())
+        return {(tp.topic, tp.partition): m.offset for tp, m in found.items() if tp.topic in topics}
+
+    def members(self) -> int:
+        """How many workers the group counts."""
+
+        async def read() -> int:
+            async with _admin(self.rig) as admin:
+                (answer,) = await admin.describe_consumer_groups([self.group])
+                return sum(len(group[5]) for group in answer.groups)
+
+        return asyncio.run(read())
+
+    def offsets(self) -> Mapping[tuple[str, int], int]:
+        """What the target has applied, of the change topics."""
+        rows = self.execute(
+            "supabase",
+            "select topic, kafka_partition, next_offset from ftstream.applied_offset"
+            " where topic = any(%s) and next_offset > 0",
+            list(self.names.topics(Site.SUPABASE)),
+        )
+        return {(topic, partition): offset for topic, partition, offset in rows}
+
+    def versions(self) -> Sequence[TupleRow]:
+        """Where each row's current version lies: changes with every write, even an equal one."""
+        return [
+            row for table in GFX.tables for row in self.execute("supabase", _VERSIONS[table.name])
+        ]
+
+
+_VERSIONS: Mapping[str, LiteralString] = {
+    "gfx_sessions": "select id, xmin::text, ctid::text from gfx_sessions order by id",
+    "gfx_hands": "select id, xmin::text, ctid::text from gfx_hands order by id",
+    "gfx_hand_players": "select id, xmin::text, ctid::text from gfx_hand_players order by id",
+    "gfx_players": "select id, xmin::text, ctid::text from gfx_players order by id",
+}
+
+
+@contextlib.contextmanager
+def set_up(rig: Rig) -> Iterator[Scene]:
+    """The rig after `init` and `connectors apply`; workers left over are stopped at the end."""
+    rig.run("init")
+    rig.run("connectors", "apply")
+    yield Scene(rig)
+    rig.stop_workers()
+
+
+@contextlib.asynccontextmanager
+async def _admin(rig: Rig) -> Any:
+    admin = AIOKafkaAdminClient(**client_options(rig.settings.kafka))
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
