@@ -6,8 +6,10 @@ It runs the commands that a user runs, as processes, so that what is shown is wh
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +52,24 @@ def temporary_stack(folder: Path, say: Callable[[str], None]) -> Iterator[Stack]
         yield stack
     finally:
         stack.down(destroy=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until what was started is also recorded, else nobody would stop it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread only
+        return
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        raise KeyboardInterrupt
 
 
 class Rig:
@@ -144,7 +164,7 @@ class Rig:
         `environment` adds to the rig's variables; `command` is a Python module and its arguments.
         """
         output = (log or self.stack.folder / "logs" / "worker.log").open("ab")
-        with output:
+        with output, _uninterrupted():
             worker = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 env=os.environ | self.environment | dict(environment or {}),
@@ -153,7 +173,7 @@ class Rig:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.workers.append(worker)
+            self.workers.append(worker)
         return worker
 
     def stop_workers(self) -> list[int]:

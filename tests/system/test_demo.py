@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import psutil
 
 from tests.conftest import until
 
+MARK = "FTSTREAM_TEST_DEMO"
+
 
 def demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -19,15 +22,16 @@ def demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | {MARK: str(folder)},
     )
 
 
 def using(folder: Path) -> list[psutil.Process]:
-    """Processes that have the folder in their command line."""
+    """Processes that were started, by whatever way, by this demo: they have its mark."""
     return [
         process
-        for process in psutil.process_iter(["cmdline"])
-        if any(str(folder) in word for word in process.info["cmdline"] or ())
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get(MARK) == str(folder)
     ]
 
 
