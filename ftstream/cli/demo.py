@@ -39,8 +39,9 @@ Exit codes: 0 both sites equal, 1 they differ or something failed, 130 interrupt
 )
 def demo(seconds: float, rate: float, seed: int | None, folder: Path) -> None:
     """Local stack, connectors, worker, traffic, and a comparison of both sites at the end."""
-    # SIGTERM must clean up like Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGTERM cleans up like Ctrl-C, which a shell has switched off for what it runs in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     console = Console(highlight=False)
     try:
         equal = show(folder, seconds, rate, seed, console)
