@@ -20,6 +20,7 @@ _VERBS = {
     "dev": "ftstream.cli.dev:dev",
     "init": "ftstream.cli.init:init",
     "remove": "ftstream.cli.remove:remove",
+    "verify": "ftstream.cli.verify:command",
     "wait": "ftstream.cli.wait:wait",
     "worker": "ftstream.cli.worker:worker",
 }

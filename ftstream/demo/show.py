@@ -12,12 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from ftstream.adapters.postgres.compare import Difference, compare
-from ftstream.adapters.postgres.connection import open_connection
 from ftstream.demo.rig import Rig, temporary_stack
 from ftstream.demo.traffic import Traffic, TrafficStats
 from ftstream.flows import GFX
 from ftstream.progress import FlowProgress, watch
+from ftstream.verification import TableVerdict, verify
 
 WAIT_SECONDS = 60
 
@@ -48,7 +47,9 @@ def _play(rig: Rig, seconds: float, rate: float, seed: int, console: Console) ->
     console.print(f"written on External (seed {seed}): {stats.changes} rows: {done}")
     with _step(console, "ftstream wait"):
         rig.run("wait", "--timeout", str(WAIT_SECONDS))
-    return _compare(asyncio.run(_differences(rig)), console)
+    with _step(console, "ftstream verify"):
+        verdicts = asyncio.run(verify(GFX, rig.settings))
+    return _told(verdicts, console)
 
 
 async def _traffic(
@@ -75,26 +76,12 @@ async def _line(progress: FlowProgress, elapsed: float) -> str:
     )
 
 
-async def _differences(rig: Rig) -> list[Difference]:
-    settings = rig.settings
-    async with (
-        await open_connection(settings.external.conninfo(admin=True)) as source,
-        await open_connection(settings.supabase.conninfo(admin=True)) as target,
-    ):
-        return [await compare(source, target, table) for table in GFX.tables]
-
-
-def _compare(differences: list[Difference], console: Console) -> bool:
-    for found in differences:
-        verdict = (
-            "equal"
-            if found.equal
-            else f"{len(found.missing)} missing, {len(found.extra)} extra, {len(found.different)} different:"
-            f" {', '.join((found.missing + found.extra + found.different)[:5])}"
-        )
-        console.print(f"  {found.table:<18} {found.rows:>8} rows  {verdict}")
-    equal = all(found.equal for found in differences)
-    total = sum(found.rows for found in differences)
+def _told(verdicts: list[TableVerdict], console: Console) -> bool:
+    for found in verdicts:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
+        console.print(f"  {found.table.name:<18} {found.rows:>8} rows  {kinds or 'equal'}")
+    equal = all(found.equal for found in verdicts)
+    total = sum(found.rows for found in verdicts)
     console.print(f"both sites equal: {total} rows" if equal else "the sites differ")
     return equal
 

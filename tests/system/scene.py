@@ -19,12 +19,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from psycopg.rows import TupleRow
 
 from ftstream.adapters.kafka.security import client_options
-from ftstream.adapters.postgres.compare import compare
-from ftstream.adapters.postgres.connection import open_connection
 from ftstream.demo.rig import Rig, SiteName
 from ftstream.demo.traffic import Traffic, TrafficStats
 from ftstream.flows import GFX, Names, Site
 from ftstream.progress import watch
+from ftstream.verification import verify
 from tests.conftest import until
 
 RATE = 800.0
@@ -183,20 +182,12 @@ class Scene:
     def must_be_in_step(self) -> None:
         """Both sites are equal, and each change in Kafka was logged exactly once."""
         self.caught_up()
-        assert asyncio.run(self._differences()) == []
+        verdicts = asyncio.run(verify(GFX, self.rig.settings))
+        assert sum(verdict.rows for verdict in verdicts) > 0
+        assert [verdict for verdict in verdicts if not verdict.equal] == []
         logged = self.logged()
         assert [where for where, times in logged.items() if times > 1] == []
         assert set(logged) == asyncio.run(self._captured())
-
-    async def _differences(self) -> list[Any]:
-        settings = self.rig.settings
-        async with (
-            await open_connection(settings.external.conninfo(admin=True)) as source,
-            await open_connection(settings.supabase.conninfo(admin=True)) as target,
-        ):
-            found = [await compare(source, target, table) for table in GFX.tables]
-        assert sum(each.rows for each in found) > 0
-        return [each for each in found if not each.equal]
 
     def logged(self) -> Counter[Coordinate]:
         rows = self.execute(

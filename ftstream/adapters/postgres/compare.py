@@ -1,60 +1,83 @@
-"""Comparison of a table on both sites, each read in one snapshot."""
+"""Digests of one table's ranges, rows and columns, computed inside the database."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from psycopg import AsyncConnection, sql
 
-from ftstream.adapters.postgres.catalog import carried, read_columns
-from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.adapters.postgres.catalog import Column
+from ftstream.adapters.postgres.queries import Queries, identifier, statement
+from ftstream.core.comparison import RangeDigest
 from ftstream.flows import Table
 
 _QUERIES = Queries.load(__package__, "compare.sql")
 
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What differs in one table: ids that the target lacks, has too many, or has otherwise."""
-
-    table: str
-    rows: int
-    missing: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    different: tuple[str, ...] = ()
-
-    @property
-    def equal(self) -> bool:
-        return not (self.missing or self.extra or self.different)
+Pairs = Sequence[tuple[Column, Column]]
+"""The columns that are compared, as each site has them."""
 
 
-async def compare(source: AsyncConnection, target: AsyncConnection, table: Table) -> Difference:
-    """Compare the columns that both sites have, as ROW(...)::text."""
-    pairs = carried(await read_columns(source, table), await read_columns(target, table))
-    parts = {
-        "table": sql.Identifier(table.schema, table.name),
-        "key": sql.Identifier(table.key),
-        "columns": sql.SQL(", ").join(
-            sql.Identifier(name) for name in sorted(column.name for column, _ in pairs)
-        ),
-    }
-    async with source.transaction(), target.transaction():
-        for connection in (source, target):
-            await connection.execute("set transaction isolation level repeatable read, read only")
-            await connection.execute(statement(_QUERIES["session"]))
-        digest = statement(_QUERIES["digest"]).format(**parts)
-        at_source = await (await source.execute(digest)).fetchone()
-        at_target = await (await target.execute(digest)).fetchone()
-        rows = at_source[0] if at_source else 0
-        if at_source == at_target:
-            return Difference(table.name, rows)
-        each = statement(_QUERIES["row_digests"]).format(**parts)
-        ours: dict[str, int] = dict(await (await source.execute(each)).fetchall())
-        theirs: dict[str, int] = dict(await (await target.execute(each)).fetchall())
-    return Difference(
-        table.name,
-        rows,
-        missing=tuple(sorted(ours.keys() - theirs.keys())),
-        extra=tuple(sorted(theirs.keys() - ours.keys())),
-        different=tuple(sorted(k for k in ours.keys() & theirs.keys() if ours[k] != theirs[k])),
-    )
+class Digests:
+    """Reads one table on one site; both sites' numbers can be compared, given the same columns."""
+
+    def __init__(self, connection: AsyncConnection, table: Table, pairs: Pairs) -> None:
+        self._connection = connection
+        columns = sorted(column.name for column, _ in pairs)
+        self.columns = tuple(columns)
+        key = next(column for column, _ in pairs if column.name == table.key)
+        self._parts: dict[str, sql.Composable] = {
+            "table": identifier(table.schema, table.name),
+            "key": identifier(table.key),
+            "key_type": sql.SQL(key.cast_type),  # from format_type()
+            "columns": sql.SQL(", ").join(map(_column, columns)),
+            "column_digests": sql.SQL(", ").join(
+                sql.SQL('hashtextextended({}::text collate "C", 0)').format(_column(name))
+                for name in columns
+            ),
+        }
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[None]:
+        """What is read in this block is of one moment."""
+        async with self._connection.transaction():
+            await self._connection.execute(statement(_QUERIES["snapshot"]))
+            yield
+
+    async def bounds(self, step: int) -> list[str]:
+        """Every `step`-th key of the table, in order."""
+        return [row[0] for row in await self._rows("bounds", step=step)]
+
+    async def merged(self, bounds: Iterable[str]) -> list[str]:
+        """These keys in order, each once."""
+        return [row[0] for row in await self._rows("merge_bounds", bounds=list(bounds))]
+
+    async def ranges(self, bounds: Sequence[str]) -> Mapping[int, RangeDigest]:
+        """Range 0 lies below the first bound, range n from the n-th bound on."""
+        rows = await self._rows("range_digests", bounds=list(bounds))
+        return {row[0]: RangeDigest(row[1], row[2]) for row in rows}
+
+    async def range_rows(self, number: int, bounds: Sequence[str]) -> dict[str, int]:
+        """Id to digest, of one of these ranges."""
+        lower = bounds[number - 1] if number else None
+        upper = bounds[number] if number < len(bounds) else None
+        return dict(await self._rows("range_rows", lower=lower, upper=upper))
+
+    async def rows(self, ids: Iterable[str]) -> dict[str, int]:
+        """Id to digest, of those that exist."""
+        return dict(await self._rows("rows", ids=list(ids)))
+
+    async def column_digests(self, ids: Iterable[str]) -> dict[str, list[int | None]]:
+        """Id to a digest of each column, in the order of `columns`; None for NULL."""
+        return dict(await self._rows("column_digests", ids=list(ids)))
+
+    async def _rows(self, query: str, **values: Any) -> list[Any]:
+        built = statement(_QUERIES[query]).format(**self._parts)
+        async with self._connection.transaction():
+            await self._connection.execute(statement(_QUERIES["session"]))
+            return await (await self._connection.execute(built, values)).fetchall()
+
+
+def _column(name: str) -> sql.Composed:
+    return sql.SQL("t.{}").format(identifier(name))

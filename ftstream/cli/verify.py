@@ -1,0 +1,133 @@
+"""`ftstream verify`: compare both sites."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table as Grid
+
+from ftstream.cli.errors import FAILED
+from ftstream.core.comparison import Difference, Kind
+from ftstream.flows import READY, Flow, Site, Table
+from ftstream.settings import Settings, load_settings
+from ftstream.verification import TableVerdict, verify
+
+_OTHER_EXITS = "1 something differs, or rows are in flight and stay so, 2 wrong use or settings"
+
+
+@click.command(
+    name="verify",
+    epilog=f"""\b
+Examples:
+  ftstream verify
+  ftstream verify gfx --table gfx_hands --limit 100
+  ftstream verify --format json
+Exit codes: 0 equal, {_OTHER_EXITS}, 3 Kafka does not answer.""",
+)
+@click.argument(
+    "flows", nargs=-1, type=click.Choice([flow.name for flow in READY]), metavar="[FLOW]..."
+)
+@click.option("--table", "tables", multiple=True, metavar="TABLE", help="Some tables; all without.")
+@click.option("--limit", default=20, show_default=True, help="Differing rows listed, a table.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds that applying may take.")
+@click.option(
+    "--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+def command(
+    flows: tuple[str, ...], tables: tuple[str, ...], limit: int, timeout: float, output: str
+) -> None:
+    """Compare every row of both sites, while changes go on.
+
+    Rows in flight are looked at again until they are applied. Columns that one site has alone are
+    named, and not compared.
+    """
+    chosen = _chosen(flows, tables)
+    verdicts = asyncio.run(_verify(load_settings(), chosen, limit, timeout))
+    if output == "json":
+        click.echo(json.dumps(_report(verdicts), indent=2))
+    else:
+        _show(verdicts, Console(highlight=False))
+    sys.exit(0 if all(verdict.equal for verdict in verdicts) else FAILED)
+
+
+def _chosen(flows: Sequence[str], tables: Sequence[str]) -> list[tuple[Flow, list[Table]]]:
+    selected = [flow for flow in READY if not flows or flow.name in flows]
+    known = {table.name for flow in selected for table in flow.tables}
+    if unknown := [name for name in tables if name not in known]:
+        raise click.UsageError(
+            f"no such table: {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+        )
+    chosen = [
+        (flow, [t for t in flow.tables if not tables or t.name in tables]) for flow in selected
+    ]
+    return [(flow, its_tables) for flow, its_tables in chosen if its_tables]
+
+
+async def _verify(
+    settings: Settings, chosen: Sequence[tuple[Flow, Sequence[Table]]], limit: int, timeout: float
+) -> list[TableVerdict]:
+    verdicts: list[TableVerdict] = []
+    # On stderr, and on a terminal only: what is printed stays a result for programs.
+    with Console(stderr=True, highlight=False).status("comparing") as status:
+        for flow, tables in chosen:
+            verdicts += await verify(
+                flow, settings, tables=tables, limit=limit, timeout=timeout, say=status.update
+            )
+    return verdicts
+
+
+def _show(verdicts: Sequence[TableVerdict], console: Console) -> None:
+    grid = Grid("flow", "table", "rows", *Kind, "")
+    for verdict in verdicts:
+        counts = [f"{verdict.counts[kind]:,}" for kind in Kind]
+        grid.add_row(
+            verdict.flow.name,
+            verdict.table.name,
+            f"{verdict.rows:,}",
+            *counts,
+            "equal" if verdict.equal else "differs",
+        )
+    console.print(grid)
+    for verdict in verdicts:
+        for site, columns in verdict.only_at.items():
+            console.print(f"{verdict.table.name}: only on {site}: {', '.join(columns)}")
+        for difference in verdict.listed:
+            console.print(f"{verdict.table.name} {_line(difference)}", soft_wrap=True)
+        if (more := verdict.counts.total() - len(verdict.listed)) > 0 and verdict.listed:
+            console.print(f"{verdict.table.name}: and {more:,} more")
+    total = sum(verdict.rows for verdict in verdicts)
+    equal = all(verdict.equal for verdict in verdicts)
+    console.print(f"both sites equal: {total} rows" if equal else "the sites differ")
+
+
+def _line(difference: Difference) -> str:
+    columns = f": {', '.join(difference.columns)}" if difference.columns else ""
+    return f"{difference.id}  {difference.kind}{columns}"
+
+
+def _report(verdicts: Sequence[TableVerdict]) -> dict[str, Any]:
+    return {
+        "equal": all(verdict.equal for verdict in verdicts),
+        "tables": [
+            {
+                "flow": verdict.flow.name,
+                "table": verdict.table.name,
+                "rows": verdict.rows,
+                **{kind.value: verdict.counts[kind] for kind in Kind},
+                "columns_only_at": {
+                    site.value: list(verdict.only_at.get(site, ())) for site in Site
+                },
+                "differences": [
+                    {"id": d.id, "kind": d.kind.value, "columns": list(d.columns)}
+                    for d in verdict.listed
+                ],
+            }
+            for verdict in verdicts
+        ],
+    }
