@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NoReturn
 
@@ -16,17 +18,24 @@ from faust.types.auth import CredentialsT
 
 from ftstream import __version__
 from ftstream.adapters.kafka.errors import KafkaUnreachable, TopicsDiffer
-from ftstream.adapters.kafka.topics import missing_topics, topics_of
+from ftstream.adapters.kafka.topics import missing_topics, topics_of_all
 from ftstream.adapters.kafka.transport import Reader, Transport
+from ftstream.adapters.postgres.housekeeping import Notifier
 from ftstream.agents.change_agent import ChangeAgent
 from ftstream.core.failures import Halted
-from ftstream.flows import READY, Names
+from ftstream.flows import READY, Flow
 from ftstream.logs import SERVICES, logging_config
 from ftstream.settings import Kafka, Settings, load_settings
 
 log = logging.getLogger(__name__)
 
 KAFKA_RETRY_SECONDS = 1.0
+
+STOP_SECONDS = 37.0
+"""After which a worker that does not stop is ended: what it has not written is read again."""
+
+NOTIFY_SECONDS = 5.0
+"""How long an ending worker tries to write its last notifications."""
 
 
 class TopicsMissing(Halted):
@@ -41,7 +50,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
 
     logger = SERVICES
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, flows: Sequence[Flow] = READY) -> None:
         settings.require_databases()
         dotted = f"{settings.namespace}." if settings.namespace else ""
         super().__init__(
@@ -52,8 +61,12 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
             **_TUNING,
         )
         self._settings = settings
+        self._flows = flows
+        self._notifier = Notifier(settings.supabase.conninfo())
         self.change_agents = [
-            ChangeAgent(self, flow, target, settings) for flow in READY for target in flow.targets
+            ChangeAgent(self, flow, target, settings, self._notifier)
+            for flow in flows
+            for target in flow.targets
         ]
 
     @property
@@ -65,26 +78,42 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         flows = ", ".join(f"{a.flow.name} to {a.target}" for a in self.change_agents)
         log.info("started: ftstream %s, flows %s", __version__, flows)
         await self._wait_for_kafka()
+        self._telling = self.add_future(self._notifier.run())
         await asyncio.gather(*(agent.start() for agent in self.change_agents))
+        for reason in [agent.halted for agent in self.change_agents if agent.halted]:
+            if await self._last_halted(reason):
+                raise reason
         await super().on_start()
 
     async def on_stop(self) -> None:
         log.info("stopping")
+        watchdog = threading.Timer(STOP_SECONDS, _give_up, [asyncio.get_running_loop()])
+        watchdog.daemon = True  # it does not keep a process that has stopped
+        watchdog.start()
         if self._consumer is not None:
             self._consumer.stop_flow()
         await asyncio.gather(*(agent.stop() for agent in self.change_agents))
+        await self._notifier.flush(NOTIFY_SECONDS)
         await super().on_stop()
+
+    async def flow_halted(self, reason: Halted) -> None:
+        """Go on without that flow; once none is left the process ends."""
+        if await self._last_halted(reason):
+            await self.crash(reason)
+
+    async def _last_halted(self, reason: Halted) -> bool:
+        if any(agent.halted is None for agent in self.change_agents):
+            log.error("%s; the other flows go on", reason)
+            return False
+        await self._notifier.flush(NOTIFY_SECONDS)
+        return True
 
     def _create_directories(self) -> None:
         """Faust makes folders for Tables in the working directory; no agent has one on disk."""
 
     async def _wait_for_kafka(self) -> None:
         """Wait for the broker as long as it takes. Raises TopicsMissing, TopicsDiffer."""
-        specs = [
-            spec
-            for flow in READY
-            for spec in topics_of(Names(flow, self._settings.namespace), self._settings)
-        ]
+        specs = topics_of_all(self._settings, self._flows)
         told = False
         while True:
             try:
@@ -130,12 +159,28 @@ class Process(faust.Worker):  # type: ignore[misc]  # Faust is not typed
         raise AssertionError("unreachable: it ends the process")
 
 
+def _give_up(loop: asyncio.AbstractEventLoop) -> None:
+    """End the process, and tell what it waited for."""
+    for task in asyncio.all_tasks(loop):
+        log.warning("stopping: %s", " waits for ".join(_awaited(task)))
+    log.error("stopped: not everything ended in %.0f s", STOP_SECONDS)
+    os._exit(1)
+
+
+def _awaited(task: asyncio.Task[Any]) -> Iterator[str]:
+    """Where the task waits, from the outermost coroutine inward."""
+    waiting: Any = task.get_coro()
+    while frame := getattr(waiting, "cr_frame", None):
+        yield f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+        waiting = waiting.cr_await
+
+
 _TUNING: dict[str, Any] = {
     # Shutdown: the default waits for acknowledgements that cannot come any more, and hangs.
     "stream_wait_empty": False,
     # While a database is down a batch is retried in place; by default the worker would be thrown
-    # out of the group after 1000 s and never come back.
-    "broker_max_poll_interval": 86_400.0,
+    # out of the group after 1000 s and never come back. In milliseconds it must fit 31 bits: 24 days.
+    "broker_max_poll_interval": 2_000_000.0,
     # A worker restarted after SIGKILL waits this long for its partitions (default: 60 s).
     "broker_session_timeout": 10,
     "broker_heartbeat_interval": 3,
@@ -143,6 +188,8 @@ _TUNING: dict[str, Any] = {
     # Bounds what one partition brings at once, and so the memory of a worker behind on large rows.
     "consumer_max_fetch_size": 2 * 2**20,
     "consumer_auto_offset_reset": "earliest",
+    # Partitions that somebody adds are seen in this time; then the flow halts.
+    "consumer_metadata_max_age_ms": 20_000,
     # Counted in chunks; agents take them at once, and pause their partitions when full.
     "stream_buffer_maxsize": 256,
     # `init` makes the topics, with the retention the settings state.

@@ -142,6 +142,10 @@ def flow_named(name: str) -> Flow:
     raise KeyError(f"no flow {name!r}; the flows are {', '.join(f.name for f in FLOWS)}")
 
 
+HEARTBEAT_PREFIX = "ftstream_hb"
+"""Of the messages in the log that a flow's heartbeats are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """What a flow's things are called in Kafka, Connect and PostgreSQL.

@@ -29,6 +29,9 @@ REPEAT_SECONDS = 60.0
 """A library that tries again several times a second says so once in this time."""
 
 
+_MARK = "_ftstream_logged"
+
+
 class OneLine(logging.Filter):
     """Keeps the libraries from telling again what was told.
 
@@ -38,7 +41,6 @@ class OneLine(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._errors: set[int] = set()
         self._messages: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -50,8 +52,9 @@ class OneLine(logging.Filter):
         return self._is_new(record) if error is None else self._is_first(error)
 
     def _is_first(self, error: BaseException) -> bool:
-        first = id(error) not in self._errors
-        self._errors.add(id(error))
+        # On the error itself: a number of it would soon be that of another.
+        first = not hasattr(error, _MARK)
+        setattr(error, _MARK, True)
         return first
 
     def _is_new(self, record: logging.LogRecord) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from ftstream.adapters.kafka.offsets import Ends, open_ends
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.core.change import Partition
-from ftstream.flows import Flow, Names, Site
+from ftstream.flows import HEARTBEAT_PREFIX, Flow, Names, Site
 from ftstream.settings import Settings
 
 _QUERIES = Queries.load("ftstream.adapters.postgres", "position.sql")
@@ -54,18 +55,29 @@ class FlowProgress:
         self._topics = names.topics(Site.SUPABASE)
         self._source, self._target, self._ends = source, target, ends
 
-    async def wait(self, timeout: float, say: Say = lambda _: None) -> None:
+    async def wait(
+        self, timeout: float, say: Say = lambda _: None, patience: float = math.inf
+    ) -> None:
         """Return when everything committed before the call is applied.
+
+        Parked changes are waited for too: not for longer than `patience` seconds, if that is given.
+        `timeout`: seconds without any progress.
 
         Two steps, since a position in the log and an offset in Kafka cannot be compared: the slot
         confirms the position once Kafka has acknowledged all before it; then the topics end where
         the target must get to. Raises NotCaughtUp, SlotMissing.
         """
-        deadline = time.monotonic() + timeout
         await self.captured(timeout, say)
         wanted = await self._ends.read()
+        least, deadline = math.inf, time.monotonic() + timeout
         while behind := _behind(wanted, await self._applied()):
+            if behind < least:
+                least, deadline = behind, time.monotonic() + timeout
             await self._pause(deadline, say, f"{behind} records to apply: is a worker running?")
+        enough = time.monotonic() + patience
+        while (parked := await self._parked()) and time.monotonic() < enough:
+            state = f"{parked} changes are parked: see `ftstream dead list`"
+            await self._pause(deadline if patience == math.inf else enough, say, state)
 
     async def captured(self, timeout: float, say: Say = lambda _: None) -> None:
         """Return when everything committed before the call is in Kafka. Raises like `wait`."""
@@ -78,7 +90,8 @@ class FlowProgress:
                 return
             if time.monotonic() - emitted > EMIT_SECONDS:
                 emitted = time.monotonic()
-                await self._source.execute(statement(_QUERIES["emit_heartbeat"]))
+                beat = {"prefix": HEARTBEAT_PREFIX}
+                await self._source.execute(statement(_QUERIES["emit_heartbeat"]), beat)
             state = "running" if active else "not running"
             await self._pause(
                 deadline, say, f"the connector is {state}, {behind} bytes of log to capture"
@@ -95,6 +108,9 @@ class FlowProgress:
     async def unapplied(self) -> int:
         """Records in Kafka that the target does not have yet."""
         return _behind(await self._ends.read(), await self._applied())
+
+    async def _parked(self) -> int:
+        return int((await self._one(self._target, "parked", flow=self._names.flow.name))[0])
 
     async def _slot(self, position: str) -> tuple[Any, ...]:
         cursor = await self._source.execute(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -38,7 +38,13 @@ class SettingsError(Exception):
     """The settings are missing or wrong; the message names each one and how to set it."""
 
 
-class Database(BaseModel):
+class _Group(BaseModel):
+    """A misspelt name is an error, not a default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Database(_Group):
     """How to reach one site; a DSN is a libpq connection string or postgresql:// URL (sslmode and all)."""
 
     dsn: SecretStr = SecretStr("")
@@ -75,10 +81,12 @@ class Database(BaseModel):
         dsn = (self.admin_dsn if admin else self.dsn).get_secret_value()
         given = conninfo_to_dict(dsn)
         defaults = {name: value for name, value in _CONNECTION.items() if name not in given}
+        # Rows go to the database as the bytes of their JSON, whatever the role's default is.
+        defaults["client_encoding"] = "utf8"
         return make_conninfo(dsn, connect_timeout=self.connect_timeout, **defaults)
 
 
-class Kafka(BaseModel):
+class Kafka(_Group):
     """How to reach Kafka."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
@@ -110,7 +118,7 @@ class Kafka(BaseModel):
         return context
 
 
-class Connect(BaseModel):
+class Connect(_Group):
     """How to reach Kafka Connect, and where it keeps the capture role's password."""
 
     url: str = "http://127.0.0.1:8083"
@@ -123,7 +131,7 @@ class Connect(BaseModel):
     task_timeout: float = Field(default=90, gt=0, description="seconds to wait for running tasks")
 
 
-class Apply(BaseModel):
+class Apply(_Group):
     """Bounds of one flow's buffer and batches."""
 
     batch_rows: int = Field(default=4_000, ge=1)
@@ -134,6 +142,10 @@ class Apply(BaseModel):
     lock_timeout_ms: int = Field(default=300, ge=1)
     """Below PostgreSQL's deadlock_timeout (1 s), so that ftstream gives way, never a user."""
     sync_log_days: int = Field(default=30, ge=1, description="how long sync_log is kept")
+    dead_after_seconds: float = Field(default=600, ge=0)
+    """How long a parked change is tried, once all that it might wait for is applied."""
+    most_parked: int = Field(default=10_000, ge=1)
+    """Rows whose values do not fit at which a flow halts: then it is no odd value, but the schema."""
 
 
 class Settings(BaseSettings):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from psycopg import AsyncConnection
 
+from ftstream.adapters.kafka.repair import open_repairs
 from ftstream.adapters.postgres.catalog import carried, read_columns
 from ftstream.adapters.postgres.compare import Digests
 from ftstream.adapters.postgres.connection import open_connection
@@ -20,7 +21,7 @@ from ftstream.core.comparison import (
     differing_ranges,
     differing_rows,
 )
-from ftstream.flows import Flow, Site, Table
+from ftstream.flows import Flow, Names, Site, Table
 from ftstream.progress import FlowProgress, NotCaughtUp, watch
 from ftstream.settings import Settings
 
@@ -32,6 +33,9 @@ SETTLE_ROWS = 20_000
 
 SETTLE_ROUNDS = 30
 """A row that has changed each time it was looked at, this often, is given up as unsettled."""
+
+PARKED_SECONDS = 3.0
+"""A row that somebody holds for a moment is parked for a moment; one that stays so differs."""
 
 Say = Callable[[str], None]
 
@@ -53,7 +57,7 @@ class TableVerdict:
         return not self.counts.total()
 
 
-Found = Callable[[Table, Collection[str]], None]
+Found = Callable[[Table, Collection[str]], Awaitable[None]]
 
 
 class Verification:
@@ -134,7 +138,7 @@ class Verification:
         kinds = await self._settle(verdict.table, source, target, candidates)
         verdict.counts.update(kinds.values())
         if found is not None and kinds:
-            found(verdict.table, kinds)
+            await found(verdict.table, kinds)
         listed = sorted(kinds)[: max(0, limit - len(verdict.listed))]
         verdict.listed += await _described(source, target, {i: kinds[i] for i in listed})
 
@@ -143,32 +147,39 @@ class Verification:
     ) -> dict[str, Kind]:
         """Which of these rows differ, none of them in flight.
 
-        A row counts if the source held the same before everything was applied and after the target
-        was read; one that moved meanwhile is looked at again.
+        A row counts if the source held the same in two looks: each time before everything was applied
+        and after the target was read.
         """
         found: dict[str, Kind] = {}
         waiting = set(candidates)
+        seen: dict[str, int | None] = {}
         for _ in range(SETTLE_ROUNDS):
             before = await source.rows(waiting)
             await self._catch_up(table, len(waiting))
             there = await target.rows(waiting)
             after = await source.rows(waiting)
-            moved = {i for i in waiting if before.get(i) != after.get(i)}
-            still = waiting - moved
-            found |= differing_rows(_only(before, still), _only(there, still))
             # A row that the target holds as the source had it is in step, however fast it moves.
-            waiting = {i for i in moved if there.get(i) not in (before.get(i), after.get(i))}
+            odd = {i for i in waiting if there.get(i) not in (before.get(i), after.get(i))}
+            # Twice, lest it be one that has moved and come back.
+            sure = {i for i in odd if before.get(i) == after.get(i) == seen.get(i, _NEVER)}
+            found |= differing_rows(_only(before, sure), _only(there, sure))
+            seen = {i: after.get(i) for i in odd}
+            waiting = odd - sure
             if not waiting:
                 return found
         return found | dict.fromkeys(waiting, Kind.UNSETTLED)
 
     async def _catch_up(self, table: Table, rows: int) -> None:
         try:
-            await self._progress.wait(self._timeout)
+            await self._progress.wait(self._timeout, patience=PARKED_SECONDS)
         except NotCaughtUp as error:
             raise NotCaughtUp(
                 f"{table.name}: {rows} rows differ, and may be in flight: {error}"
             ) from error
+
+
+_NEVER = -(2**64)
+"""No digest: of a row that was not looked at yet."""
 
 
 def _only(digests: Mapping[str, int], ids: Collection[str]) -> dict[str, int]:
@@ -221,3 +232,30 @@ async def verify(
     """Compare these tables of a flow, or all of them."""
     async with verification(flow, settings, timeout) as opened:
         return [await opened.compare(table, limit, say, found) for table in tables or flow.tables]
+
+
+async def repair(
+    flow: Flow,
+    settings: Settings,
+    *,
+    tables: Sequence[Table] | None = None,
+    timeout: float = 60.0,
+    say: Say = lambda _: None,
+) -> int:
+    """Bring every row that differs in step, through the flow's own agent, and return how many.
+
+    Rows that the owner does not have are removed. Raises like `verify`, and KafkaError.
+    """
+    requested = 0
+    names, target = Names(flow, settings.namespace), flow.targets[0]
+    async with open_repairs(settings.kafka, names, target) as repairs:
+
+        async def request(table: Table, ids: Collection[str]) -> None:
+            nonlocal requested
+            await repairs.request(table, ids)
+            requested += len(ids)
+
+        await verify(
+            flow, settings, tables=tables, limit=0, timeout=timeout, say=say, found=request
+        )
+    return requested

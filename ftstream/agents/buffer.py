@@ -11,6 +11,11 @@ from ftstream.adapters.kafka.chunk import Chunk
 from ftstream.core.change import Partition
 from ftstream.core.failures import Halted
 
+MEND = (
+    "To go on without them: `ftstream resume`, start the worker again, and then"
+    " `ftstream verify --repair`, which carries what they held"
+)
+
 
 class GapInLog(Halted):
     """A record came that is not the next one of its partition."""
@@ -18,8 +23,7 @@ class GapInLog(Halted):
     def __init__(self, partition: Partition, expected: int, found: int) -> None:
         super().__init__(
             f"{partition.topic}[{partition.partition}]: expected offset {expected}, got {found}:"
-            " Kafka has lost records between them. Compare the sites, repair, and then set the"
-            " applied offset"
+            f" Kafka has lost records between them. {MEND}"
         )
 
 

@@ -5,17 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
+from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from ftstream.adapters.kafka.chunk import Chunk
+from ftstream.adapters.kafka.continuity import Break, discontinuities, summary
+from ftstream.adapters.kafka.errors import KafkaUnreachable
 from ftstream.adapters.postgres.applier import Applier
-from ftstream.agents.buffer import Buffer, Buffered, GapInLog
+from ftstream.adapters.postgres.housekeeping import Housekeeper, Notifier
+from ftstream.adapters.postgres.offsets import Offsets
+from ftstream.adapters.postgres.parked import ParkedChanges
+from ftstream.adapters.postgres.schema import Schema
+from ftstream.adapters.postgres.sites import ApplyFailed, Sites
+from ftstream.agents.buffer import MEND, Buffer, Buffered, GapInLog
+from ftstream.agents.intake import Intake
+from ftstream.agents.parking import Parking
+from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
+from ftstream.core import notification
 from ftstream.core.change import Partition
-from ftstream.flows import Flow, Names, Site
+from ftstream.core.failures import Failure, FlowHalted, Halted, Policy
+from ftstream.core.notification import Notification
+from ftstream.core.plan import Position
+from ftstream.flows import Capture, Flow, Names, Site
 from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,48 +40,131 @@ log = logging.getLogger(__name__)
 FLUSH_TIMEOUT = 20.0
 """Seconds a stopping worker gives its last batches; what is left is read again by the next worker."""
 
+KAFKA_RETRY_SECONDS = 1.0
+
+SCHEMA_SECONDS = 30.0
+
 
 class ChangeAgent:
-    """Generic over flows: what differs between them comes from flows.py."""
+    """Generic over flows: what differs between them comes from flows.py.
 
-    def __init__(self, app: faust.App, flow: Flow, target: Site, settings: Settings) -> None:
+    A flow that halts pauses its own partitions, for good; the others of the worker go on.
+    """
+
+    def __init__(
+        self, app: faust.App, flow: Flow, target: Site, settings: Settings, notifier: Notifier
+    ) -> None:
         names = Names(flow, settings.namespace)
         self.flow, self.target = flow, target
-        tables = {names.topic(table, target.other): table.name for table in flow.tables}
-        self.topics = (*tables, names.heartbeat_topic)
+        self.halted: Halted | None = None
         self._app = app
-        self._applier = Applier(flow, target, settings)
-        bounds = settings.apply
-        self._buffer = Buffer(bounds.buffer_rows, bounds.buffer_bytes, self._pause, self._resume)
-        self._writer = Writer(flow.name, tables, self._applier, self._buffer, bounds)
-        self._writing: asyncio.Future[None] | None = None
+        self._settings = settings
+        self._kafka = settings.kafka
+        self._notifier = notifier
+        tables = {names.topic(table, target.other): table.name for table in flow.tables}
+        self._heartbeats = names.heartbeat_topic if flow.capture is Capture.LOG else None
+        self.topics = (*tables, *([self._heartbeats] if self._heartbeats else []))
+        self._changes = [
+            Partition(topic, n) for topic in tables for n in range(settings.kafka.partitions)
+        ]
+        self._wire(tables, settings)
+        self._tasks: list[asyncio.Future[None]] = []
         self._declare()
 
+    def _wire(self, tables: Mapping[str, str], settings: Settings) -> None:
+        bounds = settings.apply
+        self._sites = Sites(self.target, settings)
+        schema = Schema(self.flow, self.target, self._tell)
+        self._applier = Applier(self.flow, self._sites, schema, bounds)
+        self._offsets = Offsets(self._sites)
+        self._keeper = Housekeeper(settings.database(self.target).conninfo())
+        self._buffer = Buffer(bounds.buffer_rows, bounds.buffer_bytes, self._pause, self._resume)
+        self._parking = Parking(
+            self.flow.name,
+            self._applier,
+            self._offsets,
+            ParkedChanges(self.flow, self._sites),
+            self._ends,
+            self._tell,
+            bounds.dead_after_seconds,
+        )
+        self._tally = Tally(
+            self.flow.name,
+            tables.values(),
+            self._keeper,
+            bounds.sync_log_days,
+            status=self.target is Site.SUPABASE,
+        )
+        intake = Intake(self.flow.name, tables, self._tell)
+        self._writer = Writer(
+            self.flow.name,
+            self._applier,
+            self._offsets,
+            self._parking,
+            self._buffer,
+            intake,
+            self._tally,
+            bounds,
+        )
+
     async def start(self) -> None:
-        """Connect, waiting for the databases as long as it takes, and begin to write."""
-        await self._writer.prepare()
-        self._writing = self._app.add_future(self._writer.run())
+        """Connect, waiting for the databases as long as it takes, and begin to write.
+
+        A flow that cannot is `halted` at once.
+        """
+        try:
+            await self._writer.prepare()
+        except Halted as error:
+            self._halt(error)
+            return
+        work = (self._write(), self._tally.run(), self._watch_schema())
+        self._tasks = [self._app.add_future(each) for each in work]
 
     async def stop(self) -> None:
         """Write what was read, then let go of the databases. Nothing may be read any more."""
-        if self._writing is not None:
-            if not self._writing.done():
-                await self._flush()
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
-        await self._applier.close()
+        if self._tasks and self.halted is None:
+            await self._flush()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._sites.close()
+        await self._keeper.close()
+
+    async def halt(self, reason: Halted) -> None:
+        """Do nothing any more, having applied nothing of what cannot be applied."""
+        if self.halted is None:
+            self._halt(reason)
+            self._buffer.restart({}, epoch=0)
+            self._pause()
+            await self._app.flow_halted(reason)
 
     def forget(self) -> None:
         """Partitions are assigned anew: what was read of them is read again."""
         self._buffer.restart({}, epoch=0)
+        self._parking.forget()
 
-    async def applied_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int]:
-        """Where the target is, waiting for it as long as it takes."""
-        return await self._writer.applied_offsets(partitions)
+    async def locate(self, partitions: set[Partition]) -> Mapping[Partition, int] | None:
+        """Where the target is, once it answers; None if the flow is halted, or halts over it."""
+        if self.halted is not None:
+            return None
+        try:
+            return await self._located(partitions)
+        except Halted as error:
+            await self.halt(error)
+            return None
 
     def begin(self, offsets: Mapping[Partition, int], epoch: int) -> None:
         """Reading begins at these offsets, in chunks of this epoch."""
         self._buffer.restart(offsets, epoch)
+
+    def _halt(self, reason: Halted) -> None:
+        self.halted = reason
+        self._notifier.tell(notification.halted(self.flow.name, str(reason)))
+
+    def _tell(self, told: Notification) -> None:
+        """To the log at once, to Supabase as soon as it answers."""
+        log.warning("%s: %s", told.title, told.message)
+        self._notifier.tell(told)
 
     def _declare(self) -> None:
         topic = self._app.topic(
@@ -82,19 +182,79 @@ class ChangeAgent:
                 try:
                     self._buffer.put(Buffered(chunk, event.ack))
                 except GapInLog as error:
-                    await self._app.crash(error)
-                    raise
+                    await self.halt(error)
 
         # Its supervisor ends the process: the default one restarts the agent and commits past the failure.
         self._app.agent(
             topic, name=f"{self.flow.name}-{self.target}", supervisor_strategy=CrashingSupervisor
         )(read)
 
+    async def _write(self) -> None:
+        try:
+            await self._writer.run()
+        except Halted as error:
+            await self.halt(error)
+
+    async def _watch_schema(self) -> None:
+        """A column that the target gets shows in no image."""
+        while True:
+            await asyncio.sleep(SCHEMA_SECONDS)
+            # Connections of its own: a site that does not answer must not hold up what needs none of it.
+            sites = Sites(self.target, self._settings)
+            try:
+                await self._applier.prepare(sites)
+            except ApplyFailed as error:
+                # What is wrong shows when something is applied.
+                log.debug("flow %s: catalogs not read: %s", self.flow.name, error)
+            finally:
+                await sites.close()
+
     async def _flush(self) -> None:
         try:
             await self._writer.flush(FLUSH_TIMEOUT)
         except TimeoutError:
             log.warning("flow %s: stopped with unwritten changes, to be read again", self.flow.name)
+
+    async def _located(self, partitions: set[Partition]) -> Mapping[Partition, int]:
+        """Raises FlowHalted if Kafka's log does not go on where the target is."""
+        applied = await self._writer.applied(partitions)
+        counts = {p.topic: self._kafka.partitions for p in self._changes}
+        if self._heartbeats:
+            counts[self._heartbeats] = 1
+        offsets = {partition: position.next for partition, position in applied.items()}
+        breaks = await self._breaks(applied, counts)
+        for found in breaks:
+            if found.partition.topic == self._heartbeats and found.kind is not Break.REPARTITIONED:
+                # Nothing is lost with a heartbeat.
+                resume = partial(self._offsets.resume, found.partition, found.applied, found.resume)
+                await self._writer.until_done("resume", resume)
+                offsets[found.partition] = found.resume
+        lost = [found for found in breaks if found.partition.topic != self._heartbeats]
+        if lost:
+            raise FlowHalted(self.flow.name, Failure(Policy.HALT, "", summary(lost), MEND))
+        return offsets
+
+    async def _breaks(
+        self, applied: Mapping[Partition, Position], counts: Mapping[str, int]
+    ) -> Any:
+        told = False
+        while True:
+            try:
+                return await discontinuities(self._kafka, applied, counts)
+            except KafkaUnreachable as error:
+                if not told:
+                    log.warning("flow %s: retrying: %s", self.flow.name, error)
+                told = True
+                await asyncio.sleep(KAFKA_RETRY_SECONDS)
+
+    async def _ends(self) -> Mapping[Partition, int] | None:
+        """Where the change topics end, partitions of other workers included; None: nobody knows."""
+        try:
+            ends = await self._app.consumer.ends([TP(*partition) for partition in self._changes])
+        except KafkaError as error:
+            log.debug("flow %s: Kafka does not tell where topics end: %s", self.flow.name, error)
+            return None
+        return {Partition(*tp): end for tp, end in ends.items()}
 
     def _partitions(self) -> set[Any]:
         return {tp for tp in self._app.consumer.assignment() if tp.topic in self.topics}
@@ -103,4 +263,5 @@ class ChangeAgent:
         self._app.consumer.pause_partitions(self._partitions())
 
     def _resume(self) -> None:
-        self._app.consumer.resume_partitions(self._partitions())
+        if self.halted is None:
+            self._app.consumer.resume_partitions(self._partitions())

@@ -6,47 +6,54 @@ import asyncio
 import itertools
 import logging
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from ftstream.adapters.postgres.applier import Applier, ApplyFailed
+from ftstream.adapters.postgres.applier import Applier
+from ftstream.adapters.postgres.offsets import Offsets
+from ftstream.adapters.postgres.sites import ApplyFailed
 from ftstream.agents.buffer import Buffer, Buffered
-from ftstream.core.change import (
-    Change,
-    MalformedMessage,
-    Operation,
-    Partition,
-    decode,
-    heartbeat_time,
-)
+from ftstream.agents.intake import Intake
+from ftstream.agents.parking import Parking
+from ftstream.agents.tally import Tally
+from ftstream.core.change import Partition
 from ftstream.core.failures import Failure, FlowHalted, Policy
-from ftstream.core.plan import Batch, Span
+from ftstream.core.parking import Aside
+from ftstream.core.plan import Batch, Position, Span
 from ftstream.settings import Apply
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAINTENANCE_INTERVAL = 3600.0
+_PASSED_ON = frozenset((Policy.FENCED, Policy.WAIT, Policy.DIVIDE, Policy.PARK))
+"""Policies that depend on what is in the batch."""
 
 
 class Writer:
     """Applies the flow's changes in batches, in order, for as long as it takes; loses none."""
 
     def __init__(
-        self, flow: str, tables: Mapping[str, str], applier: Applier, buffer: Buffer, bounds: Apply
+        self,
+        flow: str,
+        applier: Applier,
+        offsets: Offsets,
+        parking: Parking,
+        buffer: Buffer,
+        intake: Intake,
+        tally: Tally,
+        bounds: Apply,
     ) -> None:
-        """`tables`: topic to table; a topic that is not among them carries heartbeats."""
         self._flow = flow
-        self._tables = tables
         self._applier = applier
+        self._offsets = offsets
+        self._parking = parking
         self._buffer = buffer
+        self._intake = intake
+        self._tally = tally
         self._bounds = bounds
         self._decoded: asyncio.Queue[tuple[Batch, list[Buffered]]] = asyncio.Queue(maxsize=1)
-        self._applied: Counter[str] = Counter()
-        self._heartbeat: float | None = None
         self._unwritten = 0
         # What each kind of work is waiting for: several meet the same trouble, one of them tells it.
         self._troubles: dict[str, str] = {}
@@ -57,7 +64,7 @@ class Writer:
 
     async def run(self) -> None:
         """Write until cancelled, or until the flow halts. A batch is decoded while one is in flight."""
-        parts = (self._fill(), self._drain(), self._report(), self._maintain())
+        parts = (self._fill(), self._drain(), self._parking.run())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             await asyncio.gather(*tasks)
@@ -72,15 +79,20 @@ class Writer:
             while self._unwritten or self._buffer.rows:
                 await asyncio.sleep(0.01)
 
-    async def applied_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int]:
-        """Where the target is, which is where to read on."""
-        return await self.until_done("assign", lambda: self._applier.applied_offsets(partitions))
+    async def applied(self, partitions: Collection[Partition]) -> Mapping[Partition, Position]:
+        """Where the target is, which is where to read on; and what waits there is known."""
+
+        async def look() -> Mapping[Partition, Position]:
+            await self._parking.begin(partitions)
+            return await self._offsets.applied(partitions)
+
+        return await self.until_done("assign", look)
 
     async def _fill(self) -> None:
         while True:
             taken = await self._buffer.take(self._bounds.batch_rows, self._bounds.batch_bytes)
             self._unwritten += len(taken)
-            await self._decoded.put((self._decode(taken), taken))
+            await self._decoded.put((self._intake.batch([item.chunk for item in taken]), taken))
 
     async def _drain(self) -> None:
         while True:
@@ -89,101 +101,97 @@ class Writer:
             for item in taken:
                 item.acknowledge()
             self._unwritten -= len(taken)
-            self._applied.update(change.table for change in batch.changes)
-            self._heartbeat = batch.heartbeat or self._heartbeat
-
-    async def _report(self) -> None:
-        """Keep sync_status up to date, once a second: it is for people, and may lag."""
-        while True:
-            await asyncio.sleep(1)
-            applied, self._applied = self._applied, Counter()
-            heartbeat, self._heartbeat = self._heartbeat, None
-            if applied or heartbeat is not None:
-                await self._record(applied, heartbeat)
-
-    async def _record(self, applied: Counter[str], heartbeat: float | None) -> None:
-        rows = [
-            {
-                "source": self._flow,
-                "entity_type": table,
-                "records": applied[table],
-                "heartbeat": heartbeat,
-            }
-            for table in self._tables.values()
-        ]
-        await self.until_done("report", partial(self._applier.record_status, rows))
-
-    async def _maintain(self) -> None:
-        while True:
-            await self.until_done("maintain", self._applier.maintain)
-            await asyncio.sleep(MAINTENANCE_INTERVAL)
-
-    def _decode(self, taken: Sequence[Buffered]) -> Batch:
-        try:
-            return self._batch(taken)
-        except MalformedMessage as error:
-            hint = "look at that record; to go on without it, set the applied offset past it"
-            raise FlowHalted(self._flow, Failure(Policy.HALT, "", str(error), hint)) from error
-
-    def _batch(self, taken: Sequence[Buffered]) -> Batch:
-        changes: list[Change] = []
-        spans: dict[Partition, Span] = {}
-        heartbeat: float | None = None
-        for item in taken:
-            chunk = item.chunk
-            partition = chunk.partition
-            table = self._tables.get(partition.topic)
-            position: int | None = None
-            for record in chunk.records:
-                if table is None:
-                    heartbeat = heartbeat_time(record.value) or heartbeat
-                elif change := decode(table, *partition, record.offset, record.key, record.value):
-                    changes.append(change)
-                    position = change.source_position
-                    if change.operation is Operation.TRUNCATE:
-                        log.warning(
-                            "flow %s: TRUNCATE of %s is recorded in sync_log, not repeated: the"
-                            " target keeps its rows",
-                            self._flow,
-                            table,
-                        )
-            first = spans[partition].expected if partition in spans else chunk.first
-            spans[partition] = Span(partition, first, chunk.next, position)
-        return Batch(tuple(changes), tuple(spans.values()), heartbeat)
 
     async def _write(self, batch: Batch) -> None:
-        remaining = batch
-
-        async def attempt() -> None:
-            nonlocal remaining
+        """Apply the batch; what cannot be applied is parked, so that the others go on."""
+        parked: list[Aside] = []
+        waiting = [batch]
+        while waiting:
+            part = self._parking.route(waiting.pop())
             try:
-                await self._applier.apply(remaining)
+                passed_on = _PASSED_ON if part.changes else _PASSED_ON - {Policy.DIVIDE}
+                await self.until_done("apply", partial(self._applier.apply, part), passed_on)
             except ApplyFailed as error:
-                if error.failure.policy is not Policy.FENCED:
-                    raise
-                remaining = await self._unapplied(batch)
-                if remaining.spans:
-                    await self._applier.apply(remaining)
+                if error.failure.policy is Policy.FENCED:
+                    waiting += await self.until_done("fence", partial(self._unapplied, part))
+                else:
+                    waiting += reversed(self._divided(part, error))
+            else:
+                self._parking.applied(part)
+                self._tally.add(part)
+                parked += part.aside
+        if parked:
+            self._told(parked)
 
-        await self.until_done("apply", attempt)
+    def _divided(self, batch: Batch, error: ApplyFailed) -> Sequence[Batch]:
+        """What to apply in place of a batch that cannot be."""
+        if error.entities:
+            return [batch.without(error.entities, error.failure)]
+        if len(batch.changes) > 1:
+            return batch.halves()
+        if not batch.changes:
+            raise FlowHalted(self._flow, error.failure)
+        return [batch.without(batch.entities, error.failure)]
 
-    async def _unapplied(self, batch: Batch) -> Batch:
-        """What another worker, or a commit whose answer was lost, has left of it."""
+    def _told(self, parked: Sequence[Aside]) -> None:
+        first = parked[0]
+        self._tally.failed(parked)
+        log.warning(
+            "flow %s: %d changes put aside: the first, of %s %s, is %s: %s (%s)",
+            self._flow,
+            len(parked),
+            first.table,
+            first.entity_id,
+            first.state,
+            first.failure.message,
+            first.failure.hint,
+        )
+        if self._parking.unfit > self._bounds.most_parked:
+            raise FlowHalted(
+                self._flow,
+                Failure(
+                    Policy.HALT,
+                    "",
+                    f"changes of {self._parking.unfit} rows are parked, the last: {first.failure.message}",
+                    f"{first.failure.hint}; then start the worker again",
+                ),
+            )
+
+    async def _unapplied(self, batch: Batch) -> list[Batch]:
+        """What another worker, or a commit whose answer was lost, has left of it, if anything."""
         partitions = {span.partition for span in batch.spans}
-        applied = await self._applier.applied_offsets(partitions)
+        # What it has parked is in the database, and nobody here took note.
+        await self._parking.learn(partitions)
+        found = await self._offsets.applied(partitions)
+        applied = {partition: each.next for partition, each in found.items()}
         for span in batch.spans:
             if applied[span.partition] < span.expected:
                 raise FlowHalted(self._flow, _went_back(span, applied[span.partition]))
-        return batch.after(applied)
+        left = batch.after(applied)
+        return [left] if left.spans else []
 
-    async def until_done(self, work: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until it succeeds; one line in the log for each change of what is wrong."""
+    async def until_done(
+        self,
+        work: str,
+        attempt: Callable[[], Awaitable[T]],
+        passed_on: Collection[Policy] = frozenset(),
+    ) -> T:
+        """Try until it succeeds; one line in the log for each change of what is wrong.
+
+        Raises FlowHalted, and ApplyFailed if the policy is to be passed on; a wait that names no row
+        is for a whole table, and is waited for here.
+        """
         for tries in itertools.count():
             try:
                 result = await attempt()
             except ApplyFailed as error:
-                if error.failure.policy is Policy.HALT:
+                policy = error.failure.policy
+                if policy is Policy.HALT:
                     raise FlowHalted(self._flow, error.failure) from error
+                whole_table = policy is Policy.WAIT and not error.entities
+                if error.entities or (policy in passed_on and not whole_table):
+                    self._over(work, tries)
+                    raise
                 self._trouble(work, error.failure)
                 await asyncio.sleep(_backoff(tries))
             else:

@@ -16,10 +16,13 @@ _VERBS = {
     "backfill": "ftstream.cli.backfill:backfill",
     "bench": "ftstream.cli.bench:bench",
     "connectors": "ftstream.cli.connectors:connectors",
+    "dead": "ftstream.cli.dead:dead",
     "demo": "ftstream.cli.demo:demo",
     "dev": "ftstream.cli.dev:dev",
     "init": "ftstream.cli.init:init",
+    "notifications": "ftstream.cli.notifications:notifications",
     "remove": "ftstream.cli.remove:remove",
+    "resume": "ftstream.cli.resume:resume",
     "verify": "ftstream.cli.verify:command",
     "wait": "ftstream.cli.wait:wait",
     "worker": "ftstream.cli.worker:worker",
@@ -65,7 +68,7 @@ def main(config: Path | None) -> None:
 
     \b
     First steps on this machine:
-      ftstream dev up
+      ftstream dev up --demo-schema
       ftstream --config .ftstream/dev/ftstream.toml init
       ftstream --config .ftstream/dev/ftstream.toml connectors apply
       ftstream --config .ftstream/dev/ftstream.toml worker

@@ -18,6 +18,7 @@ from rich.table import Table
 from ftstream.bench import cases
 from ftstream.demo.rig import temporary_stack
 
+RECORD = Path("bench/latest.json")
 CASES = ("full", "narrow", "latency", "large", "snapshot")
 
 
@@ -37,8 +38,7 @@ Examples:
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("bench/latest.json"),
-    show_default=True,
+    help=f"Where to write the figures; {RECORD} if all cases are run.",
 )
 @click.option(
     "--dir",
@@ -55,7 +55,7 @@ def bench(
     rate: int,
     seconds: float,
     only: tuple[str, ...],
-    output: Path,
+    output: Path | None,
     folder: Path,
 ) -> None:
     """Measure the gfx flow, audit on, one worker; write a table and a JSON file."""
@@ -78,14 +78,20 @@ def bench(
                 case "large":
                     figures[case] = cases.figures(cases.large_rows(stack, large_rows, say))
                 case "snapshot":
-                    figures[case] = cases.figures(cases.snapshot(stack, snapshot_rows, say))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(_report(figures), indent=2) + "\n", encoding="utf-8")
+                    run, compared = cases.snapshot(stack, snapshot_rows, say)
+                    figures[case] = cases.figures(run)
+                    figures["verify"] = asdict(compared)
+        servers = cases.servers(stack)
     _print(figures)
+    if only and output is None:
+        return
+    output = output or RECORD
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(_report(figures, servers), indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {output}")
 
 
-def _report(figures: dict[str, Any]) -> dict[str, Any]:
+def _report(figures: dict[str, Any], servers: dict[str, str]) -> dict[str, Any]:
     full = figures.get("full", {})
     return {
         "gfx": {
@@ -96,6 +102,7 @@ def _report(figures: dict[str, Any]) -> dict[str, Any]:
             "columns_15": figures.get("narrow"),
             "large_rows": figures.get("large"),
             "snapshot": figures.get("snapshot"),
+            "verify": figures.get("verify"),
         },
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
@@ -110,6 +117,7 @@ def _report(figures: dict[str, Any]) -> dict[str, Any]:
                 name: version(name)
                 for name in ("ftstream", "faust-streaming", "aiokafka", "psycopg")
             },
+            **servers,
         },
     }
 
@@ -117,7 +125,7 @@ def _report(figures: dict[str, Any]) -> dict[str, Any]:
 def _print(figures: dict[str, Any]) -> None:
     table = Table("case", "rows", "rows/s", "CPU us/row", "peak MB")
     for case, row in figures.items():
-        if "rows" in row:
+        if "rows_per_s" in row:
             table.add_row(
                 case,
                 f"{row['rows']:,.0f}",
@@ -127,6 +135,11 @@ def _print(figures: dict[str, Any]) -> None:
             )
     console = Console()
     console.print(table)
+    if compared := figures.get("verify"):
+        console.print(
+            f"verify: {compared['rows']:,} equal rows in {compared['seconds']} s,"
+            f" peak {compared['rss_mb']:.0f} MB"
+        )
     if found := figures.get("latency"):
         console.print(
             f"commit to visible, ms: p50 {found['p50']}, p95 {found['p95']}, p99 {found['p99']}"

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import click
 
+from ftstream.demo.rig import Rig
 from ftstream.devstack import NAMES, ProcessStatus, Stack
 
 DEFAULT_FOLDER = Path(".ftstream/dev")
@@ -33,7 +34,7 @@ def dev(context: click.Context, folder: Path) -> None:
 
     \b
     Examples:
-      ftstream dev up                     start it, or what is missing of it
+      ftstream dev up --demo-schema       start it, or what is missing of it
       ftstream dev status                 what runs, and where
       ftstream dev logs connect --follow  what Debezium says
       ftstream dev down                   stop it, keep the data
@@ -44,16 +45,19 @@ def dev(context: click.Context, folder: Path) -> None:
 
 
 @dev.command()
+@click.option("--demo-schema", is_flag=True, help="Load the demo's tables where there are none.")
 @click.pass_obj
-def up(stack: Stack) -> None:
+def up(stack: Stack, demo_schema: bool) -> None:
     """Start what does not run; ports, passwords and data stay as they were.
 
     \b
     Examples:
-      ftstream dev up
+      ftstream dev up --demo-schema
       ftstream dev --dir /tmp/other up
     """
     stack.up(click.echo)
+    if demo_schema:
+        Rig(stack).create_databases(keep=True)
     settings = stack.write_settings()
     click.echo()
     _show(stack.status())

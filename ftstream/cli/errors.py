@@ -7,6 +7,8 @@ import psycopg
 
 from ftstream.adapters.connect.errors import ConnectError, ConnectUnreachable, TaskFailed
 from ftstream.adapters.kafka.errors import KafkaError, KafkaUnreachable
+from ftstream.adapters.postgres.catalog import KeyMissing, TableMissing
+from ftstream.adapters.postgres.sites import ApplyFailed
 from ftstream.demo.rig import CommandFailed, FolderTaken
 from ftstream.devstack import DevstackError
 from ftstream.progress import NotCaughtUp, SlotMissing
@@ -32,6 +34,9 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (ConnectError, FAILED),
     (KafkaError, FAILED),
     (psycopg.Error, FAILED),
+    (ApplyFailed, FAILED),
+    (TableMissing, FAILED),
+    (KeyMissing, FAILED),
     (NotCaughtUp, FAILED),
     (SlotMissing, FAILED),
     (DevstackError, FAILED),

@@ -16,7 +16,7 @@ from ftstream.cli.errors import FAILED
 from ftstream.core.comparison import Difference, Kind
 from ftstream.flows import READY, Flow, Site, Table
 from ftstream.settings import Settings, load_settings
-from ftstream.verification import TableVerdict, verify
+from ftstream.verification import TableVerdict, repair, verify
 
 _OTHER_EXITS = "1 something differs, or rows are in flight and stay so, 2 wrong use or settings"
 
@@ -28,6 +28,7 @@ Examples:
   ftstream verify
   ftstream verify gfx --table gfx_hands --limit 100
   ftstream verify --format json
+  ftstream verify gfx --repair    shows what differs, asks, repairs, and compares again
 Exit codes: 0 equal, {_OTHER_EXITS}, 3 Kafka does not answer.""",
 )
 @click.argument(
@@ -39,16 +40,36 @@ Exit codes: 0 equal, {_OTHER_EXITS}, 3 Kafka does not answer.""",
 @click.option(
     "--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
+@click.option(
+    "--repair",
+    "repairs",
+    is_flag=True,
+    help="Carry rows that are missing or different, and remove those that the owner does not have.",
+)
+@click.option("--yes", is_flag=True, help="With --repair: do not ask.")
 def command(
-    flows: tuple[str, ...], tables: tuple[str, ...], limit: int, timeout: float, output: str
+    flows: tuple[str, ...],
+    tables: tuple[str, ...],
+    limit: int,
+    timeout: float,
+    output: str,
+    repairs: bool,
+    yes: bool,
 ) -> None:
     """Compare every row of both sites, while changes go on.
 
     Rows in flight are looked at again until they are applied. Columns that one site has alone are
     named, and not compared.
     """
+    settings = load_settings()
     chosen = _chosen(flows, tables)
-    verdicts = asyncio.run(_verify(load_settings(), chosen, limit, timeout))
+    if repairs and (both := [flow.name for flow, _ in chosen if flow.owner is None]):
+        raise click.UsageError(f"nobody owns the rows of {', '.join(both)}: name other flows")
+    verdicts = asyncio.run(_verify(settings, chosen, limit, timeout))
+    if repairs and not all(verdict.equal for verdict in verdicts):
+        _show(verdicts, Console(highlight=False, stderr=output == "json"))
+        _confirm(verdicts, yes)
+        verdicts = asyncio.run(_repaired(settings, chosen, limit, timeout))
     if output == "json":
         click.echo(json.dumps(_report(verdicts), indent=2))
     else:
@@ -80,6 +101,22 @@ async def _verify(
                 flow, settings, tables=tables, limit=limit, timeout=timeout, say=status.update
             )
     return verdicts
+
+
+def _confirm(verdicts: Sequence[TableVerdict], yes: bool) -> None:
+    extra = sum(verdict.counts[Kind.EXTRA] for verdict in verdicts)
+    total = sum(verdict.counts.total() for verdict in verdicts)
+    if not yes:
+        click.confirm(f"Repair {total} rows, {extra} of which are removed?", abort=True, err=True)
+
+
+async def _repaired(
+    settings: Settings, chosen: Sequence[tuple[Flow, Sequence[Table]]], limit: int, timeout: float
+) -> list[TableVerdict]:
+    for flow, tables in chosen:
+        rows = await repair(flow, settings, tables=tables, timeout=timeout)
+        click.echo(f"flow {flow.name}: asked for {rows} rows", err=True)
+    return await _verify(settings, chosen, limit, timeout)
 
 
 def _show(verdicts: Sequence[TableVerdict], console: Console) -> None:

@@ -16,7 +16,7 @@ from ftstream.settings import Settings, load_settings
 Examples:
   ftstream wait
   ftstream wait gfx --timeout 30
-Exit codes: 0 applied, 1 not in time, 2 wrong settings."""
+Exit codes: 0 applied, 1 not in time, 2 wrong settings, 3 Kafka does not answer."""
 )
 @click.argument(
     "flows", nargs=-1, type=click.Choice([flow.name for flow in READY]), metavar="[FLOW]..."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from ftstream.core.unavailable import may_be_partial
 
@@ -18,13 +19,17 @@ class Partition(NamedTuple):
 
 
 class Operation(enum.StrEnum):
-    """What happened to the row; `snapshot` is an insert or update as a snapshot sees it."""
+    """What happened to the row; `snapshot` is an insert or update as a snapshot sees it.
+
+    `repair` is not of the log: it asks for the row to be read from its owner.
+    """
 
     INSERT = "insert"
     UPDATE = "update"
     DELETE = "delete"
     SNAPSHOT = "snapshot"
     TRUNCATE = "truncate"
+    REPAIR = "repair"
 
 
 _OPERATIONS = {
@@ -33,15 +38,24 @@ _OPERATIONS = {
     "d": Operation.DELETE,
     "r": Operation.SNAPSHOT,
     "t": Operation.TRUNCATE,
+    "repair": Operation.REPAIR,
 }
+_WITHOUT_ROW = (Operation.DELETE, Operation.TRUNCATE, Operation.REPAIR)
+
+LONGEST_KEY = 1_000
+"""Characters; PostgreSQL's indexes hold a little more."""
+
+REPAIR_REQUEST = b'{"op":"repair","source":{}}'
+"""The value of a record that asks for a repair; its key is the row's id."""
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One captured insert, update or delete of one entity (a row, known by table and id).
 
-    `image` is the row as JSON, in Debezium's encoding, or None for a delete. `partial` says that the
-    log did not hold every value: the image has placeholders (unchanged TOAST).
+    `image` is the row as JSON, in Debezium's encoding, or None where there is none. `partial` says
+    that the log did not hold every value: the image has placeholders (unchanged TOAST).
     `source_position` is the write-ahead log position, `source_time` the commit time, in microseconds.
+    `message` is the record's value as it came, kept if the change has to wait.
     """
 
     table: str
@@ -55,16 +69,27 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     source_position: int | None
     source_time: int | None
     source_transaction: int | None = None
+    message: bytes = b""
+
+    @property
+    def at(self) -> Partition:
+        return Partition(self.topic, self.partition)
 
 
 class MalformedMessage(Exception):
     """A record that is not a Debezium event of this flow."""
 
 
+# What a topic holds is not to be trusted: numbers that the target cannot hold would stop the flow.
+_Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Microseconds = Annotated[int, Meta(ge=0, le=2**53)]
+
+
 class _Source(msgspec.Struct, gc=False):
-    lsn: int | None = None
-    txId: int | None = None
-    ts_us: int | None = None
+    table: str | None = None
+    lsn: _Number | None = None
+    txId: _Number | None = None
+    ts_us: _Microseconds | None = None
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -81,24 +106,30 @@ def decode(
 ) -> Change | None:
     """The change a Debezium record holds; None for a tombstone, which repeats the delete before it.
 
-    Raises MalformedMessage when it is not an event, or lacks its key.
+    Raises MalformedMessage when it is not an event of this table, or lacks its key.
     """
     if value is None:
         return None
     try:
+        if not value.isascii():
+            value.decode()  # msgspec looks at what it decodes only
         envelope = _decode_envelope(value)
         operation = _OPERATIONS[envelope.op]
         entity_id = "" if key is None else key.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
-        raise MalformedMessage(
-            f"{topic}[{partition}]@{offset}: not a change event: {error}"
-        ) from error
-    if key is None and operation is not Operation.TRUNCATE:
-        raise MalformedMessage(f"{topic}[{partition}]@{offset}: a change without a key")
-    image = None if operation in (Operation.DELETE, Operation.TRUNCATE) else bytes(envelope.after)
-    if image == b"null":
-        raise MalformedMessage(f"{topic}[{partition}]@{offset}: {operation} without a row")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessage(f"not a change event: {error}") from error
+    except KeyError as error:
+        raise MalformedMessage(f"not a change event: unknown operation {error}") from error
     source = envelope.source
+    if source.table is not None and source.table != table:
+        raise MalformedMessage(f"a change of table {source.table!r} among those of {table}")
+    if "\0" in entity_id or len(entity_id) > LONGEST_KEY:
+        raise MalformedMessage("a key that PostgreSQL cannot hold")
+    if key is None and operation is not Operation.TRUNCATE:
+        raise MalformedMessage("a change without a key")
+    image = None if operation in _WITHOUT_ROW else bytes(envelope.after)
+    if image is not None:
+        _check_key(image, entity_id)
     return Change(
         table,
         entity_id,
@@ -111,21 +142,46 @@ def decode(
         source.lsn,
         source.ts_us,
         source.txId,
+        value,
     )
+
+
+class _Key(msgspec.Struct, gc=False):
+    id: str | int
+
+
+_decode_key = msgspec.json.Decoder(_Key).decode
+
+
+def _check_key(image: bytes, entity_id: str) -> None:
+    """Raises MalformedMessage unless the image is that of the row that the key names.
+
+    Order, parking and deletes go by the key, the row that is written by the image.
+    """
+    try:
+        found = _decode_key(image).id
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedMessage(f"a change without its row: {error}") from error
+    if str(found) != entity_id:
+        raise MalformedMessage("the key is that of another row")
+
+
+class _HeartbeatSource(msgspec.Struct, gc=False):
+    ts_ms: _Microseconds
 
 
 class _Heartbeat(msgspec.Struct, gc=False):
     op: str
-    ts_ms: int
+    source: _HeartbeatSource
 
 
 _decode_heartbeat = msgspec.json.Decoder(_Heartbeat).decode
 
 
 def heartbeat_time(value: bytes | None) -> float | None:
-    """When a heartbeat was captured, in seconds since 1970; None for anything else."""
+    """When a heartbeat was written at the source, in seconds since 1970; None for anything else."""
     try:
         beat = _decode_heartbeat(value or b"")
     except msgspec.DecodeError:
         return None
-    return beat.ts_ms / 1000 if beat.op == "m" else None
+    return beat.source.ts_ms / 1000 if beat.op == "m" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 
@@ -12,12 +13,15 @@ class Policy(enum.Enum):
     RETRY = "retry"  # the world's fault: again, with backoff, as long as it takes
     FENCED = "fenced"  # another worker applied these records: reload the offsets, drop what is done
     REREAD = "reread"  # the log's images do not fit together: ask the owner for its rows
+    WAIT = "wait"  # others hold rows: those wait alone, as long as it takes
+    DIVIDE = "divide"  # too much at once: the batch is halved
+    PARK = "park"  # a value does not fit: the change waits, the others go on
     HALT = "halt"  # schema or configuration: only a person can mend it
 
     @property
     def later(self) -> Policy:
-        """The policy once the owner's rows did not help: they move faster than they are read."""
-        return Policy.RETRY if self is Policy.REREAD else self
+        """The policy once the owner's rows did not help."""
+        return Policy.PARK if self is Policy.REREAD else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +57,59 @@ FENCED = "FT001"
 ROW_MISSING = "FT002"
 """Raised by the patch statement: the target lacks a row that the change completes."""
 
+UNDEFINED_TABLE = "42P01"
+UNSUPPORTED = "0A000"
+"""PostgreSQL's own, for a feature that is not supported: here, a type that cannot be carried."""
+
 _BY_STATE: dict[str, tuple[Policy, str]] = {
     FENCED: (Policy.FENCED, "another worker holds this partition now; nothing is applied twice"),
     ROW_MISSING: (Policy.REREAD, "the rows are read from their owner"),
     "23505": (Policy.REREAD, "a unique value moved between rows; they are read from their owner"),
-    "55P03": (Policy.RETRY, "a row is locked by another session: see pg_locks for who holds it"),
+    "55P03": (Policy.WAIT, "a row is locked by another session: see pg_locks for who holds it"),
     "25006": (Policy.RETRY, "the database is read-only: out of disk, or a standby"),
     "25P02": (Policy.RETRY, "the transaction had failed before"),
     "25P03": (Policy.RETRY, "the connection was idle for too long"),
     "53100": (Policy.RETRY, "the database's disk is full: free space or grow it"),
-    "57014": (Policy.RETRY, "a statement ran into statement_timeout"),
+    "57014": (Policy.DIVIDE, "a statement ran into statement_timeout"),
     "42501": (Policy.HALT, "the apply role lacks a right: run `ftstream init` again"),
-    "42P01": (Policy.HALT, "a table is missing: create it on the target, or run `ftstream init`"),
+    UNDEFINED_TABLE: (
+        Policy.HALT,
+        "a table is missing: create it on the target, or run `ftstream init`",
+    ),
+    UNSUPPORTED: (Policy.HALT, "mend the schema, then start the worker again"),
     "42703": (Policy.HALT, "a column is missing: the sites' tables differ"),
 }
 _BY_CLASS: dict[str, tuple[Policy, str]] = {
     "08": (Policy.RETRY, "the connection broke or cannot be made: is the database up?"),
+    "25": (Policy.RETRY, "the database ended the transaction"),
     "40": (Policy.RETRY, "another transaction was in the way"),
     "53": (Policy.RETRY, "the database is out of a resource"),
     "57": (Policy.RETRY, "the database is shutting down or starting"),
     "58": (Policy.RETRY, "the database met a system error: see its log"),
     "XX": (Policy.RETRY, "an internal error of the database, or of the pooler before it"),
-    "28": (Policy.HALT, "the database refused the login: check user and password in the settings"),
-    "3D": (Policy.HALT, "there is no such database: check the settings"),
-    "22": (Policy.HALT, "a value does not fit the target's column"),
-    "23": (Policy.HALT, "a row breaks a constraint of the target"),
+    # Halting would not be better: a password may be changed there first, and here later.
+    "28": (
+        Policy.RETRY,
+        "the database refuses the login: check dsn (user, password) in the settings",
+    ),
+    "3D": (Policy.RETRY, "there is no such database: check dsn in the settings"),
+    "22": (Policy.PARK, "a value does not fit the target's column: compare the sites' schemas"),
+    "21": (Policy.PARK, "the change does not go together with others of its batch"),
+    "54": (Policy.PARK, "a value is larger than the target takes"),
+    "23": (Policy.PARK, "the row breaks a constraint of the target: compare the sites' schemas"),
     "42": (Policy.HALT, "the target's schema is not what the flow needs: run `ftstream init`"),
 }
+
+
+_REFUSED = re.compile(r"authentication failed|role .* (does not exist|is not permitted)")
 
 
 def classify(sqlstate: str | None, message: str, table: str | None = None) -> Failure:
     """The failure behind an error of PostgreSQL; without a SQLSTATE the connection was lost."""
     message = " ".join(message.split())  # the library's hints are on lines of their own
     if not sqlstate:
-        policy, hint = _BY_CLASS["08"]
+        # libpq has no SQLSTATE for a connection that fails, only the server's words.
+        policy, hint = _BY_CLASS["28" if _REFUSED.search(message) else "08"]
         return Failure(policy, "", message, hint)
     policy, hint = _BY_STATE.get(sqlstate) or _BY_CLASS.get(
         sqlstate[:2], (Policy.HALT, "an error ftstream does not know: see the message")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import msgspec
 
 from ftstream.core import unavailable
 from ftstream.core.change import Change, Operation, Partition
+from ftstream.core.failures import Failure
+from ftstream.core.parking import Aside, park
 from ftstream.core.unavailable import Columns
 
 Entity = tuple[str, str]
@@ -70,6 +73,9 @@ class Outcome(enum.StrEnum):
     REREAD = "reread"  # applied as its owner held the row at that moment, later changes included
     SUPERSEDED = "superseded"  # its owner has deleted the row since: a later change says so
     RECORDED = "recorded"  # a TRUNCATE: never repeated blindly
+    PARKED = "parked"  # it waits; what becomes of it has a row of its own
+    DEAD = "dead"  # it waits for a person
+    DROPPED = "dropped"  # a person gave it up
 
 
 class LogRow(msgspec.Struct, frozen=True, gc=False):
@@ -77,7 +83,7 @@ class LogRow(msgspec.Struct, frozen=True, gc=False):
 
     table: str
     id: str
-    op: Operation
+    op: Operation | None
     outcome: Outcome
     topic: str
     partition: int
@@ -91,6 +97,8 @@ def fold(effect: Effect | None, change: Change) -> Effect:
 
     Each column keeps its newest real value back to the last delete.
     """
+    if change.operation is Operation.REPAIR:
+        return Reread()
     if change.image is None:
         return Delete()
     if not change.partial:
@@ -122,7 +130,10 @@ def effects(changes: Iterable[Change]) -> dict[Entity, Effect]:
 
 
 def log_rows(changes: Sequence[Change], rows: Mapping[Entity, Effect]) -> list[LogRow]:
-    """One sync_log row per change: the last of each entity had the effect, those before it merged."""
+    """One sync_log row per change: the last of each entity had the effect, those before it merged.
+
+    Within an entity changes are in the order of the log.
+    """
     last = {(change.table, change.entity_id): change.offset for change in changes}
     return [
         LogRow(
@@ -138,6 +149,21 @@ def log_rows(changes: Sequence[Change], rows: Mapping[Entity, Effect]) -> list[L
         )
         for change in changes
     ]
+
+
+def aside_row(aside: Aside) -> LogRow:
+    """The sync_log row of a record that is put aside."""
+    return LogRow(
+        aside.table,
+        aside.entity_id,
+        aside.operation,
+        Outcome(aside.state.value),
+        aside.topic,
+        aside.partition,
+        aside.offset,
+        aside.position,
+        aside.time,
+    )
 
 
 def _outcome(change: Change, last: Mapping[Entity, int], rows: Mapping[Entity, Effect]) -> Outcome:
@@ -157,12 +183,28 @@ def _outcome(change: Change, last: Mapping[Entity, int], rows: Mapping[Entity, E
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The records of one partition that a batch holds: from `expected` up to, not including, `next`."""
+    """The records of one partition that a batch holds: from `expected` up to, not including, `next`.
+
+    `digest` is that of the last of them (see `record_digest`); None where it is not known.
+    """
 
     partition: Partition
     expected: int
     next: int
     position: int | None
+    digest: int | None = None
+
+
+class Position(NamedTuple):
+    """Where the target is in one partition: the offset to read on from, and the record before it."""
+
+    next: int
+    digest: int | None
+
+
+def record_digest(key: bytes | None, value: bytes | None) -> int:
+    """Tells a record from the one that another topic of the same name has at its offset."""
+    return zlib.crc32(value or b"", zlib.crc32(key or b""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +212,72 @@ class Batch:
     """Changes to apply in one transaction, and the offsets that it moves."""
 
     changes: tuple[Change, ...]
-    spans: tuple[Span, ...]
+    spans: tuple[Span, ...] = ()
     heartbeat: float | None = None
     """The newest heartbeat among the records, in seconds since 1970."""
+    aside: tuple[Aside, ...] = ()
+    """Records that are put aside with it: parked, or dead."""
+    retried: bool = False
+    """The changes were parked: they are taken from there, and no offset moves."""
+    settled: frozenset[Entity] = frozenset()
+    """Rows whose parked changes are superseded by what the batch does to them."""
+
+    @property
+    def entities(self) -> frozenset[Entity]:
+        return frozenset((change.table, change.entity_id) for change in self.changes)
 
     def after(self, applied: Mapping[Partition, int]) -> Batch:
         """What is left of the batch once the target has applied up to these offsets."""
-        return Batch(
-            tuple(c for c in self.changes if c.offset >= applied[Partition(c.topic, c.partition)]),
-            tuple(
+        return replace(
+            self,
+            settled=frozenset(),
+            changes=tuple(c for c in self.changes if c.offset >= applied[c.at]),
+            aside=tuple(a for a in self.aside if a.offset >= applied[a.at]),
+            spans=tuple(
                 replace(span, expected=max(span.expected, applied[span.partition]))
                 for span in self.spans
                 if span.next > applied[span.partition]
             ),
-            self.heartbeat,
         )
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The batch as two, to be applied one after the other."""
+        changes = self.changes[: len(self.changes) // 2], self.changes[len(self.changes) // 2 :]
+        cut: dict[Partition, int] = {}
+        for change in changes[1]:
+            cut.setdefault(change.at, change.offset)
+        first = replace(
+            self,
+            settled=frozenset(),
+            changes=changes[0],
+            aside=tuple(a for a in self.aside if a.offset < cut.get(a.at, a.offset + 1)),
+            spans=tuple(
+                replace(span, next=cut[span.partition], digest=None)
+                if span.partition in cut
+                else span
+                for span in self.spans
+                if cut.get(span.partition) != span.expected
+            ),
+        )
+        second = replace(
+            self,
+            settled=frozenset(),
+            changes=changes[1],
+            aside=tuple(a for a in self.aside if a.offset >= cut.get(a.at, a.offset + 1)),
+            spans=tuple(
+                replace(span, expected=cut[span.partition])
+                for span in self.spans
+                if span.partition in cut
+            ),
+        )
+        return first, second
+
+    def without(self, entities: Collection[Entity], failure: Failure) -> Batch:
+        """The batch with the changes of these rows parked."""
+        kept = tuple(c for c in self.changes if (c.table, c.entity_id) not in entities)
+        parked = (park(c, failure) for c in self.changes if (c.table, c.entity_id) in entities)
+        return replace(self, changes=kept, aside=(*self.aside, *parked)).settling(self.settled)
+
+    def settling(self, entities: frozenset[Entity]) -> Batch:
+        """The batch as one that supersedes these rows' parked changes, as far as it has the rows."""
+        return replace(self, settled=entities & self.entities)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Collection
 
 import msgspec
 
@@ -71,3 +72,14 @@ def join(columns: Columns) -> bytes:
 def patch(columns: Columns, missing: frozenset[str]) -> bytes:
     """The image of these columns, with the names of those to leave alone beside them."""
     return _encode({**columns, UNAVAILABLE_FIELD: sorted(missing)})
+
+
+def only(image: str, names: Collection[str]) -> Columns:
+    """These columns of an image."""
+    columns = _decode_columns(image)
+    return {name: columns[name] for name in names}
+
+
+def names(image: bytes) -> frozenset[str]:
+    """The names of the columns that an image has, those it holds no value of among them."""
+    return frozenset(_decode_columns(image))

@@ -9,13 +9,13 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.errors import KafkaError
-from ftstream.adapters.kafka.topics import TopicSpec, topics_of
+from ftstream.adapters.kafka.topics import TopicSpec, topics_of_all
 from ftstream.adapters.postgres import migrate
 from ftstream.adapters.postgres.migrate import MigrationChanged
 from ftstream.adapters.postgres.preflight import Problem
 from ftstream.adapters.postgres.provision import Step, build, plan_file, plan_site
 from ftstream.adapters.postgres.site_state import read_state
-from ftstream.flows import READY, Flow, Names, Site
+from ftstream.flows import READY, Flow, Site
 from ftstream.settings import Settings
 from ftstream.setup.outside import Topics
 from ftstream.setup.survey import PreflightFailed, Seen, SetupFailed, Survey, open_admin, survey
@@ -46,7 +46,7 @@ class InitPlan:
 
 async def plan_init(settings: Settings, topics: Topics, flows: Sequence[Flow] = READY) -> InitPlan:
     """Everything that would be done; changes nothing. Raises PreflightFailed with every problem."""
-    found, specs = await survey(settings, flows), _specs(settings, flows)
+    found, specs = await survey(settings, flows), topics_of_all(settings, flows)
     problems = list(found.fatal)
     missing: list[str] = []
     steps: list[Step] = []
@@ -107,12 +107,6 @@ def _section(step: Step) -> str:
     for statement in step.statements:
         parts.append(f"-- {statement.why}\n{statement.shown.strip().rstrip(';')};\n")
     return "\n".join(parts)
-
-
-def _specs(settings: Settings, flows: Sequence[Flow]) -> tuple[TopicSpec, ...]:
-    return tuple(
-        spec for flow in flows for spec in topics_of(Names(flow, settings.namespace), settings)
-    )
 
 
 def _ordered(steps: Sequence[Step]) -> tuple[Step, ...]:

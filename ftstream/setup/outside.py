@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ftstream.adapters.connect.client import ConnectClient
-from ftstream.adapters.kafka.topics import TopicSpec, delete_topics, ensure_topics, missing_topics
+from ftstream.adapters.kafka.topics import (
+    TopicSpec,
+    delete_topics,
+    ensure_topics,
+    existing_topics,
+    missing_topics,
+)
 from ftstream.settings import Settings
 
 
@@ -15,6 +21,10 @@ class Topics(Protocol):
 
     async def missing(self, specs: Sequence[TopicSpec]) -> list[str]:
         """The names of those that do not exist."""
+        ...
+
+    async def existing(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """The names of those that exist, whatever they are like."""
         ...
 
     async def ensure(self, specs: Sequence[TopicSpec]) -> list[str]:
@@ -44,6 +54,9 @@ class KafkaTopics:
 
     async def missing(self, specs: Sequence[TopicSpec]) -> list[str]:
         return await missing_topics(self._settings, specs)
+
+    async def existing(self, specs: Sequence[TopicSpec]) -> list[str]:
+        return await existing_topics(self._settings, specs)
 
     async def ensure(self, specs: Sequence[TopicSpec]) -> list[str]:
         return await ensure_topics(self._settings, specs)

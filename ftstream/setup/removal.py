@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_f
 
 from ftstream.adapters.connect.errors import ConnectError
 from ftstream.adapters.kafka.errors import KafkaError
-from ftstream.adapters.kafka.topics import TopicSpec, topics_of
+from ftstream.adapters.kafka.topics import TopicSpec, topics_of_all
 from ftstream.adapters.postgres import deprovision, migrate
 from ftstream.adapters.postgres.preflight import Problem
 from ftstream.adapters.postgres.provision import Step, build
@@ -59,13 +59,12 @@ async def plan_removal(
     flows = ready if flow is None else (flow,)
     found = await survey(settings, flows)
     problems = _unseen(found)
-    specs = _specs(settings, flows) if topics else ()
+    specs = topics_of_all(settings, flows) if topics else ()
     present, left = [], []
     existing: list[str] = []
     try:
         if topics:
-            missing = set(await topics.missing(specs))
-            existing = [spec.name for spec in specs if spec.name not in missing]
+            existing = await topics.existing(specs)
     except KafkaError as error:
         problems.append(Problem("kafka", str(error).rstrip("."), "Or keep them: --keep-topics"))
     try:
@@ -168,9 +167,3 @@ def _log_flows(flows: Sequence[Flow]) -> list[Flow]:
 
 def _connectors(settings: Settings, flows: Sequence[Flow]) -> list[str]:
     return [Names(flow, settings.namespace).connector for flow in _log_flows(flows)]
-
-
-def _specs(settings: Settings, flows: Sequence[Flow]) -> tuple[TopicSpec, ...]:
-    return tuple(
-        spec for flow in flows for spec in topics_of(Names(flow, settings.namespace), settings)
-    )

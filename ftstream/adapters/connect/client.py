@@ -179,22 +179,9 @@ class ConnectClient:
             raise
         return True
 
-    async def pause(self, name: str) -> None:
-        """Stop reading; the task keeps its resources."""
-        await self._request("PUT", f"{_path(name)}/pause")
-
-    async def resume(self, name: str) -> None:
-        """Go on after `pause` or `stop`."""
-        await self._request("PUT", f"{_path(name)}/resume")
-
     async def stop(self, name: str) -> None:
         """End the tasks and keep the connector: what changing its offsets needs."""
         await self._request("PUT", f"{_path(name)}/stop")
-
-    async def offsets(self, name: str) -> list[dict[str, Any]]:
-        """Where the connector is in its source; empty before the first flush."""
-        answer = await self._request("GET", f"{_path(name)}/offsets")
-        return list(answer["offsets"])
 
     async def forget_offsets(self, name: str) -> None:
         """Stop the connector, if there is one, and forget where it was in its source."""

@@ -10,12 +10,11 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ftstream.core.unavailable import PLACEHOLDER
-from ftstream.flows import Capture, Names, Site
+from ftstream.flows import HEARTBEAT_PREFIX, Capture, Names, Site
 from ftstream.settings import Kafka, Settings
 
 CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
 
-HEARTBEAT_PREFIX = "ftstream_hb"
 """The prefix of the logical messages that a heartbeat writes to the log."""
 
 MAX_REQUEST_BYTES = 16 * 2**20

@@ -18,7 +18,7 @@ class KafkaUnreachable(KafkaError):
 
 
 class TopicsDiffer(KafkaError):
-    """Topics exist with another number of partitions than the flow needs."""
+    """Topics exist with other partitions or settings than the flow needs."""
 
 
 class TopicRefused(KafkaError):

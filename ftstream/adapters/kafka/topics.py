@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError as ClientError
 from aiokafka.errors import (
-    KafkaConnectionError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 
-from ftstream.flows import Capture, Names
+from ftstream.flows import Capture, Flow, Names
 from ftstream.settings import Kafka, Settings
 
 from .errors import KafkaUnreachable, TopicRefused, TopicsDiffer
@@ -60,6 +61,13 @@ def topics_of(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
     )
 
 
+def topics_of_all(settings: Settings, flows: Sequence[Flow]) -> tuple[TopicSpec, ...]:
+    """Every topic that these flows use."""
+    return tuple(
+        spec for flow in flows for spec in topics_of(Names(flow, settings.namespace), settings)
+    )
+
+
 async def partition_counts(kafka: Kafka) -> dict[str, int]:
     """Topic to number of partitions, of every topic there is. Raises KafkaUnreachable."""
     async with _admin(kafka) as admin:
@@ -70,6 +78,13 @@ async def missing_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list
     """The names of those that do not exist. Raises TopicsDiffer, KafkaUnreachable."""
     async with _admin(settings.kafka) as admin:
         return [spec.name for spec in await _missing(admin, specs)]
+
+
+async def existing_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
+    """The names of those that exist, whatever they are like. Raises KafkaUnreachable."""
+    async with _admin(settings.kafka) as admin:
+        existing = await _partitions(admin)
+        return [spec.name for spec in specs if spec.name in existing]
 
 
 async def ensure_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
@@ -139,7 +154,7 @@ async def _admin(kafka: Kafka) -> AsyncIterator[Any]:
     try:
         await admin.start()
         yield admin
-    except (KafkaConnectionError, OSError) as error:
+    except (ClientError, OSError) as error:
         raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
     finally:
         await admin.close()
@@ -153,6 +168,7 @@ async def _partitions(admin: Any) -> dict[str, int]:
 async def _missing(admin: Any, specs: Sequence[TopicSpec]) -> list[TopicSpec]:
     existing = await _partitions(admin)
     _compare(existing, specs)
+    await _compare_configs(admin, [spec for spec in specs if spec.name in existing])
     return [spec for spec in specs if spec.name not in existing]
 
 
@@ -168,6 +184,41 @@ def _compare(existing: dict[str, int], specs: Sequence[TopicSpec]) -> None:
             "number is never changed: set kafka.partitions to what exists, or delete the topics "
             "once all they hold is applied."
         )
+
+
+# Settings without which changes are lost, or a connector's task fails; a more generous value will do.
+_AT_LEAST = ("max.message.bytes", "retention.ms", "retention.bytes")
+
+
+async def _compare_configs(admin: Any, specs: Sequence[TopicSpec]) -> None:
+    """Raises TopicsDiffer if a topic that exists would lose changes."""
+    wanted = {
+        spec.name: {k: v for k, v in spec.config.items() if k in (*_AT_LEAST, "cleanup.policy")}
+        for spec in specs
+    }
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, name, config) for name, config in wanted.items()
+    ]
+    if not resources:
+        return
+    wrong = [
+        f"{name} has {key}={value}, not {wanted[name][key]}"
+        for answer in await admin.describe_configs(resources)
+        for _, _, _, name, entries in answer.resources
+        for key, value, *_ in entries
+        if not _suffices(key, value, wanted[name][key])
+    ]
+    if wrong:
+        raise TopicsDiffer(
+            f"{'; '.join(wrong)}. Set it: kafka-configs.sh --alter --topic TOPIC --add-config KEY=VALUE"
+        )
+
+
+def _suffices(key: str, value: str, wanted: str) -> bool:
+    if key not in _AT_LEAST:
+        return value == wanted
+    unlimited = -1
+    return int(value) == unlimited or (int(wanted) != unlimited and int(value) >= int(wanted))
 
 
 def _new(spec: TopicSpec) -> NewTopic:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,6 @@ from faust.types import TP
 
 from ftstream.adapters.kafka.chunk import Chunk, Record, chunks
 from ftstream.core.change import Partition
-from ftstream.core.failures import Halted
 from ftstream.logs import SERVICES
 
 log = logging.getLogger(__name__)
@@ -29,20 +28,13 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 2 * 2**20
 """Small enough that a buffer's bounds mean something, large enough to make a chunk's cost vanish."""
 
+COMMIT_SECONDS = 5.0
+"""For the last commit of a worker that stops."""
+
+PAUSED_SECONDS = 0.02
 FETCH_WAIT_MS = 100
 FETCH_BYTES = 16 * 2**20
 """Of one answer of the broker, over all partitions (the client's default is 50 MiB)."""
-
-
-class RecordsLost(Halted):
-    """Kafka no longer holds records that the target has not applied."""
-
-    def __init__(self, partition: Partition, applied: int, earliest: int, end: int) -> None:
-        super().__init__(
-            f"{partition.topic}[{partition.partition}]: the target has applied up to offset {applied},"
-            f" Kafka holds {earliest} to {end}: records are lost, or the topic was made anew."
-            " Compare the sites, repair, and then set the applied offset"
-        )
 
 
 class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is not typed
@@ -62,6 +54,13 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is 
         for tp, offset in offsets.items():
             consumer.seek(tp, offset)
             self._epochs[tp] = epoch
+
+    async def ends(self, partitions: Collection[TP]) -> dict[TP, int]:
+        """Where partitions end, whoever reads them."""
+        found: dict[TP, int] = await self.call_thread(
+            self._ensure_consumer().end_offsets, list(partitions)
+        )
+        return found
 
     async def _fetch_records(self, *arguments: Any, **options: Any) -> dict[TP, Fetched]:
         # A fetch may begin before a rebalance and return after the seek that follows it, so neither
@@ -88,8 +87,8 @@ class Reader(Protocol):
     def forget(self) -> None:
         """Drop what was read: partitions are assigned anew."""
 
-    async def applied_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int]:
-        """Where to read on; waits for the target as long as it takes."""
+    async def locate(self, partitions: set[Partition]) -> Mapping[Partition, int] | None:
+        """Where to read on, None for nowhere; waits for the target as long as it takes."""
 
     def begin(self, offsets: Mapping[Partition, int], epoch: int) -> None:
         """Records come from these offsets on, in chunks of this epoch; others are to be dropped."""
@@ -115,9 +114,25 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust is not typed
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
+    async def ends(self, partitions: Collection[TP]) -> dict[TP, int]:
+        """Where partitions end, whoever reads them."""
+        ends: dict[TP, int] = await self._thread.ends(partitions)
+        return ends
+
+    async def on_stop(self) -> None:
+        """Commit what was acknowledged, for a while: the group's offsets are for people to look at."""
+        try:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                await self.commit_and_end_transactions()
+        except TimeoutError:
+            # Seen now and then, in tests that stop workers by the hundred: Faust's commit never returns.
+            log.warning("the group's offsets were not committed in %.0f s", COMMIT_SECONDS)
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         if not self.app.should_stop:
             log.info("%d partitions assigned", len(assigned))
+        for reader in self.app.readers:
+            reader.forget()  # Faust seeks only where something is assigned
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
@@ -152,19 +167,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust is not typed
         """Let one reader read on from where its target is; False if partitions moved meanwhile."""
         if not assigned:
             return True
-        applied = await reader.applied_offsets({Partition(*tp) for tp in assigned})
+        offsets = await reader.locate({Partition(*tp) for tp in assigned})
+        if offsets is None or generation != self.app.consumer_generation_id:
+            return False
+        epoch = next(self._epochs)
         try:
-            earliest = await self.earliest_offsets(*assigned)
-            ends = await self.highwaters(*assigned)
-            if generation != self.app.consumer_generation_id:
-                return False
-            for tp in assigned:
-                if not earliest[tp] <= applied[Partition(*tp)] <= ends[tp]:
-                    partition = Partition(*tp)
-                    raise RecordsLost(partition, applied[partition], earliest[tp], ends[tp])
-            epoch = next(self._epochs)
-            reader.begin(applied, epoch)
-            await self._thread.seek_from({tp: applied[Partition(*tp)] for tp in assigned}, epoch)
+            reader.begin(offsets, epoch)
+            await self._thread.seek_from({tp: offsets[Partition(*tp)] for tp in assigned}, epoch)
         except IllegalStateError:
             return False  # taken away: another assignment follows
         if generation != self.app.consumer_generation_id:
@@ -185,6 +194,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust is not typed
             raise
 
     async def _deliver_next(self) -> None:
+        if self.flow_active and not self._get_active_partitions():
+            await asyncio.sleep(PAUSED_SECONDS)  # Faust would sleep for a second
+            return
         found, _ = await self._wait_next_records(1.0)
         await asyncio.sleep(0)
         # Partitions that were paused since the fetch are delivered too: the client does not fetch these

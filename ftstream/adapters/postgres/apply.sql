@@ -2,29 +2,30 @@
 -- Makes the transaction ftstream's own, which guards and capture let by; it gives way to users.
 select set_config('ftstream.applying', 'on', true),
        set_config('statement_timeout', %(statement_timeout)s, true),
-       set_config('lock_timeout', %(lock_timeout)s, true)
-
--- name: exact_text
--- Values as text that every server reads alike.
-select set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
-       set_config('timezone', 'UTC', true), set_config('extra_float_digits', '1', true),
-       set_config('bytea_output', 'hex', true)
-
--- name: own_names
--- Behind a transaction pooler the session may hold what another client has SET there: names of types
--- and operators mean what the role's own search_path says.
-set local search_path to default
+       set_config('lock_timeout', %(lock_timeout)s, true),
+       -- A worker that is frozen, or whose cable was pulled, must not hold its locks for hours.
+       set_config('idle_in_transaction_session_timeout', '10s', true)
 
 -- name: replica
 -- Supabase lifts the plain SET statement only, not set_config().
 set local session_replication_role = replica
 
+-- name: share
+-- Beside other workers of the flow.
+select pg_advisory_xact_lock_shared(hashtext('ftstream.apply'), hashtext(%(flow)s))
+
+-- name: alone
+-- While no other worker of the flow applies anything.
+select pg_advisory_xact_lock(hashtext('ftstream.apply'), hashtext(%(flow)s))
+
 -- name: advance_offsets
 -- Moves the applied offsets from where this worker left them; aborts when another worker moved them.
 with moved as (
     update ftstream.applied_offset a
-    set next_offset = b.next, source_position = coalesce(b.position, a.source_position), updated_at = now()
-    from json_to_recordset(%(offsets)s) as b(topic text, partition integer, expected bigint, next bigint, position bigint)
+    set next_offset = b.next, source_position = coalesce(b.position, a.source_position),
+        record_digest = b.digest, updated_at = now()
+    from json_to_recordset(%(offsets)s)
+        as b(topic text, partition integer, expected bigint, next bigint, position bigint, digest bigint)
     where (a.topic, a.kafka_partition, a.next_offset) = (b.topic, b.partition, b.expected)
     returning 1
 )
@@ -77,42 +78,39 @@ select r.topic, r.partition, 0 from json_to_recordset(%(partitions)s) as r(topic
 on conflict do nothing
 
 -- name: applied_offsets
--- The applied offset of each of these partitions.
-select a.topic, a.kafka_partition, a.next_offset from ftstream.applied_offset a
+-- The applied offset of each of these partitions, and the digest of the record before it.
+select a.topic, a.kafka_partition, a.next_offset, a.record_digest from ftstream.applied_offset a
 join json_to_recordset(%(partitions)s) as r(topic text, partition integer)
   on (a.topic, a.kafka_partition) = (r.topic, r.partition)
+
+-- name: resume
+-- Moves an applied offset to where the log goes on, unless somebody else has moved it.
+update ftstream.applied_offset
+set next_offset = %(resume)s, record_digest = null, source_position = null, updated_at = now()
+where (topic, kafka_partition, next_offset) = (%(topic)s, %(partition)s, %(applied)s)
 
 -- name: in_recovery
 -- Whether the server is a standby, which may lack what its primary's log has told already.
 select pg_is_in_recovery()
 
 -- name: all_visible
--- Whether these transactions, by the low half of their ids, are visible to this snapshot.
--- Logical decoding sends a commit before other sessions see it; with a synchronous standby, long before.
-select coalesce(bool_and(pg_visible_in_snapshot(
-           (case when e.id > s.top then e.id - 4294967296 else e.id end)::text::xid8, s.now)), true)
+-- Whether these transactions, by the low half of their ids, are visible to this snapshot; whether it is
+-- a standby's. Logical decoding sends a commit before other sessions see it; with a synchronous standby,
+-- long before. The whole id is the one nearest to the snapshot's end, which may lie a little below it.
+-- One that committed ten minutes ago is visible, or of another cluster: the source was made anew.
+select coalesce(bool_and(pg_visible_in_snapshot(greatest(0, e.id)::text::xid8, s.now)
+                         or coalesce(x.time < (extract(epoch from now()) - 600) * 1000000, false)), true), pg_is_in_recovery()
 from (select pg_current_snapshot() as now, pg_snapshot_xmax(pg_current_snapshot())::text::bigint as top) s,
-     unnest(%(transactions)s::bigint[]) x,
-     lateral (select (s.top & ~4294967295) | (x & 4294967295) as id) e
+     unnest(%(transactions)s::bigint[], %(times)s::bigint[]) as x(id, time),
+     lateral (select (s.top & ~4294967295::bigint) | (x.id & 4294967295) as near) n,
+     lateral (select case when n.near - s.top > 2147483648 then n.near - 4294967296
+                          when s.top - n.near > 2147483648 then n.near + 4294967296
+                          else n.near end as id) e
 
 -- name: read_rows
 -- Rows as the owner holds them now, each column as text, so that no type loses anything.
 select t.{key}::text as id, json_object(array[{names}], array[{texts}])::text as image
 from {table} as t where t.{key} = any(%(ids)s::text[]::{key_type}[])
-
--- name: record_status
--- Adds what was applied since the last time to sync_status.
-update ftstream.sync_status s
-set status = 'synced', updated_at = now(), consecutive_failures = 0,
-    records_synced = s.records_synced + r.records,
-    last_synced_at = case when r.records > 0 then now() else s.last_synced_at end,
-    last_heartbeat_at = coalesce(to_timestamp(r.heartbeat), s.last_heartbeat_at)
-from json_to_recordset(%(rows)s) as r(source text, entity_type text, records bigint, heartbeat double precision)
-where (s.source, s.entity_type) = (r.source, r.entity_type)
-
--- name: maintain
--- Makes tomorrow's partitions of sync_log and drops those past their time.
-select ftstream.maintain_sync_log(%(keep_days)s)
 
 -- name: existing
 -- Which of these ids the target has.
@@ -123,3 +121,10 @@ select t.{key}::text from {table} as t where t.{key} = any(%(ids)s::text[]::{key
 select t.{key}::text from json_to_recordset(%(images)s) as r({wire_columns}, {key} text)
 join {table} as t on {matches}
 where t.{key}::text <> r.{key}
+
+-- name: locked
+-- Which of these rows others hold: those that are there and cannot be locked at once.
+select t.{key}::text from {table} t where t.{key} = any(%(ids)s::text[]::{key_type}[])
+except all
+select l.id from (select t.{key}::text as id from {table} t where t.{key} = any(%(ids)s::text[]::{key_type}[])
+                  for update skip locked) l

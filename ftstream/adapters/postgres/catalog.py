@@ -35,6 +35,10 @@ class Column:
     domain: bool = False
 
 
+class KeyMissing(Exception):
+    """A synced table lacks its key column, or a site makes it up; the message names it."""
+
+
 class TableMissing(Exception):
     """A synced table does not exist, or the role may not see it."""
 
@@ -56,6 +60,14 @@ async def read_unique_keys(
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(statement(_QUERIES["unique_keys"]), {"table": table.qualified})
         return tuple(tuple(row[0]) for row in await cursor.fetchall())
+
+
+def carried_key(table: Table, pairs: Sequence[tuple[Column, Column]]) -> tuple[Column, Column]:
+    """The key at both sites. Raises KeyMissing."""
+    for pair in pairs:
+        if pair[0].name == table.key:
+            return pair
+    raise KeyMissing(f"{table.qualified}.{table.key} is not a plain column of both sites")
 
 
 def carried(

@@ -8,7 +8,8 @@ from typing import Any
 
 from psycopg import AsyncConnection, sql
 
-from ftstream.adapters.postgres.catalog import Column
+from ftstream.adapters.postgres.catalog import Column, carried_key
+from ftstream.adapters.postgres.connection import SESSION
 from ftstream.adapters.postgres.queries import Queries, identifier, statement
 from ftstream.core.comparison import RangeDigest
 from ftstream.flows import Table
@@ -26,7 +27,7 @@ class Digests:
         self._connection = connection
         columns = sorted(column.name for column, _ in pairs)
         self.columns = tuple(columns)
-        key = next(column for column, _ in pairs if column.name == table.key)
+        key, _ = carried_key(table, pairs)
         self._parts: dict[str, sql.Composable] = {
             "table": identifier(table.schema, table.name),
             "key": identifier(table.key),
@@ -75,7 +76,7 @@ class Digests:
     async def _rows(self, query: str, **values: Any) -> list[Any]:
         built = statement(_QUERIES[query]).format(**self._parts)
         async with self._connection.transaction():
-            await self._connection.execute(statement(_QUERIES["session"]))
+            await self._connection.execute(statement(SESSION["exact_text"]))
             return await (await self._connection.execute(built, values)).fetchall()
 
 

@@ -6,12 +6,6 @@
 -- Everything that follows in the transaction sees the same moment, and changes nothing.
 set transaction isolation level repeatable read, read only
 
--- name: session
--- The same text for the same value on both sites.
-select set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
-       set_config('timezone', 'UTC', true), set_config('extra_float_digits', '1', true),
-       set_config('bytea_output', 'hex', true)
-
 -- name: bounds
 -- Every so many-th key, in order.
 select s.key::text

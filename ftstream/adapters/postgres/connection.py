@@ -11,6 +11,10 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.postgres import types
 
+from ftstream.adapters.postgres.queries import Queries
+
+SESSION = Queries.load(__package__, "session.sql")
+
 
 @dataclass(frozen=True, slots=True)
 class Json:

@@ -136,12 +136,15 @@ def _rows(wanted: Wanted, state: SiteState, topics_go: bool) -> Iterator[Stateme
         )
     topics = wanted.change_topics()
     if topics_go and topics and "ftstream.applied_offset" in state.tables:
-        yield Statement(_drop_offsets(topics), "the topics go; new ones begin at offset 0")
+        yield Statement(
+            _of_topics("drop_offsets", topics), "the topics go; new ones begin at offset 0"
+        )
+        yield Statement(_of_topics("drop_parked", topics), "nobody tries them any more")
 
 
 def _has_status(flow: str, state: SiteState) -> bool:
     return any(source == flow for source, _ in state.status_rows)
 
 
-def _drop_offsets(topics: Sequence[str]) -> sql.Composed:
-    return build("drop_offsets", topics=sql.Literal(list(topics)))
+def _of_topics(query: str, topics: Sequence[str]) -> sql.Composed:
+    return build(query, topics=sql.Literal(list(topics)))

@@ -4,7 +4,7 @@ select pg_current_wal_insert_lsn()::text
 
 -- name: emit_heartbeat
 -- A message in the log, so that there is something to confirm when nobody writes.
-select pg_logical_emit_message(true, 'ftstream_hb', 'wait')
+select pg_logical_emit_message(true, %(prefix)s, 'wait')
 
 -- name: slot
 -- Whether the slot has confirmed a position: Connect has it all acknowledged by Kafka.
@@ -21,3 +21,7 @@ select topic, kafka_partition, next_offset from ftstream.applied_offset where to
 select count(*), coalesce(percentile_disc(0.5) within group (order by lag_ms), 0),
        coalesce(percentile_disc(0.99) within group (order by lag_ms), 0)
 from ftstream.sync_log where logged_at > now() - make_interval(secs => %(seconds)s)
+
+-- name: parked
+-- Changes that are tried again; dead ones are not.
+select count(*) from ftstream.parked_change where flow = %(flow)s and state = 'parked'

@@ -100,6 +100,10 @@ delete from ftstream.sync_status where source = {flow}
 -- How far the flow's topics were applied: new topics begin at 0.
 delete from ftstream.applied_offset where topic = any({topics}::text[])
 
+-- name: drop_parked
+-- What was parked of the flow's topics.
+delete from ftstream.parked_change where topic = any({topics}::text[])
+
 -- name: create_slot
 -- The flow's position in the log, from here on.
 select pg_create_logical_replication_slot({slot}, 'pgoutput')

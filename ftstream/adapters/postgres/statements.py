@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from ftstream.adapters.postgres import codec
-from ftstream.adapters.postgres.catalog import Column, carried
+from ftstream.adapters.postgres.catalog import Column, carried, carried_key
 from ftstream.adapters.postgres.codec import CodecOf
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
 from ftstream.core.unavailable import UNAVAILABLE_FIELD
@@ -17,56 +17,90 @@ from ftstream.flows import Table
 QUERIES = Queries.load(__package__, "apply.sql")
 
 
-@dataclass(frozen=True, slots=True)
-class TableStatements:
-    """What applying one table takes; `unique_keys` are the columns whose values may move between rows."""
-
-    delete: sql.Composed
-    displace: sql.Composed
-    upsert: sql.Composed
-    patch: sql.Composed
-    upsert_read: sql.Composed
-    read_rows: sql.Composed
-    existing: sql.Composed
-    blockers: tuple[sql.Composed, ...]
-
-
-def table_statements(
-    table: Table,
-    source: Sequence[Column],
-    target: Sequence[Column],
-    unique_keys: Sequence[Sequence[str]],
-) -> TableStatements:
-    """Build the statements; raises UnsupportedType for a column that cannot be carried."""
-    pairs = carried(source, target)
-    by_name = {column.name: column for column, _ in pairs}
-    key = by_name[table.key]
-    names = {
-        "table": identifier(table.schema, table.name),
-        "key": identifier(table.key),
-        "key_type": sql.SQL(key.cast_type),  # from format_type()
-    }
-
-    def build(query: str, /, **parts: sql.Composable) -> sql.Composed:
-        return statement(QUERIES[query]).format(**names, **parts)
-
-    return TableStatements(
-        delete=build("delete"),
-        displace=build("displace", name=literal(table.name)),
-        upsert=build("upsert", **_upsert_parts(pairs, codec.debezium_codec)),
-        patch=build("patch", **_patch_parts(pairs, key)),
-        upsert_read=build("upsert", **_upsert_parts(pairs, codec.text_codec)),
-        read_rows=build("read_rows", **_read_parts(pairs)),
-        existing=build("existing"),
-        blockers=tuple(
-            build("blockers", **_blocker_parts(pairs, columns))
-            for columns in unique_keys
-            if table.key not in columns and all(name in by_name for name in columns)
-        ),
-    )
-
+Shape = frozenset[str]
+"""The names of the columns that a row image holds: the source's columns when it was captured."""
 
 Pairs = Sequence[tuple[Column, Column]]
+"""Each carried column at the source, whose type says how values come, and at the target, which takes
+them: a type may be in another schema there.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStatements:
+    """What writing images of one shape takes."""
+
+    upsert: sql.Composed
+    patch: sql.Composed
+
+
+class TableStatements:
+    """What applying one table takes, as both catalogs are."""
+
+    def __init__(
+        self,
+        table: Table,
+        source: Sequence[Column],
+        target: Sequence[Column],
+        unique_keys: Sequence[Sequence[str]],
+    ) -> None:
+        """Raises UnsupportedType for a column that cannot be carried, KeyMissing."""
+        self._table = table
+        self._pairs = carried(source, target)
+        self._keys = carried_key(table, self._pairs)
+        self._by_shape: dict[Shape, ImageStatements] = {}
+        self.shape: Shape = frozenset(column.name for column in source if not column.generated)
+        self.carried: Shape = frozenset(column.name for column, _ in self._pairs)
+        self.only_at_source = self.shape - self.carried
+        self.only_at_target = (
+            frozenset(column.name for column in target if not column.generated) - self.carried
+        )
+        # The columns whose values may move between rows.
+        moving = [
+            columns
+            for columns in unique_keys
+            if table.key not in columns and self.carried.issuperset(columns)
+        ]
+        self.delete = self._build("delete")
+        self.displace = self._build("displace", name=literal(table.name))
+        self.upsert_read = self._build("upsert", **_upsert_parts(self._pairs, codec.text_codec))
+        self.read_rows = self._build_at(self._keys[0], "read_rows", **_read_parts(self._pairs))
+        self.existing = self._build("existing")
+        self.locked = self._build("locked")
+        self.blockers = tuple(
+            self._build("blockers", **_blocker_parts(self._pairs, columns)) for columns in moving
+        )
+        # What `blockers` read of an image.
+        self.blocking = frozenset([table.key, *(name for columns in moving for name in columns)])
+        self.of(self.shape)
+
+    def of(self, shape: Shape) -> ImageStatements:
+        """The statements for images of this shape: columns that it lacks are left alone."""
+        if shape not in self._by_shape:
+            pairs = [pair for pair in self._pairs if pair[0].name in shape]
+            self._by_shape[shape] = ImageStatements(
+                upsert=self._build("upsert", **_upsert_parts(pairs, codec.debezium_codec)),
+                patch=self._build("patch", **_patch_parts(pairs, self._keys)),
+            )
+        return self._by_shape[shape]
+
+    def single(self, shape: Shape) -> Iterator[tuple[str, sql.Composed]]:
+        """For each column an upsert of it alone, to find the one that a value does not fit."""
+        for pair in self._pairs:
+            if pair[0].name in shape and pair != self._keys:
+                parts = _upsert_parts([self._keys, pair], codec.debezium_codec)
+                yield pair[0].name, self._build("upsert", **parts)
+
+    def _build(self, query: str, /, **parts: sql.Composable) -> sql.Composed:
+        return self._build_at(self._keys[1], query, **parts)
+
+    def _build_at(self, key: Column, query: str, /, **parts: sql.Composable) -> sql.Composed:
+        return statement(QUERIES[query]).format(
+            table=identifier(self._table.schema, self._table.name),
+            key=identifier(self._table.key),
+            key_type=codec.type_name(key),
+            **parts,
+        )
 
 
 def _listed(parts: Sequence[sql.Composable]) -> sql.Composed:
@@ -77,25 +111,26 @@ def _upsert_parts(pairs: Pairs, codec_of: CodecOf) -> dict[str, sql.Composable]:
     columns = [identifier(column.name) for column, _ in pairs]
     return {
         "columns": _listed(columns),
-        "values": _listed([codec.value(column, codec_of(column)) for column, _ in pairs]),
+        "values": _listed([codec.value(there, codec_of(here)) for here, there in pairs]),
         "wire_columns": _listed(
-            [codec.wire_column(column, codec_of(column)) for column, _ in pairs]
+            [codec.wire_column(there, codec_of(here)) for here, there in pairs]
         ),
         "assignments": _listed([sql.SQL("{0} = excluded.{0}").format(name) for name in columns]),
     }
 
 
-def _patch_parts(pairs: Pairs, key: Column) -> dict[str, sql.Composable]:
+def _patch_parts(pairs: Pairs, keys: tuple[Column, Column]) -> dict[str, sql.Composable]:
     parts = _upsert_parts(pairs, codec.debezium_codec)
     return {
         "wire_columns": parts["wire_columns"],
-        "assignments": _listed([_kept_or_new(column) for column, _ in pairs]),
-        "key_value": codec.value(key, codec.debezium_codec(key)),
+        "assignments": _listed([_kept_or_new(*pair) for pair in pairs]),
+        "key_value": codec.value(keys[1], codec.debezium_codec(keys[0])),
     }
 
 
-def _kept_or_new(column: Column) -> sql.Composed:
-    name, new = identifier(column.name), codec.value(column, codec.debezium_codec(column))
+def _kept_or_new(here: Column, there: Column) -> sql.Composed:
+    column, name = here, identifier(here.name)
+    new = codec.value(there, codec.debezium_codec(here))
     if not column.toastable:
         return sql.SQL("{} = {}").format(name, new)
     return sql.SQL(
@@ -113,7 +148,7 @@ def _read_parts(pairs: Pairs) -> dict[str, sql.Composable]:
 
 
 def _blocker_parts(pairs: Pairs, columns: Sequence[str]) -> dict[str, sql.Composable]:
-    unique = [column for column, _ in pairs if column.name in columns]
+    unique = [there for _, there in pairs if there.name in columns]
     return {
         "wire_columns": _listed(
             [codec.wire_column(column, codec.text_codec(column)) for column in unique]

@@ -14,11 +14,13 @@ CAPTURE_POLICY = "ftstream_capture"
 APPLY_POLICY = "ftstream_apply"
 REPLICA_PARAMETER = "session_replication_role"
 
-# What the statements of apply.sql touch, and the status that people read with the same role.
+# What the worker's statements touch, and what people read with the same role.
 _OFFSETS = ("ftstream.applied_offset", ("SELECT", "INSERT", "UPDATE"))
 _LOG = ("ftstream.sync_log", ("SELECT", "INSERT"))
 _DISPLACED = ("ftstream.displaced", ("SELECT", "INSERT"))
+_PARKED = ("ftstream.parked_change", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
+_NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
 _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
     "ftstream.maintain_sync_log(integer)",
@@ -168,8 +170,10 @@ class Wanted:
         yield _OFFSETS
         yield _LOG
         yield _DISPLACED
+        yield _PARKED
         if self.site is Site.SUPABASE:
             yield _STATUS
+            yield _NOTIFICATIONS
 
 
 def wanted(site: Site, flows: Sequence[Flow], settings: Settings) -> Wanted:

@@ -3,23 +3,28 @@
 create schema if not exists ftstream;
 comment on schema ftstream is 'ftstream: synchronisation of External and Supabase through Kafka';
 
-create type ftstream.operation as enum ('insert', 'update', 'delete', 'snapshot', 'truncate');
-create type ftstream.outcome as enum ('applied', 'merged', 'reread', 'superseded', 'recorded');
+create type ftstream.operation as enum ('insert', 'update', 'delete', 'snapshot', 'truncate', 'repair');
+create type ftstream.outcome as enum
+    ('applied', 'merged', 'reread', 'superseded', 'recorded', 'parked', 'dead', 'dropped');
 
 create table ftstream.applied_offset (
     topic           text        not null,
     kafka_partition integer     not null,
     next_offset     bigint      not null check (next_offset >= 0),
     source_position bigint,
+    record_digest   bigint,
     updated_at      timestamptz not null default now(),
     primary key (topic, kafka_partition)
 );
 comment on table ftstream.applied_offset is
     'Per topic partition, the offset up to which this database holds the changes: the authority, whatever Kafka''s group has committed';
 
+comment on column ftstream.applied_offset.record_digest is
+    'of the last record applied: another one at its offset shows that the topic was made anew';
+
 create table ftstream.sync_log (
     logged_at       timestamptz        not null default clock_timestamp(),
-    operation       ftstream.operation not null,
+    operation       ftstream.operation,
     outcome         ftstream.outcome   not null,
     table_name      text               not null,
     entity_id       text               not null,
@@ -30,7 +35,9 @@ create table ftstream.sync_log (
     source_time     timestamptz,
     lag_ms          bigint
 ) partition by range (logged_at);
-comment on table ftstream.sync_log is 'One row per change received, partitioned by day';
+comment on table ftstream.sync_log is
+    'One row per change received, and another for what became of a parked one; partitioned by day';
+comment on column ftstream.sync_log.operation is 'null for a record that could not be read';
 comment on column ftstream.sync_log.lag_ms is 'from the commit at the source to the write here, in milliseconds';
 -- For "what happened to this row" and "what happened since".
 create index sync_log_entity on ftstream.sync_log (entity_id);
@@ -46,7 +53,7 @@ create table ftstream.displaced (
     image        jsonb       not null
 );
 comment on table ftstream.displaced is
-    'Rows taken out of the way of their owner''s: they held a unique value and their owner did not have them';
+    'Rows taken out of the way of their owner''s: they held a unique value and their owner did not have them; kept as long as sync_log';
 alter table ftstream.displaced enable row level security;
 
 -- Raises the given SQLSTATE unless the condition holds: lets a statement of a pipeline, sent in one
@@ -68,6 +75,7 @@ language plpgsql security definer set search_path = '' set timezone = 'UTC' as $
 declare
     day  date;
     name text;
+    keep integer := greatest(keep_days, 1);
 begin
     -- Two workers start at once: the second waits, and finds the partitions made.
     perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('ftstream.maintain_sync_log'));
@@ -88,11 +96,11 @@ begin
         join pg_catalog.pg_class c on c.oid = i.inhrelid
         where i.inhparent = 'ftstream.sync_log'::pg_catalog.regclass
           and c.relname ~ '^sync_log_[0-9]{8}$'
-          and pg_catalog.to_date(pg_catalog.right(c.relname, 8), 'YYYYMMDD') < current_date - keep_days
+          and pg_catalog.to_date(pg_catalog.right(c.relname, 8), 'YYYYMMDD') < current_date - keep
     loop
         execute pg_catalog.format('drop table ftstream.%I', name);
     end loop;
-    delete from ftstream.displaced where displaced_at < pg_catalog.now() - pg_catalog.make_interval(days => keep_days);
+    delete from ftstream.displaced where displaced_at < pg_catalog.now() - pg_catalog.make_interval(days => keep);
 end $$;
 -- Whoever may apply needs them; `init` grants that role both.
 revoke all on function ftstream.require(boolean, text, text) from public;

@@ -1,0 +1,156 @@
+"""Whether Kafka's log goes on where the target is: nothing may be skipped silently."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError as ClientError
+
+from ftstream.adapters.kafka.errors import KafkaUnreachable
+from ftstream.adapters.kafka.security import client_options
+from ftstream.core.change import Partition
+from ftstream.core.plan import Position, record_digest
+from ftstream.settings import Kafka
+
+READ_SECONDS = 15.0
+
+
+class Break(enum.Enum):
+    """How a log does not go on where the target is."""
+
+    LOST = "records are lost"
+    ANEW = "the topic was made anew"
+    REPARTITIONED = "the topic has another number of partitions"
+
+
+@dataclass(frozen=True, slots=True)
+class Discontinuity:
+    """One partition whose log does not go on at `applied`; it can be read from `resume`."""
+
+    kind: Break
+    partition: Partition
+    applied: int
+    resume: int
+    explanation: str
+
+    def __str__(self) -> str:
+        where = f"{self.partition.topic}[{self.partition.partition}]"
+        return f"{where}: {self.kind.value}: {self.explanation}"
+
+
+async def discontinuities(
+    kafka: Kafka, applied: Mapping[Partition, Position], partitions: Mapping[str, int]
+) -> list[Discontinuity]:
+    """Compare where the target is with what Kafka holds; nothing found means that all goes on.
+
+    `partitions`: topic to the number of partitions it should have. Raises KafkaUnreachable.
+    """
+    consumer = AIOKafkaConsumer(
+        **client_options(kafka),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    try:
+        await consumer.start()
+        return await _Log(consumer).compare(applied, partitions)
+    except (ClientError, OSError) as error:
+        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
+    finally:
+        await consumer.stop()
+
+
+class _Log:
+    """What Kafka holds, through a consumer in no group."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+
+    async def compare(
+        self, applied: Mapping[Partition, Position], partitions: Mapping[str, int]
+    ) -> list[Discontinuity]:
+        tps = {partition: TopicPartition(*partition) for partition in applied}
+        self._consumer.assign(list(tps.values()))
+        first = await self._consumer.beginning_offsets(list(tps.values()))
+        ends = await self._consumer.end_offsets(list(tps.values()))
+        found = self._repartitioned(applied, partitions)
+        inside: dict[Partition, Position] = {}
+        for partition, position in applied.items():
+            begin, end = first[tps[partition]], ends[tps[partition]]
+            if broken := _outside(partition, position.next, begin, end):
+                found.append(broken)
+            elif begin < position.next:
+                inside[partition] = position
+        return found + await self._made_anew(inside, {p: first[tps[p]] for p in inside})
+
+    def _repartitioned(
+        self, applied: Mapping[Partition, Position], partitions: Mapping[str, int]
+    ) -> list[Discontinuity]:
+        found = []
+        for topic in dict.fromkeys(partition.topic for partition in applied):
+            there = len(self._consumer.partitions_for_topic(topic) or ())
+            if there != partitions[topic]:
+                explanation = f"{there}, not {partitions[topic]}"
+                where = Partition(topic, 0)
+                found.append(Discontinuity(Break.REPARTITIONED, where, 0, 0, explanation))
+        return found
+
+    async def _made_anew(
+        self, inside: Mapping[Partition, Position], first: Mapping[Partition, int]
+    ) -> list[Discontinuity]:
+        """Those whose record before the applied offset is another one, or is not there."""
+        before = await self._records({p: at.next - 1 for p, at in inside.items()})
+        found = []
+        for partition, at in inside.items():
+            record = before[partition]
+            if record.offset != at.next - 1:
+                explanation = f"offsets {at.next - 1} to {record.offset - 1} are not there"
+                kind = Break.LOST
+            elif at.digest not in (None, record_digest(record.key, record.value)):
+                explanation = (
+                    f"the record at offset {record.offset} is not the one that was applied"
+                )
+                kind = Break.ANEW
+            else:
+                continue
+            found.append(Discontinuity(kind, partition, at.next, first[partition], explanation))
+        return found
+
+    async def _records(self, offsets: Mapping[Partition, int]) -> dict[Partition, Any]:
+        """The first record at or after each of these offsets; there is one, the log ends later."""
+        waiting = {TopicPartition(*p): offset for p, offset in offsets.items()}
+        found: dict[Partition, Any] = {}
+        if waiting:
+            self._consumer.assign(list(waiting))
+        for tp, offset in waiting.items():
+            self._consumer.seek(tp, offset)
+        deadline = time.monotonic() + READ_SECONDS
+        while len(found) < len(offsets):
+            if time.monotonic() > deadline:
+                raise OSError("records that should be there do not come")
+            for tp, records in (await self._consumer.getmany(timeout_ms=200)).items():
+                if records and Partition(*tp) not in found:
+                    found[Partition(*tp)] = records[0]
+                    self._consumer.pause(tp)
+        return found
+
+
+def _outside(partition: Partition, applied: int, first: int, end: int) -> Discontinuity | None:
+    if applied < first:
+        lost = f"offsets {applied} to {first - 1} were deleted before they were applied"
+        return Discontinuity(Break.LOST, partition, applied, first, lost)
+    if applied > end:
+        explanation = f"it ends at offset {end}, and offsets up to {applied - 1} were applied"
+        return Discontinuity(Break.ANEW, partition, applied, first, explanation)
+    return None
+
+
+def summary(found: Sequence[Discontinuity]) -> str:
+    """What is broken, the first few by name."""
+    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(map(str, found[:3])) + more

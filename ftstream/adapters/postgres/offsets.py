@@ -1,0 +1,49 @@
+"""The applied offsets: how far the target database is in each topic partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ftstream.adapters.postgres.connection import Json
+from ftstream.adapters.postgres.parked import QUERIES as PARKING
+from ftstream.adapters.postgres.queries import statement
+from ftstream.adapters.postgres.sites import ApplyFailed, Sites
+from ftstream.adapters.postgres.statements import QUERIES
+from ftstream.core.change import Partition
+from ftstream.core.failures import Failure, Policy
+from ftstream.core.plan import Position
+
+_MOVED = Failure(
+    Policy.HALT, "", "the applied offset has moved meanwhile", "stop the worker, then try again"
+)
+
+
+class Offsets:
+    """Reads them; applying moves them. Its methods may raise ApplyFailed."""
+
+    def __init__(self, sites: Sites) -> None:
+        self._sites = sites
+
+    async def applied(self, partitions: Iterable[Partition]) -> dict[Partition, Position]:
+        """How far the target is in each of these; 0 in one of which it knows nothing."""
+        asked = {"partitions": Json.of([p._asdict() for p in partitions])}
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            await target.execute(statement(QUERIES["ensure_offsets"]), asked)
+            cursor = await target.execute(statement(QUERIES["applied_offsets"]), asked)
+            return {Partition(*row[:2]): Position(*row[2:]) for row in await cursor.fetchall()}
+
+    async def resume(self, partition: Partition, applied: int, resume: int) -> None:
+        """Read on from another offset than where the target is."""
+        moved = {**partition._asdict(), "applied": applied, "resume": resume}
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            done = await target.execute(statement(QUERIES["resume"]), moved)
+            if done.rowcount != 1:
+                raise ApplyFailed(_MOVED)
+
+    async def abandon(self, partition: Partition) -> None:
+        """Give up what is parked of a topic that is there no more; sync_log notes each."""
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            await target.execute(statement(PARKING["abandon"]), partition._asdict())

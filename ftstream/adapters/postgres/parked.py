@@ -1,0 +1,140 @@
+"""Changes that were put aside, as the target database keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from psycopg import AsyncConnection
+
+from ftstream.adapters.postgres.connection import Json
+from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.adapters.postgres.sites import Sites
+from ftstream.core.change import Partition
+from ftstream.core.failures import Failure
+from ftstream.core.parking import Aside, State
+from ftstream.core.plan import Batch, Entity
+from ftstream.flows import Flow
+
+QUERIES = Queries.load(__package__, "parking.sql")
+
+DUE_ROWS = 500
+"""Rows whose parked changes are tried in one round."""
+DUE_BYTES = 8 * 2**20
+"""Of their records, all together; those of one row at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """One parked change as it came; `unread`: nobody could read it then, and later ones went by."""
+
+    table: str
+    entity_id: str
+    unread: bool
+    partition: Partition
+    offset: int
+    key: bytes | None
+    message: bytes
+
+    @property
+    def entity(self) -> Entity:
+        return self.table, self.entity_id
+
+
+class ParkedChanges:
+    """Reads and postpones a flow's parked changes. Every method may raise ApplyFailed."""
+
+    def __init__(self, flow: Flow, sites: Sites) -> None:
+        self._flow = flow
+        self._sites = sites
+
+    async def queued(self, partitions: Iterable[Partition]) -> set[Entity]:
+        """The rows that have parked or dead changes in these partitions."""
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            cursor = await target.execute(
+                statement(QUERIES["queued"]), {"partitions": _partitions(partitions)}
+            )
+            return {(row[0], row[1]) for row in await cursor.fetchall()}
+
+    async def due(self, partitions: Iterable[Partition]) -> list[Parked]:
+        """The changes to be tried now, in the order of the log."""
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            values = {
+                "partitions": _partitions(partitions),
+                "flow": self._flow.name,
+                "rows": DUE_ROWS,
+                "bytes": DUE_BYTES,
+            }
+            cursor = await target.execute(statement(QUERIES["due"]), values, binary=True)
+            return [
+                Parked(table, row, unread, Partition(topic, partition), *record)
+                for table, row, unread, topic, partition, *record in await cursor.fetchall()
+            ]
+
+    async def postpone(
+        self, changes: Sequence[Parked], failure: Failure, *, counted: bool, dead_after: float
+    ) -> bool:
+        """Note a try that failed; True if the changes are dead by now."""
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            values = {
+                "records": _records((c.partition, c.offset) for c in changes),
+                "counted": counted,
+                "dead_after": dead_after,
+                **_words(failure),
+            }
+            cursor = await target.execute(statement(QUERIES["postpone"]), values)
+            return any(row[0] == State.DEAD for row in await cursor.fetchall())
+
+
+async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
+    """What a batch does to parked changes, in its transaction."""
+    if batch.retried:
+        records = _records((change.at, change.offset) for change in batch.changes)
+        await target.execute(statement(QUERIES["lock_offsets"]), {"records": records})
+        await target.execute(
+            statement(QUERIES["take"]), {"records": records, "count": len(batch.changes)}
+        )
+    if batch.settled:
+        await target.execute(
+            statement(QUERIES["supersede"]), {"entities": _entities(batch.settled)}
+        )
+    for aside in batch.aside:
+        await target.execute(statement(QUERIES["park"]), {"flow": flow, **_row(aside)})
+    behind = {(a.table, a.entity_id) for a in batch.aside if a.operation is not None}
+    if behind:
+        await target.execute(statement(QUERIES["revive"]), {"entities": _entities(behind)})
+
+
+def _row(aside: Aside) -> dict[str, object]:
+    return {
+        "state": aside.state.value,
+        "table": aside.table,
+        "id": aside.entity_id,
+        "op": aside.operation,
+        **aside.at._asdict(),
+        "offset": aside.offset,
+        "key": aside.key,
+        "message": aside.message,
+        "position": aside.position,
+        "time": aside.time,
+        **_words(aside.failure),
+    }
+
+
+def _words(failure: Failure) -> dict[str, str]:
+    return {"sqlstate": failure.sqlstate, "error": failure.message, "hint": failure.hint}
+
+
+def _partitions(partitions: Iterable[Partition]) -> Json:
+    return Json.of([partition._asdict() for partition in partitions])
+
+
+def _records(records: Iterable[tuple[Partition, int]]) -> Json:
+    return Json.of([partition._asdict() | {"offset": offset} for partition, offset in records])
+
+
+def _entities(entities: Collection[Entity]) -> Json:
+    return Json.of([{"table": table, "id": entity_id} for table, entity_id in entities])

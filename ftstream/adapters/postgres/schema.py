@@ -1,0 +1,134 @@
+"""The statements of a flow's tables, made anew when a table changes while the flow runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from psycopg import AsyncConnection
+
+from ftstream.adapters.postgres.catalog import Column, read_columns, read_unique_keys
+from ftstream.adapters.postgres.statements import Shape, TableStatements
+from ftstream.core import notification, unavailable
+from ftstream.core.change import Partition
+from ftstream.core.notification import Notification
+from ftstream.core.plan import Batch, Patch, Upsert
+from ftstream.flows import Flow, Site
+
+Tell = Callable[[Notification], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalog:
+    """What one table's statements are made of."""
+
+    source: tuple[Column, ...]
+    target: tuple[Column, ...]
+    unique_keys: tuple[tuple[str, ...], ...]
+
+
+Newest = Mapping[tuple[str, Partition], Shape]
+"""The column list of the last image of each table and partition in a batch."""
+
+
+def newest_shapes(batch: Batch) -> Newest:
+    """Of this batch; one of parked changes has none, its images are of any age."""
+    if batch.retried:
+        return {}
+    newest = {(c.table, c.at): c.image for c in batch.changes if c.image is not None}
+    return {where: unavailable.names(image) for where, image in newest.items()}
+
+
+class Schema:
+    """Both sites' tables as last read.
+
+    That one has changed shows in the columns of the images, before any value of a new column is
+    lost; or in an error; or when it is read again for no reason.
+    """
+
+    def __init__(self, flow: Flow, target: Site, tell: Tell) -> None:
+        self._flow = flow
+        self._target = target
+        self._tell = tell
+        self._catalogs: dict[str, _Catalog] = {}
+        self._readings = itertools.count()
+        self._newest = 0
+        self.statements: dict[str, TableStatements] = {}
+        # Other column lists than today's that were met: the catalogs are read after each of them.
+        self._met: set[tuple[str, Shape]] = set()
+        self._last: dict[tuple[str, Partition], Shape] = {}
+
+    async def read(self, source: AsyncConnection, target: AsyncConnection) -> bool:
+        """Read both catalogs; True if a table has changed. Raises TableMissing, UnsupportedType."""
+        reading = next(self._readings)
+        found = {
+            table.name: _Catalog(
+                await read_columns(source, table),
+                await read_columns(target, table),
+                await read_unique_keys(target, table),
+            )
+            for table in self._flow.tables
+        }
+        if reading < self._newest:
+            return False  # another has read later, and was faster
+        self._newest = reading
+        changed = [name for name, catalog in found.items() if catalog != self._catalogs.get(name)]
+        for name in changed:
+            catalog, before = found[name], self.statements.get(name)
+            made = TableStatements(
+                self._flow.table(name), catalog.source, catalog.target, catalog.unique_keys
+            )
+            self.statements[name] = made
+            self._say(name, made, before)
+        self._catalogs = found
+        self._met = {(table, shape) for table, shape in self._met if table not in changed}
+        return bool(changed)
+
+    def unknown(self, newest: Newest) -> set[tuple[str, Shape]]:
+        """Those of these column lists that were never met: the catalogs are to be read for them."""
+        current = {(name, made.shape) for name, made in self.statements.items()}
+        return {(table, shape) for (table, _), shape in newest.items()} - self._met - current
+
+    def met(self, shapes: set[tuple[str, Shape]]) -> None:
+        """The catalogs have been read since these came up."""
+        self._met |= shapes
+
+    def uniform(self, newest: Newest) -> dict[str, Shape]:
+        """The column list of all images of a table in a batch, where they have but one.
+
+        Within a partition a column list changes once, so the last image of the batch and the last
+        that was applied before tell for all between.
+        """
+        found: dict[str, set[Shape | None]] = {}
+        for (table, partition), shape in newest.items():
+            found.setdefault(table, set()).update((shape, self._last.get((table, partition))))
+        single = {table: next(iter(shapes)) for table, shapes in found.items() if len(shapes) == 1}
+        return {table: shape for table, shape in single.items() if shape is not None}
+
+    def applied(self, newest: Newest) -> None:
+        """These are in the database."""
+        self._last |= newest
+
+    def _say(self, name: str, made: TableStatements, before: TableStatements | None) -> None:
+        alone = {
+            self._target.other: made.only_at_source,
+            self._target: made.only_at_target,
+        }
+        parts = [
+            f"{', '.join(sorted(names))} ({site} only)" for site, names in alone.items() if names
+        ]
+        if parts:
+            self._tell(notification.columns_differ(self._flow.name, name, "; ".join(parts)))
+        if before is not None and (new := made.carried - before.carried):
+            listed = ", ".join(sorted(new))
+            self._tell(notification.columns_carried(self._flow.name, name, listed))
+
+
+def shape_of(effect: Upsert | Patch) -> Shape:
+    """The column list of one image."""
+    match effect:
+        case Upsert(image):
+            return unavailable.names(image)
+        case Patch(columns, missing):
+            return frozenset(columns) | missing

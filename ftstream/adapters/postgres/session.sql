@@ -1,0 +1,12 @@
+-- What a transaction of ftstream's begins with.
+
+-- name: exact_text
+-- Values as text that every server reads alike.
+select set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
+       set_config('timezone', 'UTC', true), set_config('extra_float_digits', '1', true),
+       set_config('bytea_output', 'hex', true)
+
+-- name: own_names
+-- Behind a transaction pooler the session may hold what another client has SET there: names of types
+-- and operators mean what the role's own search_path says.
+set local search_path to default

@@ -1,0 +1,244 @@
+"""The parked changes of one flow and target: which rows have some, and trying them again."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+
+import msgspec
+
+from ftstream.adapters.postgres.applier import Applier
+from ftstream.adapters.postgres.offsets import Offsets
+from ftstream.adapters.postgres.parked import Parked, ParkedChanges
+from ftstream.adapters.postgres.sites import ApplyFailed
+from ftstream.core import notification
+from ftstream.core.change import Change, MalformedMessage, Operation, Partition, decode
+from ftstream.core.failures import Failure, Policy
+from ftstream.core.notification import Notification
+from ftstream.core.parking import MALFORMED, WAITS_BEHIND, State
+from ftstream.core.plan import Batch, Entity, Patch, Position, effects
+
+log = logging.getLogger(__name__)
+
+ROUND_SECONDS = 1.0
+
+Ends = Callable[[], Awaitable[Mapping[Partition, int] | None]]
+"""Where all change topics of the flow end now, partitions of other workers included; None if Kafka
+does not answer.
+"""
+
+Tell = Callable[[Notification], None]
+
+_COUNTED = frozenset((Policy.PARK, Policy.DIVIDE, Policy.HALT))
+"""Policies of failures that time alone does not mend."""
+
+Decoded = tuple[Parked, Change]
+"""A parked change as it is kept, and as it reads."""
+
+
+class Parking:
+    """Decides what waits behind a parked change, and tries parked changes until they are applied."""
+
+    def __init__(
+        self,
+        flow: str,
+        applier: Applier,
+        offsets: Offsets,
+        store: ParkedChanges,
+        ends: Ends,
+        tell: Tell,
+        dead_after: float,
+    ) -> None:
+        """`dead_after`: seconds of attempts that count, after which a change is dead."""
+        self._flow = flow
+        self._applier = applier
+        self._offsets = offsets
+        self._store = store
+        self._ends = ends
+        self._tell = tell
+        self._dead_after = dead_after
+        self._partitions: tuple[Partition, ...] = ()
+        # Rows that have parked or dead changes, each with a number that is new when one is added.
+        self._queued: dict[Entity, int] = {}
+        self._numbers = itertools.count()
+        self._unfit: set[Entity] = set()
+        # Where the topics ended when a row was first due.
+        self._seen: dict[Entity, Mapping[Partition, int]] = {}
+
+    @property
+    def unfit(self) -> int:
+        """Rows that this worker has parked for their values, and that wait still."""
+        return len(self._unfit & self._queued.keys())
+
+    async def begin(self, partitions: Iterable[Partition]) -> None:
+        """Try the changes of these partitions from now on. Raises ApplyFailed."""
+        self._partitions = tuple(partitions)
+        await self.learn(self._partitions)
+
+    async def learn(self, partitions: Iterable[Partition]) -> None:
+        """Learn which rows of these partitions have changes waiting. Raises ApplyFailed.
+
+        What was known stays: batches may be in hand that were read before partitions moved.
+        """
+        for entity in await self._store.queued(partitions):
+            self._queued[entity] = next(self._numbers)
+
+    def forget(self) -> None:
+        """Try nothing until partitions are assigned again."""
+        self._partitions = ()
+
+    def route(self, batch: Batch) -> Batch:
+        """The batch with partial changes put behind the parked ones of their rows.
+
+        A change that tells the whole row needs none before it: it settles them.
+        """
+        touched = batch.entities & self._queued.keys() if self._queued else ()
+        if not touched:
+            return batch
+        mine = [c for c in batch.changes if (c.table, c.entity_id) in touched]
+        behind = {e for e, effect in effects(mine).items() if isinstance(effect, Patch)}
+        routed = batch.without(behind, WAITS_BEHIND) if behind else batch
+        return routed.settling(frozenset(touched) - behind)
+
+    def applied(self, batch: Batch) -> None:
+        """Take note of a batch that is in the database."""
+        for entity in batch.settled:
+            self._queued.pop(entity, None)
+        self._unfit &= self._queued.keys()
+        for aside in batch.aside:
+            if aside.operation is not None:
+                entity = (aside.table, aside.entity_id)
+                self._queued[entity] = next(self._numbers)
+                if aside.failure.policy is Policy.PARK:
+                    self._unfit.add(entity)
+        if unreadable := [aside for aside in batch.aside if aside.state is State.DEAD]:
+            first = unreadable[0]
+            self._died(len(unreadable), (first.table, first.entity_id), first.failure)
+
+    async def run(self) -> None:
+        """Try what is due, once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(ROUND_SECONDS)
+            if self._partitions:
+                await self._round()
+
+    async def _round(self) -> None:
+        known = dict(self._queued)  # a change that is parked from here on is not among those due
+        try:
+            due = await self._readable(await self._store.due(self._partitions))
+            if due:
+                passed = await self._passed({change.entity for change, _ in due})
+                in_order = sorted(due, key=_entity)  # a stable sort: within a row, that of the log
+                queues = [list(changes) for _, changes in groupby(in_order, key=_entity)]
+                await self._try(queues, passed, known)
+        except ApplyFailed as error:
+            # The writer meets the same trouble, and tells it.
+            log.debug("flow %s: parked changes wait: %s", self._flow, error)
+
+    async def _readable(self, due: Sequence[Parked]) -> list[Decoded]:
+        """Those that are changes; the others, which somebody has had retried, are dead again."""
+        readable: list[Decoded] = []
+        for parked in due:
+            try:
+                readable.append((parked, _decoded(parked)))
+            except MalformedMessage as error:
+                hint = "drop it, or mend what wrote it"
+                failure = Failure(Policy.PARK, MALFORMED, str(error), hint)
+                await self._store.postpone([parked], failure, counted=True, dead_after=0)
+                self._died(1, parked.entity, failure)
+        return readable
+
+    async def _passed(self, due: set[Entity]) -> set[Entity]:
+        """Rows whose attempts count: all that was in Kafka when they were first due is applied.
+
+        Until then something that they need may still be on its way in another partition.
+        """
+        now = await self._ends()
+        if now is None:
+            return set()
+        applied = await self._offsets.applied(now)
+        self._seen = {e: ends for e, ends in self._seen.items() if e in self._queued}
+        for entity in due:
+            self._seen.setdefault(entity, now)
+        return {entity for entity in due if _reached(applied, self._seen[entity])}
+
+    async def _try(
+        self, queues: list[list[Decoded]], passed: set[Entity], known: Mapping[Entity, int]
+    ) -> None:
+        """Apply these rows' changes together; where that fails, in parts.
+
+        Raises ApplyFailed where no row is to blame.
+        """
+        try:
+            changes = tuple(change for queue in queues for _, change in queue)
+            await self._applier.apply(Batch(changes, retried=True))
+        except ApplyFailed as error:
+            await self._divide(queues, error, passed, known)
+            return
+        for entity in (queue[0][0].entity for queue in queues):
+            if self._queued.get(entity) == known.get(entity):
+                self._queued.pop(entity, None)
+        log.warning("flow %s: %d parked changes are applied", self._flow, len(changes))
+
+    async def _divide(
+        self,
+        queues: list[list[Decoded]],
+        error: ApplyFailed,
+        passed: set[Entity],
+        known: Mapping[Entity, int],
+    ) -> None:
+        """Postpone the rows that are to blame, and try the others."""
+        failure, named = error.failure, error.entities
+        if failure.policy is Policy.FENCED and len(queues) == 1:
+            return  # taken by another, or settled meanwhile
+        if failure.policy in (Policy.RETRY, Policy.WAIT) and not named:
+            raise error
+        if named:
+            blamed = [queue for queue in queues if queue[0][0].entity in named]
+            rest = [queue for queue in queues if queue[0][0].entity not in named]
+        else:
+            blamed, rest = (queues, []) if len(queues) == 1 else ([], queues)
+        for queue in blamed:
+            await self._postpone([parked for parked, _ in queue], failure, passed)
+        if not blamed:
+            middle = len(rest) // 2
+            await self._try(rest[:middle], passed, known)
+            await self._try(rest[middle:], passed, known)
+        elif rest:
+            await self._try(rest, passed, known)
+
+    async def _postpone(
+        self, queue: Sequence[Parked], failure: Failure, passed: set[Entity]
+    ) -> None:
+        entity = queue[0].entity
+        counted = failure.policy in _COUNTED and entity in passed
+        if await self._store.postpone(queue, failure, counted=counted, dead_after=self._dead_after):
+            self._died(len(queue), entity, failure)
+
+    def _died(self, changes: int, entity: Entity, failure: Failure) -> None:
+        what = f"{' '.join(entity)}: {failure.message}"
+        self._tell(notification.dead(self._flow, changes, what))
+
+
+def _entity(decoded: Decoded) -> Entity:
+    return decoded[0].entity
+
+
+def _decoded(parked: Parked) -> Change:
+    """The change that was parked. Raises MalformedMessage."""
+    change = decode(parked.table, *parked.partition, parked.offset, parked.key, parked.message)
+    if change is None:
+        raise MalformedMessage("a record without a value")
+    if not parked.unread:
+        return change
+    # Later changes of its row are applied: what it says is old, and the owner knows what is true.
+    return msgspec.structs.replace(
+        change, operation=Operation.REPAIR, image=None, partial=False, source_transaction=None
+    )
+
+
+def _reached(applied: Mapping[Partition, Position], ends: Mapping[Partition, int]) -> bool:
+    return all(p in applied and applied[p].next >= end for p, end in ends.items())

@@ -1,0 +1,252 @@
+"""`ftstream dead`: changes that were put aside, and what a person decides about them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Self
+
+import click
+from rich.console import Console
+from rich.table import Table as Grid
+
+from ftstream.adapters.postgres import dead_letters
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.dead_letters import Letter
+from ftstream.cli.errors import Failure
+from ftstream.flows import READY, Site
+from ftstream.settings import load_settings
+
+POLL_SECONDS = 0.2
+SHOWN_BYTES = 4_000
+
+FLOW = click.option("--flow", type=click.Choice([flow.name for flow in READY]), help="One flow.")
+EVERY = click.option("--all", "every", is_flag=True, help="All dead ones.")
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reference:
+    """A letter of one site: `supabase:17`."""
+
+    site: Site
+    id: int
+
+    def __str__(self) -> str:
+        return f"{self.site}:{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        site, _, number = text.partition(":")
+        if site not in set(Site) or not number.isdecimal():
+            raise ValueError(text)
+        return cls(Site(site), int(number))
+
+
+class ReferenceType(click.ParamType):
+    """A reference as `dead list` prints it."""
+
+    name = "ref"
+
+    def convert(
+        self,
+        value: str | Reference,
+        param: click.Parameter | None,
+        context: click.Context | None,
+    ) -> Reference:
+        if isinstance(value, Reference):
+            return value
+        try:
+            return Reference.parse(value)
+        except ValueError:
+            self.fail(f"{value!r} is no reference, such as supabase:17", param, context)
+
+
+REFERENCES = click.argument("references", metavar="[REF]...", nargs=-1, type=ReferenceType())
+
+Found = list[tuple[Reference, Letter]]
+
+
+@click.group()
+def dead() -> None:
+    """Changes that could not be applied: parked ones are tried again, dead ones wait for you.
+
+    \b
+    Examples:
+      ftstream dead list
+      ftstream dead show supabase:17
+      ftstream dead retry --all
+      ftstream dead drop supabase:17
+    """
+
+
+@dead.command(name="list")
+@FLOW
+@click.option("--state", type=click.Choice(["dead", "parked"]), help="Only these; both without.")
+@click.option("--limit", default=100, show_default=True, help="At most so many on a site.")
+@JSON
+def list_(flow: str | None, state: str | None, limit: int, as_json: bool) -> None:
+    """List what was put aside, the oldest first."""
+    found = asyncio.run(_find(flow=flow, state=state, limit=limit))
+    if as_json:
+        click.echo(json.dumps([_report(*each) for each in found], indent=2))
+        return
+    if not found:
+        click.echo("nothing is put aside")
+        return
+    grid = Grid("ref", "state", "table", "row", "since", "attempts", "error")
+    for reference, letter in found:
+        since = letter.parked_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        row = (str(reference), letter.state, letter.table_name, letter.entity_id, since)
+        grid.add_row(*row, str(letter.attempts), letter.error)
+    Console(highlight=False, markup=False).print(grid)
+
+
+@dead.command()
+@click.argument("reference", metavar="REF", type=ReferenceType())
+@click.option("--raw", is_flag=True, help="The record's value only, byte for byte.")
+@JSON
+def show(reference: Reference, raw: bool, as_json: bool) -> None:
+    """Show one: the error, the hint, where the record came from, and the record."""
+    letter, key, message = asyncio.run(_show(reference))
+    if raw:
+        click.get_binary_stream("stdout").write(message)
+    elif as_json:
+        click.echo(json.dumps(_report(reference, letter) | _contents(key, message), indent=2))
+    else:
+        for name, value in _report(reference, letter).items():
+            click.echo(f"{name.replace('_', ' '):<16} {'' if value is None else value}")
+        for name, value in _contents(key, message).items():
+            cut = len(value) > SHOWN_BYTES
+            more = f"... ({letter.bytes:,} bytes; all: --raw)" if cut else ""
+            click.echo(f"{name:<16} {value[:SHOWN_BYTES]}{more}")
+
+
+@dead.command()
+@REFERENCES
+@EVERY
+@FLOW
+@click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for the outcome.")
+def retry(references: tuple[Reference, ...], every: bool, flow: str | None, timeout: float) -> None:
+    """Have them tried again, and tell what came of it. A worker must be running.
+
+    Exit codes: 0 all are applied, 1 some are not.
+    """
+    left = asyncio.run(_retry(references, every, flow, timeout))
+    for reference, letter in left:
+        click.echo(f"{reference} {letter.table_name} {letter.entity_id}: {letter.error}", err=True)
+    if left:
+        raise Failure(f"{len(left)} are not applied; they are tried further")
+
+
+@dead.command()
+@REFERENCES
+@EVERY
+@FLOW
+@YES
+def drop(references: tuple[Reference, ...], every: bool, flow: str | None, yes: bool) -> None:
+    """Give them up for good; sync_log notes it. The row may then differ: see `ftstream verify`."""
+    found = asyncio.run(_chosen(references, every, flow))
+    for reference, letter in found:
+        click.echo(f"{reference} {letter.table_name} {letter.entity_id}: {letter.error}")
+    if found and not yes:
+        click.confirm(f"Give these {len(found)} up?", abort=True)
+    asyncio.run(_drop(found))
+    click.echo(f"{len(found)} dropped")
+
+
+async def _find(
+    *,
+    flow: str | None = None,
+    state: str | None = None,
+    limit: int | None = None,
+    references: Sequence[Reference] | None = None,
+) -> Found:
+    """On every site that is a target of a ready flow."""
+    settings = load_settings()
+    found: Found = []
+    for site in dict.fromkeys(target for ready in READY for target in ready.targets):
+        ids = None if references is None else [r.id for r in references if r.site is site]
+        async with await open_connection(settings.database(site).conninfo()) as connection:
+            letters = await dead_letters.letters(
+                connection, flow=flow, state=state, ids=ids, limit=limit
+            )
+            found += [(Reference(site, letter.id), letter) for letter in letters]
+    return found
+
+
+async def _chosen(references: Sequence[Reference], every: bool, flow: str | None) -> Found:
+    if bool(references) is every:
+        raise click.UsageError("name some, as `ftstream dead list` has them, or --all")
+    if every:
+        return await _find(flow=flow, state="dead")
+    found = await _find(references=references)
+    if missing := set(references) - {reference for reference, _ in found}:
+        raise Failure(
+            f"there is no {', '.join(sorted(map(str, missing)))}; see: ftstream dead list"
+        )
+    return found
+
+
+async def _show(reference: Reference) -> tuple[Letter, bytes | None, bytes]:
+    ((_, letter),) = await _chosen([reference], False, None)
+    conninfo = load_settings().database(reference.site).conninfo()
+    async with await open_connection(conninfo) as connection:
+        return letter, *await dead_letters.record(connection, reference.id)
+
+
+async def _retry(
+    references: Sequence[Reference], every: bool, flow: str | None, timeout: float
+) -> Found:
+    """Those that are not applied when the time is up."""
+    found = await _chosen(references, every, flow)
+    for site, ids in _by_site(found).items():
+        conninfo = load_settings().database(site).conninfo()
+        async with await open_connection(conninfo) as connection:
+            await dead_letters.retry(connection, ids)
+    click.echo(f"{len(found)} are tried again")
+    deadline = time.monotonic() + timeout
+    names = [reference for reference, _ in found]
+    left = found
+    while left and time.monotonic() < deadline:
+        await asyncio.sleep(POLL_SECONDS)
+        left = await _find(references=names)
+        if all(letter.state == "dead" for _, letter in left):
+            break
+    return left
+
+
+async def _drop(found: Found) -> None:
+    for site, ids in _by_site(found).items():
+        conninfo = load_settings().database(site).conninfo()
+        async with await open_connection(conninfo) as connection:
+            await dead_letters.drop(connection, ids)
+
+
+def _by_site(found: Found) -> dict[Site, list[int]]:
+    sites: dict[Site, list[int]] = {}
+    for reference, _ in found:
+        sites.setdefault(reference.site, []).append(reference.id)
+    return sites
+
+
+def _report(reference: Reference, letter: Letter) -> dict[str, Any]:
+    fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter)[1:]}
+    shown = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in fields.items()
+    }
+    return {"ref": str(reference)} | shown
+
+
+def _contents(key: bytes | None, message: bytes) -> dict[str, str]:
+    """As text; what is none shows as escapes."""
+    return {
+        "key": "" if key is None else key.decode(errors="backslashreplace"),
+        "value": message.decode(errors="backslashreplace"),
+    }

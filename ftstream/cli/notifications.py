@@ -1,0 +1,69 @@
+"""`ftstream notifications`: what the person on duty should know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime
+from typing import Any
+
+import click
+from psycopg.rows import dict_row
+
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.housekeeping import QUERIES
+from ftstream.adapters.postgres.queries import statement
+from ftstream.settings import load_settings
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ftstream notifications
+  ftstream notifications --json --all
+  ftstream notifications --read 3 --read 4
+  ftstream notifications --read-all
+Exit codes: 0, also when there are some; 1 the database does not answer, 2 wrong use."""
+)
+@click.option("--all", "every", is_flag=True, help="Also those that somebody has read.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--read", "ids", multiple=True, type=int, metavar="ID", help="Mark this one as read.")
+@click.option("--read-all", is_flag=True, help="Mark all as read.")
+def notifications(every: bool, as_json: bool, ids: tuple[int, ...], read_all: bool) -> None:
+    """Show what has happened that somebody should know, the newest last."""
+    if ids or read_all:
+        marked = asyncio.run(_mark(None if read_all else ids))
+        click.echo(f"{marked} marked as read")
+        return
+    found = asyncio.run(_read(every))
+    if as_json:
+        click.echo(json.dumps(found, indent=2, default=_encoded))
+        return
+    if not found:
+        click.echo("nothing to tell")
+    for row in found:
+        at = row["last_at"].astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        times = f" ({row['times']} times)" if row["times"] > 1 else ""
+        click.echo(f"{row['id']}  {at}  {row['severity']}  {row['title']}{times}")
+        click.echo(f"    {row['message']}")
+
+
+async def _read(every: bool) -> list[dict[str, Any]]:
+    async with (
+        await open_connection(load_settings().supabase.conninfo()) as connection,
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        await cursor.execute(statement(QUERIES["notifications"]), {"all": every})
+        return await cursor.fetchall()
+
+
+async def _mark(ids: tuple[int, ...] | None) -> int:
+    async with await open_connection(load_settings().supabase.conninfo()) as connection:
+        values = {"ids": None if ids is None else list(ids)}
+        return (await connection.execute(statement(QUERIES["mark_read"]), values)).rowcount
+
+
+def _encoded(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not to be in a notification")

@@ -1,0 +1,81 @@
+"""`ftstream resume`: go on where Kafka's log goes on, after records were lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from ftstream.adapters.kafka.continuity import Break, Discontinuity, discontinuities
+from ftstream.adapters.postgres.offsets import Offsets
+from ftstream.adapters.postgres.sites import Sites
+from ftstream.cli.errors import Failure
+from ftstream.core.change import Partition
+from ftstream.flows import READY, Flow, Names, Site, flow_named
+from ftstream.settings import Settings, load_settings
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ftstream resume gfx --dry-run   what is lost, and where reading would go on
+  ftstream resume gfx             asks first; stop the worker before
+Then start the worker, and: ftstream verify gfx --repair
+Exit codes: 0 done, or nothing is lost; 1 declined or failed, 2 wrong use, 3 Kafka does not answer."""
+)
+@click.argument("name", metavar="FLOW", type=click.Choice([flow.name for flow in READY]))
+@click.option("--dry-run", is_flag=True, help="Show it; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def resume(name: str, dry_run: bool, yes: bool) -> None:
+    """Accept that records of a halted flow are lost, and read on from what Kafka holds.
+
+    For a topic whose records were deleted before they were applied, or that was made anew: reading
+    begins at the first record that is there. What is read twice has no effect twice.
+    """
+    settings, flow = load_settings(), flow_named(name)
+    for target in flow.targets:
+        found = asyncio.run(_lost(settings, flow, target))
+        for each in found:
+            click.echo(f"{each}; goes on at offset {each.resume}")
+        if not found:
+            click.echo(f"flow {name} to {target}: nothing is lost")
+        elif dry_run:
+            click.echo("dry run: nothing was changed")
+        else:
+            if not yes:
+                click.confirm("Go on from there?", abort=True)
+            asyncio.run(_resume(settings, target, found))
+            click.echo(f"Next: ftstream worker, then ftstream verify {name} --repair")
+
+
+async def _lost(settings: Settings, flow: Flow, target: Site) -> list[Discontinuity]:
+    names = Names(flow, settings.namespace)
+    partitions = [
+        Partition(topic, number)
+        for topic in names.topics(target)
+        for number in range(settings.kafka.partitions)
+    ]
+    sites = Sites(target, settings)
+    try:
+        applied = await Offsets(sites).applied(partitions)
+    finally:
+        await sites.close()
+    counts = dict.fromkeys(names.topics(target), settings.kafka.partitions)
+    found = await discontinuities(settings.kafka, applied, counts)
+    if other := [each for each in found if each.kind is Break.REPARTITIONED]:
+        raise Failure(
+            f"{'; '.join(map(str, other))}. Set kafka.partitions to what exists, then start the worker"
+        )
+    return found
+
+
+async def _resume(settings: Settings, target: Site, found: list[Discontinuity]) -> None:
+    sites = Sites(target, settings)
+    try:
+        offsets = Offsets(sites)
+        for each in found:
+            await offsets.resume(each.partition, each.applied, each.resume)
+            if each.kind is Break.ANEW:
+                await offsets.abandon(each.partition)
+    finally:
+        await sites.close()

@@ -1,0 +1,80 @@
+"""What the person on duty should know."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Severity(enum.StrEnum):
+    """How soon somebody should look."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One thing to know; the same `kind` and `title` again is counted, not repeated, until read."""
+
+    kind: str
+    severity: Severity
+    title: str
+    message: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+def halted(flow: str, reason: str) -> Notification:
+    """A flow does nothing any more until somebody mends it."""
+    return Notification(
+        "flow_halted", Severity.CRITICAL, f"flow {flow} halted", reason, {"flow": flow}
+    )
+
+
+def dead(flow: str, changes: int, reason: str) -> Notification:
+    """Changes wait for a person."""
+    return Notification(
+        "dead_change",
+        Severity.ERROR,
+        f"flow {flow}: dead changes",
+        f"{changes} more: {reason}. Look: ftstream dead list",
+        {"flow": flow},
+    )
+
+
+def truncated(flow: str, table: str) -> Notification:
+    """A TRUNCATE is never repeated blindly."""
+    return Notification(
+        "truncate",
+        Severity.WARNING,
+        f"flow {flow}: {table} was truncated at its owner",
+        "the target keeps its rows; to remove those that the owner does not have:"
+        f" ftstream verify {flow} --table {table} --repair",
+        {"flow": flow, "table": table},
+    )
+
+
+def columns_differ(flow: str, table: str, columns: str) -> Notification:
+    """Columns that one site has alone are not carried."""
+    return Notification(
+        "columns_differ",
+        Severity.WARNING,
+        f"flow {flow}: columns of {table} differ",
+        f"not carried: {columns}. Add them on the other site, or exclude them in flows.py; then:"
+        f" ftstream verify {flow} --table {table} --repair",
+        {"flow": flow, "table": table},
+    )
+
+
+def columns_carried(flow: str, table: str, columns: str) -> Notification:
+    """Columns that both sites have by now."""
+    return Notification(
+        "columns_carried",
+        Severity.INFO,
+        f"flow {flow}: columns of {table} are carried from now on: {columns}",
+        f"rows written before may differ in them: ftstream verify {flow} --table {table} --repair",
+        {"flow": flow, "table": table},
+    )
