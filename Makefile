@@ -37,8 +37,9 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: install    ## the long, random forms of the tests
+soak: install    ## the long, random forms of the tests; FTSTREAM_SOAK_SECONDS=1200
 	$(BIN)/pytest -m soak
+	FTSTREAM_FROZEN_SECONDS=60 $(BIN)/pytest tests/system/test_flows_apart.py
 
 bench: install   ## throughput, latency and memory; writes bench/latest.json
 	$(BIN)/ftstream bench

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -13,9 +14,9 @@ import psycopg
 
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.queries import Queries, statement
-from ftstream.bench.measure import Run, drain, peak_rss_mb, startup_cpu
+from ftstream.bench.measure import Comparison, Run, drain, measured, peak_rss_mb, startup_cpu
 from ftstream.demo.rig import Rig
-from ftstream.devstack import Stack
+from ftstream.devstack import Stack, jars
 from ftstream.flows import GFX
 from ftstream.progress import watch
 
@@ -62,8 +63,11 @@ def large_rows(stack: Stack, rows: int, say: Say) -> Run:
         return asyncio.run(drain(rig, rows, 0.0))
 
 
-def snapshot(stack: Stack, rows: int, say: Say) -> Run:
-    """Rows that were there before the connector: Debezium reads them, the worker applies meanwhile."""
+def snapshot(stack: Stack, rows: int, say: Say) -> tuple[Run, Comparison]:
+    """Rows that were there before the connector: Debezium reads them, the worker applies meanwhile.
+
+    Then they are equal on both sites, and compared.
+    """
     with _rig(stack, "benchsnap") as rig:
         rig.run("init")
         say(f"writing {rows:,} hands before the connector starts")
@@ -75,12 +79,14 @@ def snapshot(stack: Stack, rows: int, say: Say) -> Run:
         rig.run("wait", "--timeout", str(CAPTURE_SECONDS))
         seconds = time.monotonic() - began
         times = process.cpu_times()
-        return Run(
+        run = Run(
             rows=rows,
             rows_per_s=rows / seconds,
             cpu_us_per_row=(times.user + times.system) * 1e6 / rows,
             rss_mb=peak_rss_mb(process),
         )
+        say("comparing them")
+        return run, measured(rig, "verify", "--table", "gfx_hands", rows=rows)
 
 
 def latency(stack: Stack, rate: int, seconds: float, say: Say) -> Latency:
@@ -100,10 +106,22 @@ def latency(stack: Stack, rate: int, seconds: float, say: Say) -> Latency:
     return Latency(round(cuts[49], 1), round(cuts[94], 1), round(cuts[98], 1))
 
 
-def _rig(stack: Stack, name: str) -> Rig:
-    rig = Rig(stack, name)
-    rig.create_databases()
-    return rig
+def servers(stack: Stack) -> dict[str, str]:
+    """The versions of what runs beside the worker."""
+    with psycopg.connect(stack.dsn("supabase")) as connection:
+        row = connection.execute("show server_version").fetchone()
+    assert row is not None
+    jars_of = {name: jars.pinned(name) for name in ("kafka", "debezium")}
+    return {"postgresql": str(row[0]), **jars_of}
+
+
+@contextmanager
+def _rig(stack: Stack, name: str) -> Iterator[Rig]:
+    """A rig that is gone before the next case is measured."""
+    with Rig(stack, name) as rig:
+        rig.create_databases()
+        yield rig
+        rig.remove()
 
 
 def _set_up(rig: Rig) -> None:

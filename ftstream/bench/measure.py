@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from ftstream.demo.rig import Rig
+from ftstream.demo.rig import CommandFailed, Rig
 from ftstream.flows import GFX
 from ftstream.progress import FlowProgress, watch
 
@@ -25,6 +28,33 @@ class Run:
     rows_per_s: float
     cpu_us_per_row: float
     rss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A comparison of equal rows, as a command: seconds, and its peak memory."""
+
+    rows: int
+    seconds: float
+    rss_mb: float
+
+
+def measured(rig: Rig, *arguments: str, rows: int) -> Comparison:
+    """Run an ftstream command to its end."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ftstream", *arguments],
+        env=os.environ | rig.environment,
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise CommandFailed(f"ftstream {' '.join(arguments)}: exit code {process.returncode}")
+    # In kilobytes on Linux, in bytes on macOS.
+    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return Comparison(rows, round(seconds, 1), round(peak, 1))
 
 
 async def startup_cpu(rig: Rig) -> float:

@@ -19,7 +19,7 @@ from typing import Literal, Self
 import psycopg
 from psycopg import sql
 
-from ftstream.demo.schema import load_schema
+from ftstream.demo.schema import has_schema, load_schema
 from ftstream.devstack import Stack
 from ftstream.settings import Settings
 
@@ -79,6 +79,8 @@ class Rig:
         self.stack = stack
         self.namespace = namespace
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.overrides: dict[str, str] = {}
+        """Variables that win over the rig's own, for its commands and workers."""
 
     def __enter__(self) -> Self:
         return self
@@ -104,11 +106,12 @@ class Rig:
     def environment(self) -> dict[str, str]:
         """The same, as the variables that ftstream's commands read."""
         groups = {name: group for name, group in self._values.items() if isinstance(group, dict)}
-        return {"FTSTREAM_NAMESPACE": self.namespace} | {
+        own = {
             f"FTSTREAM_{name}__{key}".upper(): value
             for name, group in groups.items()
             for key, value in group.items()
         }
+        return {"FTSTREAM_NAMESPACE": self.namespace} | own | self.overrides
 
     @property
     def _values(self) -> dict[str, str | dict[str, str]]:
@@ -127,8 +130,11 @@ class Rig:
             },
         }
 
-    def create_databases(self) -> None:
-        """Databases of the rig's own, with the demo schema. A rig without a namespace uses the stack's."""
+    def create_databases(self, *, keep: bool = False) -> None:
+        """Databases of the rig's own, with the demo schema. A rig without a namespace uses the stack's.
+
+        With `keep` a schema that is there already is left as it is.
+        """
         for site in _SITES:
             if self.namespace:
                 with psycopg.connect(self.stack.dsn(site), autocommit=True) as connection:
@@ -136,7 +142,8 @@ class Rig:
                         sql.SQL("create database {}").format(sql.Identifier(self.namespace))
                     )
             with psycopg.connect(self.dsn(site)) as connection:
-                load_schema(connection)
+                if not (keep and has_schema(connection)):
+                    load_schema(connection)
 
     def run(self, *arguments: str) -> str:
         """Run an ftstream command; raises CommandFailed with what it said."""
@@ -175,6 +182,11 @@ class Rig:
             )
             self.workers.append(worker)
         return worker
+
+    def remove(self) -> None:
+        """Stop the workers and take connector, slot and topics away: they would go on working."""
+        self.stop_workers()
+        self.run("remove", "--yes")
 
     def stop_workers(self) -> list[int]:
         """Ask all workers to stop, wait, and return their exit codes; one that hangs is killed."""

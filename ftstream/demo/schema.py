@@ -16,6 +16,12 @@ def load_schema(conn: Connection[Any]) -> None:
     _execute_file(conn, "schema.sql")
 
 
+def has_schema(conn: Connection[Any]) -> bool:
+    """Whether the demo's tables are there."""
+    row = conn.execute("select to_regclass('public.gfx_sessions') is not null").fetchone()
+    return bool(row and row[0])
+
+
 def break_audit(conn: Connection[Any]) -> None:
     """Drop the audit table and its enum but keep the trigger, as production has it.
 

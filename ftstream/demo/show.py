@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from ftstream.demo import incidents
 from ftstream.demo.rig import Rig, temporary_stack
 from ftstream.demo.traffic import Traffic, TrafficStats
 from ftstream.flows import GFX
@@ -41,10 +42,13 @@ def _play(rig: Rig, seconds: float, rate: float, seed: int, console: Console) ->
     with _step(console, "ftstream connectors apply"):
         rig.run("connectors", "apply")
     console.print("ftstream worker")
-    rig.start_worker()
+    rig.start_worker(
+        environment={"FTSTREAM_APPLY__DEAD_AFTER_SECONDS": incidents.DEAD_AFTER_SECONDS}
+    )
     stats = asyncio.run(_traffic(rig, seconds, rate, seed, console))
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(stats.operations.items()))
     console.print(f"written on External (seed {seed}): {stats.changes} rows: {done}")
+    incidents.decide(rig, lambda line: console.print(line, markup=False))
     with _step(console, "ftstream wait"):
         rig.run("wait", "--timeout", str(WAIT_SECONDS))
     with _step(console, "ftstream verify"):
@@ -56,6 +60,7 @@ async def _traffic(
     rig: Rig, seconds: float, rate: float, seed: int, console: Console
 ) -> TrafficStats:
     traffic = asyncio.create_task(Traffic(seed, rig.dsn("external"), rate).run(seconds=seconds))
+    trouble = asyncio.create_task(incidents.play(rig, seconds, console.print))
     async with watch(GFX, rig.settings) as progress:
         began = time.monotonic()
         with Live(console=console, refresh_per_second=4, transient=True) as live:
@@ -65,6 +70,7 @@ async def _traffic(
                 live.update(line)
                 if not console.is_terminal and int(time.monotonic() - began) % 10 == 0:
                     console.print(line)
+    await trouble
     return await traffic
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 from .errors import DevstackError
 from .lock import locked
@@ -38,6 +39,15 @@ class Jars:
     @property
     def present(self) -> bool:
         return self.folder.is_dir()
+
+
+def pinned(name: str) -> str:
+    """The version that the pom.xml pins: of `kafka` or `debezium`."""
+    maven = "{http://maven.apache.org/POM/4.0.0}"
+    found = ElementTree.parse(POM).findtext(f"{maven}properties/{maven}{name}.version")
+    if found is None:
+        raise DevstackError(f"{POM} pins no {name}")
+    return found
 
 
 def cache_folder() -> Path:

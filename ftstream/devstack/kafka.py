@@ -24,12 +24,18 @@ MESSAGE_BYTES = 16 * 1024 * 1024 + 64 * 1024
 
 @dataclass(frozen=True)
 class Kafka:
-    """One broker in `folder`, with a listener for clients and one for its own controller."""
+    """One broker in `folder`, with a listener for clients and one for its own controller.
+
+    A third one, at `via_port`, says that it is at `proxy_port`: there a test may put a proxy, which
+    no client then gets around.
+    """
 
     folder: Path
     log: Path
     port: int
     controller_port: int
+    via_port: int
+    proxy_port: int
     jvm: Jvm
 
     name = "kafka"
@@ -69,10 +75,11 @@ class Kafka:
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "listeners": f"BROKER://127.0.0.1:{self.port},"
+            "listeners": f"BROKER://127.0.0.1:{self.port},VIA://127.0.0.1:{self.via_port},"
             f"CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"BROKER://127.0.0.1:{self.port}",
-            "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "advertised.listeners": f"BROKER://127.0.0.1:{self.port},"
+            f"VIA://127.0.0.1:{self.proxy_port}",
+            "listener.security.protocol.map": "BROKER:PLAINTEXT,VIA:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "BROKER",
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}",

@@ -152,6 +152,12 @@ class Stack:
         return f"127.0.0.1:{self._state().ports['kafka']}"
 
     @property
+    def kafka_via(self) -> tuple[int, int]:
+        """The port of Kafka's listener for a proxy, and the port where that proxy must be."""
+        ports = self._state().ports
+        return ports["via"], ports["proxy"]
+
+    @property
     def connect_url(self) -> str:
         return f"http://127.0.0.1:{self._state().ports['connect']}"
 
@@ -252,6 +258,8 @@ class Stack:
             log=self.log("kafka"),
             port=made.ports["kafka"],
             controller_port=made.ports["controller"],
+            via_port=made.ports["via"],
+            proxy_port=made.ports["proxy"],
             jvm=jvm,
         )
         yield Connect(

@@ -15,6 +15,8 @@ from .postgres import SITES
 from .process import Identity
 
 NAMES = ("external", "supabase", "kafka", "connect")
+EXTRA_PORTS = ("controller", "via", "proxy")
+"""Kafka's own, and those of its second listener: see Kafka.via_port."""
 APPLY_ROLE = "ftstream_apply"
 
 
@@ -35,11 +37,11 @@ class State:
 
 
 def new_state(postgres_folder: Path, postgres_version: int) -> State:
-    ports = choose_ports(len(NAMES) + 1)
+    ports = choose_ports(len(NAMES) + len(EXTRA_PORTS))
     return State(
         postgres_folder=postgres_folder,
         postgres_version=postgres_version,
-        ports=dict(zip((*NAMES, "controller"), ports, strict=True)),
+        ports=dict(zip((*NAMES, *EXTRA_PORTS), ports, strict=True)),
         passwords={
             site.name: {role: new_password() for role in (site.superuser, site.admin, APPLY_ROLE)}
             for site in SITES.values()
