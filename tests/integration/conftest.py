@@ -105,8 +105,11 @@ class MemoryTopics:
         self.names |= set(missing)
         return missing
 
+    async def existing(self, specs: Sequence[TopicSpec]) -> list[str]:
+        return [spec.name for spec in specs if spec.name in self.names]
+
     async def delete(self, specs: Sequence[TopicSpec]) -> list[str]:
-        present = [spec.name for spec in specs if spec.name in self.names]
+        present = await self.existing(specs)
         self.names -= set(present)
         return present
 

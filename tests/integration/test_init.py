@@ -24,6 +24,7 @@ from ftstream.setup.survey import survey
 from .conftest import PASSWORD, MemoryTopics, NoConnectors, Pair
 
 APPLY = Queries.load("ftstream.adapters.postgres", "apply.sql")
+KEEP = Queries.load("ftstream.adapters.postgres", "housekeeping.sql")
 TABLES = [table.qualified for table in GFX.tables]
 
 
@@ -271,7 +272,7 @@ async def test_the_apply_role_can_do_what_applying_takes_and_no_more(least: Pair
     await initialise(least)
     topic = Names(GFX, least.database).topics(Site.SUPABASE)[0]
     partition = {"topic": topic, "partition": 0}
-    moved = json.dumps([{**partition, "expected": 0, "next": 5, "position": 1}])
+    moved = json.dumps([{**partition, "expected": 0, "next": 5, "position": 1, "digest": 7}])
     entry = {
         "op": "insert",
         "outcome": "applied",
@@ -282,7 +283,9 @@ async def test_the_apply_role_can_do_what_applying_takes_and_no_more(least: Pair
         "position": 1,
         "time": 1,
     }
-    status = {"source": "gfx", "entity_type": "gfx_players", "records": 1, "heartbeat": 1.0}
+    counts = {"records": 1, "failed": 0, "heartbeat": 1.0}
+    status = {"source": "gfx", "entity_type": "gfx_players", "status": "synced", **counts}
+    told = {"type": "t", "severity": "info", "title": "t", "message": "m", "metadata": "{}"}
     async with await least.connect(Site.SUPABASE, f"apply_{least.database}") as connection:
         asked = {"partitions": json.dumps([partition])}
         await connection.execute(statement(APPLY["ensure_offsets"]), asked)
@@ -299,10 +302,12 @@ async def test_the_apply_role_can_do_what_applying_takes_and_no_more(least: Pair
             ):
                 assert (await connection.execute(statement(query))).rowcount == 1
             await connection.execute(statement(APPLY["log"]), {"rows": json.dumps([entry])})
-        await connection.execute(statement(APPLY["record_status"]), {"rows": json.dumps([status])})
-        await connection.execute(statement(APPLY["maintain"]), {"keep_days": 30})
+        await connection.execute(statement(KEEP["record_status"]), {"rows": json.dumps([status])})
+        await connection.execute(statement(KEEP["maintain"]), {"keep_days": 30})
+        await connection.execute(statement(KEEP["notify"]), told)
+        await connection.execute(statement(KEEP["mark_read"]), {"ids": None})
         found = await connection.execute(statement(APPLY["applied_offsets"]), asked)
-        assert await found.fetchall() == [(topic, 0, 5)]
+        assert await found.fetchall() == [(topic, 0, 5, 7)]
         assert await rows(connection, "select count(*) from ftstream.sync_log") == [(1,)]
         for forbidden in (
             "select * from public.wsop_events",
@@ -434,11 +439,9 @@ async def test_a_migration_that_was_changed_after_it_was_applied_is_refused(pair
 
 async def test_migrations_apply_once_and_record_themselves(pair: Pair) -> None:
     async with await pair.connect(Site.SUPABASE, "postgres") as connection:
-        assert await migrate.migrate(connection, Site.SUPABASE) == (
-            "001_apply",
-            "002_guard",
-            "003_status",
-        )
+        applied = await migrate.migrate(connection, Site.SUPABASE)
+        assert applied == tuple(m.label for m in migrate.migrations(Site.SUPABASE))
+        assert applied[0] == "001_apply"
         assert await migrate.migrate(connection, Site.SUPABASE) == ()
 
 

@@ -1,106 +1,54 @@
-"""Everything that can fail fails, in random order, for as long as one likes: `pytest -m soak`.
+"""Everything that can fail fails, in random order, for as long as one likes: `make soak`.
 
-FTSTREAM_SOAK_SEED repeats a run's order of faults; FTSTREAM_SOAK_ROUNDS makes it longer.
+FTSTREAM_SOAK_SEED repeats a run's order of faults; FTSTREAM_SOAK_SECONDS makes it shorter or longer;
+FTSTREAM_SOAK_FAULTS is a regular expression for those that are to happen.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+import re
+import time
+from collections.abc import Iterator
 
 import pytest
 
 from ftstream.demo.rig import Rig
-from tests.system.scene import Scene, Worker, set_up
+from tests.system.faults import FAULTS, HEADING, World, world_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(0)]
 
 SEED = int(os.environ.get("FTSTREAM_SOAK_SEED", random.randrange(10**6)))
-ROUNDS = int(os.environ.get("FTSTREAM_SOAK_ROUNDS", "40"))
-MOST_WORKERS = 3
+SECONDS = float(os.environ.get("FTSTREAM_SOAK_SECONDS", "1200"))
+CHOSEN = [f for f in FAULTS if re.search(os.environ.get("FTSTREAM_SOAK_FAULTS", ""), f)]
+LONGEST = 20.0
+"""Seconds that a fault lasts at most."""
 
 
 @pytest.fixture(scope="module")
-def scene(rig: Rig) -> Iterator[Scene]:
-    with set_up(rig) as scene:
-        yield scene
+def world(rig: Rig) -> Iterator[World]:
+    with world_of(rig) as world:
+        yield world
 
 
-class Chaos:
-    """Faults, chosen by chance; one worker at least is there after each."""
-
-    def __init__(self, scene: Scene, chance: random.Random) -> None:
-        self._scene, self._chance = scene, chance
-        self.workers: list[Worker] = [scene.worker()]
-        self.faults: tuple[Callable[[], None], ...] = (
-            self.kill_a_worker,
-            self.stop_a_worker,
-            self.add_a_worker,
-            self.end_sessions,
-            self.restart_supabase,
-            self.kill_supabase,
-            self.restart_external,
-            self.restart_kafka,
-        )
-
-    def strike(self) -> str:
-        fault = self._chance.choice(self.faults)
-        fault()
-        if not self.workers:
-            self.workers.append(self._scene.worker())
-        return fault.__name__
-
-    def kill_a_worker(self) -> None:
-        self._taken().kill()
-
-    def stop_a_worker(self) -> None:
-        worker = self._taken()
-        assert worker.stop() == 0, worker.log
-
-    def add_a_worker(self) -> None:
-        if len(self.workers) < MOST_WORKERS:
-            self.workers.append(self._scene.worker())
-
-    def end_sessions(self) -> None:
-        end = (
-            "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where application_name = 'ftstream' and pid <> pg_backend_pid()"
-        )
-        self._scene.execute("supabase", end)
-        self._scene.execute("external", end)
-
-    def restart_supabase(self) -> None:
-        self._scene.rig.stack.stop("supabase")
-        self._scene.rig.stack.start("supabase")
-
-    def kill_supabase(self) -> None:
-        self._scene.rig.stack.kill("supabase")
-        self._scene.rig.stack.start("supabase")
-
-    def restart_external(self) -> None:
-        self._scene.rig.stack.stop("external")
-        self._scene.rig.stack.start("external")
-        self._scene.rig.run("connectors", "apply")
-
-    def restart_kafka(self) -> None:
-        self._scene.rig.stack.stop("kafka")
-        self._scene.rig.stack.start("kafka")
-        self._scene.rig.run("connectors", "apply")
-
-    def _taken(self) -> Worker:
-        return self.workers.pop(self._chance.randrange(len(self.workers)))
-
-
-def test_sites_are_equal_and_each_change_is_applied_once_whatever_fails(scene: Scene) -> None:
+def test_each_change_is_applied_once_whatever_fails(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     chance = random.Random(SEED)
-    chaos = Chaos(scene, chance)
-    struck: list[str] = []
-    for _ in range(ROUNDS):
-        scene.write(chance.randrange(100, 3_000))
-        struck.append(chaos.strike())
-        if chance.random() < 0.2:
-            scene.must_be_in_step()
-    scene.must_be_in_step()
-    for worker in chaos.workers:
-        assert worker.process.poll() is None, f"seed {SEED}: {struck}\n{worker.log}"
+    with capsys.disabled():
+        print(f"\nseed {SEED}, {SECONDS:.0f} s\n{HEADING}")
+    outcomes = []
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        faults = list(CHOSEN)
+        chance.shuffle(faults)
+        while faults and time.monotonic() < end:
+            outcomes.append(world.suffer(chance.uniform(1, LONGEST), faults.pop()))
+            with capsys.disabled():
+                print(outcomes[-1], flush=True)
+    with capsys.disabled():
+        print(f"{len(outcomes)} faults, {sum(each.sent for each in outcomes)} changes")
+    assert [each for each in outcomes if each.lost or each.doubled] == []
+    for worker in world.workers:
+        assert worker.process.poll() is None, f"seed {SEED}\n{worker.log}"

@@ -1,8 +1,9 @@
-"""A TCP proxy in front of PostgreSQL that can lose the answer to a commit."""
+"""A TCP proxy that loses the answer to a commit, delays what passes, or lets nothing through."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from types import TracebackType
 from typing import Self
@@ -12,19 +13,30 @@ COMMITTED = b"COMMIT\x00"
 
 
 class Proxy:
-    """Passes bytes on; `lose_commits` of the next commits' answers never reach the client."""
+    """Passes bytes on, `delay` seconds late in each direction.
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    `lose_commits` of the next commits' answers never reach the client. While it is cut nothing passes,
+    and nobody is told, as where a cable is pulled.
+    """
+
+    def __init__(self, target: int, port: int = 0) -> None:
+        """To `target`, a port; at `port`, or any that is free."""
+        self._target = target
+        self._at = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._server: asyncio.Server | None = None
+        self._open = asyncio.Event()
+        self._open.set()
+        self._passing: set[asyncio.Task[None]] = set()
+        self._severed: set[asyncio.Task[None]] = set()
+        self.delay = 0.0
         self.lose_commits = 0
         self.lost = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
-        opened = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        opened = asyncio.start_server(self._serve, "127.0.0.1", self._at)
         self._server = asyncio.run_coroutine_threadsafe(opened, self._loop).result()
         return self
 
@@ -44,6 +56,26 @@ class Proxy:
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
+    def cut(self) -> None:
+        """What is open now never carries a byte again."""
+
+        def cut() -> None:
+            self._open.clear()
+            self._severed |= self._passing
+
+        self._loop.call_soon_threadsafe(cut)
+
+    def mend(self) -> None:
+        """Connections are possible again; those that were cut are reset, as after a timeout."""
+
+        def mend() -> None:
+            for task in self._severed:
+                task.cancel()
+            self._severed.clear()
+            self._open.set()
+
+        self._loop.call_soon_threadsafe(mend)
+
     async def _close(self) -> None:
         assert self._server is not None
         self._server.close()
@@ -54,15 +86,20 @@ class Proxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        server, forth = await asyncio.open_connection("127.0.0.1", self._target)
+        await self._open.wait()
         try:
-            await asyncio.wait(
-                [
-                    asyncio.create_task(self._pass(client, forth, watched=False)),
-                    asyncio.create_task(self._pass(server, back, watched=True)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            server, forth = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            back.close()  # as who connects would see it
+            return
+        try:
+            both = {
+                asyncio.create_task(self._pass(client, forth, watched=False)),
+                asyncio.create_task(self._pass(server, back, watched=True)),
+            }
+            self._passing |= both
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            self._passing -= both
         finally:
             back.close()
             forth.close()
@@ -70,10 +107,15 @@ class Proxy:
     async def _pass(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, watched: bool
     ) -> None:
-        while data := await source.read(65_536):
-            if watched and self.lose_commits and COMMITTED in data:
-                self.lose_commits -= 1
-                self.lost += 1
-                return
-            sink.write(data)
-            await sink.drain()
+        # One side may end at any time, as it likes: then the other is ended too.
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(262_144):
+                await self._open.wait()
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                if watched and self.lose_commits and COMMITTED in data:
+                    self.lose_commits -= 1
+                    self.lost += 1
+                    return
+                sink.write(data)
+                await sink.drain()

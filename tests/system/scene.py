@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
+import os
 import re
+import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,17 +18,17 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from psycopg.rows import TupleRow
 
 from ftstream.adapters.kafka.security import client_options
 from ftstream.demo.rig import Rig, SiteName
-from ftstream.demo.traffic import Traffic, TrafficStats
+from ftstream.demo.traffic import Traffic
 from ftstream.flows import GFX, Names, Site
 from ftstream.progress import watch
 from ftstream.verification import verify
-from tests.conftest import until
+from tests.conftest import POLL_SECONDS, until
 
 RATE = 800.0
 """Row changes per second: enough that a worker always has some under way."""
@@ -74,7 +78,12 @@ class Worker:
     def stop(self) -> int:
         """Ask it to stop; returns its exit code."""
         self.process.terminate()
-        return self.process.wait(40)
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # Python's fault handler tells where it is
+            self.process.wait()
+            raise AssertionError(f"does not stop:\n{self.log}") from None
 
     def ended(self) -> int:
         """Wait until it ends by itself; returns its exit code."""
@@ -82,15 +91,19 @@ class Worker:
 
 
 class Load:
-    """Traffic on External in a thread of its own; the block's end stops it."""
+    """Traffic on External in a thread of its own; the block's end stops it.
 
-    def __init__(self, seed: int, dsn: str, rate: float) -> None:
-        self._traffic = Traffic(seed, dsn, rate)
+    A `patient` one goes on once External is back.
+    """
+
+    def __init__(self, seed: int, dsn: str, rate: float, *, patient: bool = False) -> None:
+        self._seed, self._dsn, self._rate = seed, dsn, rate
+        self._patient = patient
+        self.changes = 0
         self._stop = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
         self._error: BaseException | None = None
-        self.stats: TrafficStats | None = None
 
     def __enter__(self) -> Load:
         self._thread.start()
@@ -105,9 +118,25 @@ class Load:
 
     def _run(self) -> None:
         try:
-            self.stats = self._loop.run_until_complete(self._traffic.run(self._stop))
+            self._loop.run_until_complete(self._write())
         except BaseException as error:  # noqa: BLE001  # raised again where the block ends
             self._error = error
+
+    async def _write(self) -> None:
+        traffic = Traffic(self._seed, self._dsn, self._rate)
+        while not self._stop.is_set():
+            try:
+                self.changes += (await traffic.run(self._stop)).changes
+            except psycopg.OperationalError:
+                if not self._patient:
+                    raise
+                await asyncio.sleep(POLL_SECONDS)
+            except psycopg.errors.UniqueViolation:
+                if not self._patient:
+                    raise
+                # The operation was committed, and the answer lost: go on with another play.
+                self._seed += 1_000_000
+                traffic = Traffic(self._seed, self._dsn, self._rate)
 
 
 class Scene:
@@ -125,10 +154,11 @@ class Scene:
     ) -> Worker:
         """Start a worker; `environment` overrides settings, by the names of their variables."""
         log = self.rig.stack.folder / "logs" / f"{self.rig.namespace}-{next(self._numbers)}.log"
-        return Worker(self.rig.start_worker(log, environment, command), log)
+        traced = {"PYTHONFAULTHANDLER": "1", **environment}
+        return Worker(self.rig.start_worker(log, traced, command), log)
 
-    def load(self, rate: float = RATE) -> Load:
-        return Load(next(self._numbers), self.rig.dsn("external"), rate)
+    def load(self, rate: float = RATE, *, patient: bool = False) -> Load:
+        return Load(next(self._numbers), self.rig.dsn("external"), rate, patient=patient)
 
     def write(self, changes: int) -> None:
         """Let traffic make some changes, and return when they are committed."""
@@ -141,6 +171,32 @@ class Scene:
         with psycopg.connect(self.rig.dsn(site, user), autocommit=True) as connection:
             cursor = connection.execute(query, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def publish(self, table: str, key: bytes | None, value: bytes | None) -> None:
+        """Put a record into a change topic, as anybody who may write there can."""
+        topic = self.names.topic(GFX.table(table), Site.EXTERNAL)
+
+        async def send() -> None:
+            async with AIOKafkaProducer(
+                **client_options(self.rig.settings.kafka), max_request_size=2**25
+            ) as producer:
+                await producer.send_and_wait(topic, value, key=key)
+
+        asyncio.run(send())
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run an ftstream command, whatever comes of it."""
+        return subprocess.run(
+            [sys.executable, "-m", "ftstream", *arguments],
+            env=os.environ | self.rig.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+
+    def notifications(self, kind: str) -> list[str]:
+        """The messages of this kind, as the command tells them."""
+        told = json.loads(self.command("notifications", "--json").stdout)
+        return [each["message"] for each in told if each["type"] == kind]
 
     # -- looking
 
@@ -175,28 +231,39 @@ class Scene:
     def caught_up(self) -> None:
         async def wait() -> None:
             async with watch(GFX, self.rig.settings) as progress:
-                await progress.wait(90)
+                await progress.wait(90, patience=0)
 
         asyncio.run(wait())
 
     def must_be_in_step(self) -> None:
-        """Both sites are equal, and each change in Kafka was logged exactly once."""
+        """Both sites are equal, and each change in Kafka was logged exactly once; none is parked."""
+        self.must_be_equal()
+        logged = self.logged()
+        assert [where for where, times in logged.items() if times > 1] == []
+        assert set(logged) == self.captured()
+
+    def must_be_equal(self) -> None:
+        """Everything is applied, nothing is parked, and the sites hold the same."""
         self.caught_up()
+        until(lambda: not self.parked(), 60)
         verdicts = asyncio.run(verify(GFX, self.rig.settings))
         assert sum(verdict.rows for verdict in verdicts) > 0
         assert [verdict for verdict in verdicts if not verdict.equal] == []
-        logged = self.logged()
-        assert [where for where, times in logged.items() if times > 1] == []
-        assert set(logged) == asyncio.run(self._captured())
+
+    def captured(self) -> set[Coordinate]:
+        """Where Kafka holds a change: every record that is not a tombstone."""
+        return asyncio.run(self._captured())
 
     def logged(self) -> Counter[Coordinate]:
+        """How often each change was logged, but for its being put aside."""
         rows = self.execute(
-            "supabase", "select topic, kafka_partition, kafka_offset from ftstream.sync_log"
+            "supabase",
+            "select topic, kafka_partition, kafka_offset from ftstream.sync_log"
+            " where outcome not in ('parked', 'dead')",
         )
         return Counter((topic, partition, offset) for topic, partition, offset in rows)
 
     async def _captured(self) -> set[Coordinate]:
-        """Where Kafka holds a change: every record that is not a tombstone."""
         async with AIOKafkaConsumer(
             **client_options(self.rig.settings.kafka), auto_offset_reset="earliest"
         ) as consumer:
@@ -214,6 +281,13 @@ class Scene:
         numbers = range(self.rig.settings.kafka.partitions)
         topics = self.names.topics(Site.SUPABASE)
         return [TopicPartition(topic, number) for topic in topics for number in numbers]
+
+    def parked(self) -> list[TupleRow]:
+        """State, row and error of each change that is parked or dead."""
+        return self.execute(
+            "supabase",
+            "select state, table_name, entity_id, error from ftstream.parked_change order by id",
+        )
 
     # -- the consumer group
 
@@ -240,8 +314,8 @@ class Scene:
         """What the group has committed, of the change topics."""
 
         async def read() -> Mapping[Any, Any]:
-            async with _admin(self.rig) as admin:
-                return dict(await admin.list_consumer_group_offsets(self.group))
+            async with admin(self.rig) as client:
+                return dict(await client.list_consumer_group_offsets(self.group))
 
         topics = self.names.topics(Site.SUPABASE)
         found = asyncio.run(read())
@@ -251,8 +325,8 @@ class Scene:
         """How many workers the group counts."""
 
         async def read() -> int:
-            async with _admin(self.rig) as admin:
-                (answer,) = await admin.describe_consumer_groups([self.group])
+            async with admin(self.rig) as client:
+                (answer,) = await client.describe_consumer_groups([self.group])
                 return sum(len(group[5]) for group in answer.groups)
 
         return asyncio.run(read())
@@ -292,10 +366,11 @@ def set_up(rig: Rig) -> Iterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def _admin(rig: Rig) -> Any:
-    admin = AIOKafkaAdminClient(**client_options(rig.settings.kafka))
-    await admin.start()
+async def admin(rig: Rig) -> Any:
+    """Kafka's admin client."""
+    client = AIOKafkaAdminClient(**client_options(rig.settings.kafka))
+    await client.start()
     try:
-        yield admin
+        yield client
     finally:
-        await admin.close()
+        await client.close()

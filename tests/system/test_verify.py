@@ -83,11 +83,7 @@ PLANTED = (
     Planted("gfx_players", "ta", "'{}'"),
     Planted("gfx_players", "large", "overlay(large placing '!' from 1279990)"),  # the tail
     Planted("gfx_players", "s", "null"),
-    Planted(
-        "gfx_sessions",
-        "raw_json",
-        """jsonb_set(raw_json, '{tail}', to_jsonb(raw_json->>'tail' || '!'))""",
-    ),
+    Planted("gfx_sessions", "raw_json", "jsonb_build_object('tail', raw_json->>'tail' || '!')"),
     Planted("gfx_sessions", "session_id", "session_id + 100"),
     Planted("gfx_sessions", "avg_hand_duration", "'24 hours'"),  # equal, to PostgreSQL
     Planted("gfx_sessions", "payouts", "'{2,1}'"),
@@ -134,9 +130,18 @@ def as_nobody_may(scene: Scene, query: sql.Composed, *values: object) -> list[st
         return [row[0] for row in connection.execute(query, values).fetchall()]
 
 
+MINE: dict[str, LiteralString] = {
+    "gfx_players": "player_hash like 'row %%'",
+    "gfx_sessions": "file_name = 'file'",
+    "gfx_hands": "session_id = 1",
+    "gfx_hand_players": "player_name = 'seat'",
+}
+"""The rows of `ROW`, not those of the traffic before."""
+
 UPDATE = sql.SQL(
     "update {table} set {column} = {value} where id ="
-    " (select id from {table} where id <> all(%s::uuid[]) order by id limit 1) returning id::text"
+    " (select id from {table} where {mine} and id <> all(%s::uuid[]) order by id limit 1)"
+    " returning id::text"
 )
 DELETE = sql.SQL(
     "delete from gfx_players where id in (select id from gfx_players where id <> all(%s::uuid[])"
@@ -156,6 +161,7 @@ def plant(scene: Scene) -> dict[str, tuple[str, str, list[str]]]:
             table=sql.Identifier(each.table),
             column=sql.Identifier(each.column),
             value=sql.SQL(each.value),
+            mine=sql.SQL(MINE[each.table]),
         )
         (changed,) = as_nobody_may(scene, change, list(expected))
         expected[changed] = (each.table, "different", [each.column])

@@ -107,7 +107,8 @@ def test_applied_offset_beyond_the_log_ends_the_worker(scene: Scene) -> None:
     assert worker.ended() == 1
     scene.execute("supabase", move, -1_000_000, "%gfx_hands")
     assert len(worker.errors) == 1
-    assert "records are lost, or the topic was made anew" in worker.errors[0]
+    assert "the topic was made anew: it ends at offset" in worker.errors[0]
+    assert "`ftstream resume`" in worker.errors[0]
 
 
 def test_missing_table_at_the_start_is_told_the_same_way(scene: Scene) -> None:

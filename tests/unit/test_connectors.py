@@ -11,7 +11,6 @@ from pydantic import SecretStr
 
 from ftstream.adapters.connect.client import root_cause
 from ftstream.adapters.connect.config import (
-    HEARTBEAT_PREFIX,
     MAX_REQUEST_BYTES,
     connector_config,
     rendered,
@@ -23,7 +22,18 @@ from ftstream.adapters.connect.render import example_settings, examples
 from ftstream.adapters.kafka.security import client_options
 from ftstream.adapters.kafka.signals import decode_notification, incremental_snapshot
 from ftstream.adapters.kafka.topics import MAX_MESSAGE_BYTES, topics_of
-from ftstream.flows import FLOWS, GFX, READY, WSOP, Capture, Flow, Names, Site, Table
+from ftstream.flows import (
+    FLOWS,
+    GFX,
+    HEARTBEAT_PREFIX,
+    READY,
+    WSOP,
+    Capture,
+    Flow,
+    Names,
+    Site,
+    Table,
+)
 from ftstream.settings import Database, Kafka, Settings
 
 FOLDER = Path(__file__).parents[2] / "connectors"

@@ -8,14 +8,13 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 import yaml
 
 from ftstream.devstack import Stack, state
 from ftstream.devstack.connect import Connect
-from ftstream.devstack.jars import PROVIDED, Jars
+from ftstream.devstack.jars import PROVIDED, Jars, pinned
 from ftstream.devstack.java import Jvm
 from ftstream.devstack.kafka import MESSAGE_BYTES
 from ftstream.devstack.postgres import SETTINGS
@@ -23,19 +22,11 @@ from ftstream.devstack.postgres import SETTINGS
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 COMPOSE = DOCKER / "compose.yaml"
-POM = ROOT / "ftstream" / "devstack" / "pom.xml"
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
-    return found
-
-
-def pinned(name: str) -> str:
-    maven = "{http://maven.apache.org/POM/4.0.0}"
-    found = ElementTree.parse(POM).findtext(f"{maven}properties/{maven}{name}")
-    assert found is not None
     return found
 
 
@@ -46,15 +37,15 @@ def test_the_compose_file_is_valid() -> None:
 
 
 def test_kafka_is_the_version_of_the_pom(compose: dict[str, Any]) -> None:
-    assert compose["services"]["kafka"]["image"] == f"apache/kafka:{pinned('kafka.version')}"
+    assert compose["services"]["kafka"]["image"] == f"apache/kafka:{pinned('kafka')}"
     dockerfile = (DOCKER / "connect" / "Dockerfile").read_text()
-    assert f"ARG KAFKA_VERSION={pinned('kafka.version')}\n" in dockerfile
+    assert f"ARG KAFKA_VERSION={pinned('kafka')}\n" in dockerfile
 
 
 def test_debezium_comes_from_the_pom_itself() -> None:
     dockerfile = (DOCKER / "connect" / "Dockerfile").read_text()
     assert "COPY ftstream/devstack/pom.xml" in dockerfile
-    assert pinned("debezium.version") not in dockerfile
+    assert pinned("debezium") not in dockerfile
     for jar in PROVIDED:
         assert f"/plugins/*/{jar}*.jar" in dockerfile
 
@@ -94,11 +85,11 @@ def test_ports_are_bound_to_loopback_only(compose: dict[str, Any]) -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-def test_every_service_but_the_worker_has_a_health_check(compose: dict[str, Any]) -> None:
+def test_every_service_that_answers_has_a_health_check(compose: dict[str, Any]) -> None:
     without = {
         name for name, service in compose["services"].items() if "healthcheck" not in service
     }
-    assert without == {"worker"}
+    assert without == {"setup", "worker"}
 
 
 def test_every_password_must_be_chosen_and_is_in_the_example() -> None:

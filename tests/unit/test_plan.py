@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftstream.core import unavailable
-from ftstream.core.change import Change, Operation
+from ftstream.core.change import Change, Operation, Partition
+from ftstream.core.failures import classify
+from ftstream.core.parking import Aside, malformed
 from ftstream.core.plan import (
+    Batch,
     Delete,
     Effect,
     Entity,
@@ -20,6 +23,7 @@ from ftstream.core.plan import (
     Patch,
     Read,
     Reread,
+    Span,
     Upsert,
     effects,
     fold,
@@ -205,3 +209,92 @@ def test_a_truncate_changes_no_row_and_is_recorded() -> None:
     truncate = change(0, "", Operation.TRUNCATE, None)
     assert effects([truncate]) == {}
     assert [row.outcome for row in log_rows([truncate], {})] == [Outcome.RECORDED]
+
+
+# -- batches that are divided
+
+
+@st.composite
+def mixed_batches(draw: st.DrawFn) -> Batch:
+    """Records of up to three partitions: changes, malformed ones, and tombstones, which are neither."""
+    kinds = draw(st.lists(st.lists(st.sampled_from("cmt"), max_size=6), min_size=1, max_size=3))
+    changes: list[Change] = []
+    aside: list[Aside] = []
+    spans: list[Span] = []
+    for number, records in enumerate(kinds):
+        first = draw(st.integers(0, 5))
+        at = Partition("topic", number)
+        for offset, kind in enumerate(records, first):
+            if kind == "c":
+                changes.append(
+                    msgspec.structs.replace(
+                        change(offset, f"{number}:{offset % 2}", Operation.INSERT, {"id": "x"}),
+                        partition=number,
+                    )
+                )
+            elif kind == "m":
+                aside.append(malformed("t", at, offset, b"k", b"v", "odd"))
+        if records:
+            spans.append(Span(at, first, first + len(records), None, 7))
+    order = draw(st.permutations(changes))
+    in_order = sorted(order, key=lambda c: c.offset)  # of each partition, however they are mixed
+    return Batch(tuple(in_order), tuple(spans), aside=tuple(aside))
+
+
+def singles(batch: Batch) -> list[Batch]:
+    if len(batch.changes) < 2:
+        return [batch]
+    return [single for half in batch.halves() for single in singles(half)]
+
+
+@given(mixed_batches())
+def test_divided_batch_moves_every_offset_once_and_holds_every_record_once(batch: Batch) -> None:
+    at = {span.partition: span.expected for span in batch.spans}
+    changes: list[Change] = []
+    aside: list[Aside] = []
+    for part in singles(batch):
+        for span in part.spans:
+            assert span.expected == at[span.partition]
+            assert span.next > span.expected
+            at[span.partition] = span.next
+        held = [(c.at, c.offset) for c in part.changes] + [(a.at, a.offset) for a in part.aside]
+        for partition, offset in held:
+            (span,) = (span for span in part.spans if span.partition == partition)
+            assert span.expected <= offset < span.next
+        changes += part.changes
+        aside += part.aside
+    assert at == {span.partition: span.next for span in batch.spans}
+    assert changes == list(batch.changes)
+    assert sorted(aside, key=lambda a: (a.at, a.offset)) == sorted(
+        batch.aside, key=lambda a: (a.at, a.offset)
+    )
+
+
+@given(mixed_batches(), st.data())
+def test_row_that_is_put_aside_keeps_all_its_changes_in_order(
+    batch: Batch, data: st.DataObject
+) -> None:
+    rows = sorted(batch.entities)
+    entities = data.draw(st.sets(st.sampled_from(rows))) if rows else set()
+    rest = batch.without(entities, classify("55P03", "locked"))
+    assert rest.entities == batch.entities - entities
+    assert rest.spans == batch.spans
+    moved = [a for a in rest.aside if a not in batch.aside]
+    assert [(a.at, a.offset) for a in moved] == [
+        (c.at, c.offset) for c in batch.changes if (c.table, c.entity_id) in entities
+    ]
+
+
+@given(mixed_batches(), st.data())
+def test_what_is_left_after_another_worker_begins_where_that_one_ended(
+    batch: Batch, data: st.DataObject
+) -> None:
+    applied = {
+        span.partition: data.draw(st.integers(span.expected, span.next)) for span in batch.spans
+    }
+    left = batch.after(applied)
+    assert all(change.offset >= applied[change.at] for change in left.changes)
+    assert all(each.offset >= applied[each.at] for each in left.aside)
+    assert {s.partition: s.expected for s in left.spans} == {
+        s.partition: applied[s.partition] for s in batch.spans if applied[s.partition] < s.next
+    }

@@ -9,14 +9,12 @@ from collections.abc import Coroutine, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from faust.types import TP
 
-from ftstream.adapters.kafka.transport import Consumer, RecordsLost
+from ftstream.adapters.kafka.transport import Consumer
 from ftstream.core.change import Partition
 
 HANDS, SHEETS = TP("gfx.gfx_hands", 0), TP("external.cue_sheets", 0)
-EARLIEST, END = 100, 900
 
 
 class FakeReader:
@@ -27,15 +25,16 @@ class FakeReader:
         self.answers = asyncio.Event()
         self.begun: list[tuple[Mapping[Partition, int], int]] = []
         self.forgot = 0
+        self.halted = False
         self._applied = {Partition(*tp): applied}
 
     def forget(self) -> None:
         self.forgot += 1
 
-    async def applied_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int]:
+    async def locate(self, partitions: set[Partition]) -> Mapping[Partition, int] | None:
         await self.answers.wait()
         assert partitions == set(self._applied)
-        return self._applied
+        return None if self.halted else self._applied
 
     def begin(self, offsets: Mapping[Partition, int], epoch: int) -> None:
         self.begun.append((offsets, epoch))
@@ -50,7 +49,7 @@ class FakeThread:
 
 
 class FakeConsumer(Consumer):
-    """The real decisions over a broker that holds offsets EARLIEST to END."""
+    """The real decisions without a broker."""
 
     def __init__(self, *readers: FakeReader) -> None:
         self.futures: list[asyncio.Future[None]] = []
@@ -80,12 +79,6 @@ class FakeConsumer(Consumer):
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         self.flowing |= set(tps)
 
-    async def earliest_offsets(self, *tps: TP) -> Mapping[TP, int]:
-        return dict.fromkeys(tps, EARLIEST)
-
-    async def highwaters(self, *tps: TP) -> Mapping[TP, int]:
-        return dict.fromkeys(tps, END)
-
 
 async def settle() -> None:
     """Let every task run until it waits for something."""
@@ -94,7 +87,7 @@ async def settle() -> None:
 
 
 async def test_each_flow_begins_where_its_target_is_once_that_answers() -> None:
-    hands, sheets = FakeReader(HANDS, 500), FakeReader(SHEETS, END)
+    hands, sheets = FakeReader(HANDS, 500), FakeReader(SHEETS, 900)
     consumer = FakeConsumer(hands, sheets)
     await consumer.perform_seek()
     assert consumer.flowing == set()
@@ -109,7 +102,7 @@ async def test_each_flow_begins_where_its_target_is_once_that_answers() -> None:
     sheets.answers.set()
     await asyncio.gather(*consumer.futures)
     assert consumer.flowing == {HANDS, SHEETS}
-    assert sheets.begun == [({Partition(*SHEETS): END}, 2)]
+    assert sheets.begun == [({Partition(*SHEETS): 900}, 2)]
 
 
 async def test_answer_that_comes_after_the_next_assignment_is_not_used() -> None:
@@ -123,15 +116,15 @@ async def test_answer_that_comes_after_the_next_assignment_is_not_used() -> None
     assert (hands.begun, consumer.flowing) == ([], set())
 
 
-@pytest.mark.parametrize("applied", [EARLIEST - 1, END + 1])
-async def test_log_that_lacks_what_is_not_applied_is_told(applied: int) -> None:
-    hands, sheets = FakeReader(HANDS, applied), FakeReader(SHEETS, 500)
+async def test_flow_that_halts_stays_paused_and_the_others_begin() -> None:
+    hands, sheets = FakeReader(HANDS, 500), FakeReader(SHEETS, 500)
+    hands.halted = True
     consumer = FakeConsumer(hands, sheets)
     await consumer.perform_seek()
     hands.answers.set()
-    with pytest.raises(RecordsLost, match=rf"up to offset {applied}, Kafka holds 100 to 900"):
-        await consumer.futures[0]
-    assert HANDS not in consumer.flowing
+    sheets.answers.set()
+    await asyncio.gather(*consumer.futures)
+    assert (hands.begun, consumer.flowing) == ([], {SHEETS})
 
 
 def test_newest_acknowledged_chunk_is_committed() -> None:

@@ -1,0 +1,358 @@
+"""Applying against real databases, at the moments that no system test meets on purpose."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from psycopg import AsyncConnection, sql
+
+from ftstream.adapters.postgres import applier, dead_letters, parked
+from ftstream.adapters.postgres.applier import REREAD_ROWS, Applier
+from ftstream.adapters.postgres.offsets import Offsets
+from ftstream.adapters.postgres.owner import read_from_owner
+from ftstream.adapters.postgres.parked import ParkedChanges
+from ftstream.adapters.postgres.queries import statement
+from ftstream.adapters.postgres.schema import Schema
+from ftstream.adapters.postgres.sites import ApplyFailed, Sites
+from ftstream.adapters.postgres.statements import QUERIES, TableStatements
+from ftstream.core.change import REPAIR_REQUEST, Change, Partition, decode
+from ftstream.core.failures import Policy, classify
+from ftstream.core.notification import Notification
+from ftstream.core.plan import Batch, Effect, Entity, Span
+from ftstream.flows import GFX, Site
+from ftstream.setup import run_init
+from tests.integration.conftest import MemoryTopics, Pair
+
+ONE, TWO, THREE = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
+TOPIC = "gfx.gfx_players"
+
+
+class Worker:
+    """An applier with connections of its own, for one partition."""
+
+    def __init__(self, pair: Pair, partition: int) -> None:
+        self.told: list[Notification] = []
+        self.sites = Sites(Site.SUPABASE, pair.settings)
+        schema = Schema(GFX, Site.SUPABASE, self.told.append)
+        self.applier = Applier(GFX, self.sites, schema, pair.settings.apply)
+        self.offsets = Offsets(self.sites)
+        self.parked = ParkedChanges(GFX, self.sites)
+        self.at = Partition(TOPIC, partition)
+        self._next = 0
+
+    async def ready(self) -> Worker:
+        await self.applier.prepare()
+        await self.offsets.applied([self.at])
+        return self
+
+    def batch(self, *changes: Change) -> Batch:
+        return Batch(changes, (Span(self.at, changes[0].offset, changes[-1].offset + 1, None),))
+
+    def change(self, key: str, **row: object) -> Change:
+        image = msgspec.json.encode({"op": "u", "source": {}, "after": {"id": key, **row}})
+        return self._decoded(key, image)
+
+    def repair(self, key: str) -> Change:
+        return self._decoded(key, REPAIR_REQUEST)
+
+    def _decoded(self, key: str, value: bytes) -> Change:
+        change = decode("gfx_players", *self.at, self._next, key.encode(), value)
+        assert change is not None
+        self._next += 1
+        return change
+
+
+@pytest.fixture
+def pair(least: Pair) -> Pair:
+    """The workers have no more rights than `init` gives them."""
+    return least
+
+
+@pytest.fixture
+async def workers(pair: Pair) -> AsyncIterator[tuple[Worker, Worker]]:
+    """Two workers of the flow, a partition each."""
+    async for _ in run_init(pair.settings, MemoryTopics()):
+        pass
+    one, two = await Worker(pair, 0).ready(), await Worker(pair, 1).ready()
+    yield one, two
+    await one.sites.close()
+    await two.sites.close()
+
+
+async def players(pair: Pair, site: Site) -> list[tuple[Any, ...]]:
+    async with await pair.connect(site) as connection:
+        query = "select id::text, player_hash, name from gfx_players order by id"
+        return await (await connection.execute(query)).fetchall()
+
+
+async def write(pair: Pair, site: Site, query: str, *values: object) -> None:
+    async with await pair.connect(site) as connection:
+        await connection.execute("set ftstream.applying = 'on'")
+        await connection.execute(sql.SQL(query), values)
+
+
+INSERT = "insert into gfx_players (id, player_hash, name) values (%s, %s, %s)"
+
+
+async def test_row_read_from_its_owner_never_overwrites_what_another_worker_applies(
+    pair: Pair, workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One needs the hash that TWO held; so TWO is read as well, while it changes in other hands."""
+    first, second = workers
+    await write(pair, Site.EXTERNAL, INSERT, ONE, "x", "one")
+    await write(pair, Site.EXTERNAL, INSERT, TWO, "y", "old")
+    await write(pair, Site.SUPABASE, INSERT, TWO, "x", "old")
+    refused: list[Policy] = []
+
+    async def read_while_another_works(
+        source: AsyncConnection,
+        target: AsyncConnection,
+        tables: Mapping[str, TableStatements],
+        batch: Batch,
+        rows: Mapping[Entity, Effect],
+    ) -> dict[Entity, Effect]:
+        found = await read_from_owner(source, target, tables, batch, rows)
+        await write(pair, Site.EXTERNAL, "update gfx_players set name = 'new' where id = %s", TWO)
+        with pytest.raises(ApplyFailed) as error:
+            await second.applier.apply(later)
+        refused.append(error.value.failure.policy)
+        return found
+
+    later = second.batch(second.change(TWO, player_hash="y", name="new"))
+    monkeypatch.setattr(applier, "read_from_owner", read_while_another_works)
+    await first.applier.apply(first.batch(first.change(ONE, player_hash="x", name="one")))
+    assert refused == [Policy.WAIT]
+    await second.applier.apply(later)
+    assert await players(pair, Site.SUPABASE) == await players(pair, Site.EXTERNAL)
+
+
+async def test_too_many_rows_to_read_from_their_owner_are_divided(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    worker, _ = workers
+    repairs = [worker.repair(str(uuid.uuid4())) for _ in range(REREAD_ROWS + 1)]
+    with pytest.raises(ApplyFailed) as error:
+        await worker.applier.apply(worker.batch(*repairs))
+    assert error.value.failure.policy is Policy.DIVIDE
+    for half in worker.batch(*repairs).halves():
+        await worker.applier.apply(half)
+    applied = await worker.offsets.applied([worker.at])
+    assert applied[worker.at].next == REREAD_ROWS + 1
+
+
+async def test_repair_writes_the_row_as_its_owner_has_it_or_removes_it(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    worker, _ = workers
+    await write(pair, Site.EXTERNAL, INSERT, ONE, "x", "one")
+    await write(pair, Site.EXTERNAL, INSERT, TWO, "y", "two")
+    await write(pair, Site.SUPABASE, INSERT, TWO, "y", "other")
+    await write(pair, Site.SUPABASE, INSERT, THREE, "z", "stray")
+    await write(pair, Site.SUPABASE, "alter table gfx_players add own int default 1")
+    await write(pair, Site.SUPABASE, "update gfx_players set own = 5")
+    await worker.applier.prepare()
+    repairs = [worker.repair(key) for key in (ONE, TWO, THREE)]
+    await worker.applier.apply(worker.batch(*repairs))
+    assert await players(pair, Site.SUPABASE) == await players(pair, Site.EXTERNAL)
+    async with await pair.connect(Site.SUPABASE) as connection:
+        own = await connection.execute("select own from gfx_players order by id")
+        assert await own.fetchall() == [(1,), (5,)]  # nobody's but Supabase's
+
+
+async def test_rows_that_others_hold_are_named(pair: Pair, workers: tuple[Worker, Worker]) -> None:
+    worker, _ = workers
+    for key in (ONE, TWO):
+        await write(pair, Site.SUPABASE, INSERT, key, key, "name")
+    async with await pair.connect(Site.SUPABASE) as user, user.transaction():
+        await user.execute("select from gfx_players where id = %s for update", [TWO])
+        changes = [worker.change(key, player_hash=key, name="new") for key in (ONE, TWO)]
+        with pytest.raises(ApplyFailed) as error:
+            await worker.applier.apply(worker.batch(*changes))
+    assert error.value.entities == {("gfx_players", TWO)}
+
+
+async def test_column_that_an_older_image_lacks_is_left_alone_however_often_it_is_tried(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    """A batch across the moment when the column came."""
+    worker, _ = workers
+    before = {"player_hash": "x", "name": "before"}
+    await worker.applier.apply(worker.batch(worker.change(ONE, **before)))
+    for site in Site:
+        await write(pair, site, "alter table gfx_players add late int default 7")
+    changes = [
+        worker.change(ONE, **before | {"name": "older"}),
+        worker.change(TWO, player_hash="y", name="newer", late=5),
+    ]
+    batch = worker.batch(*changes)
+    async with await pair.connect(Site.SUPABASE) as user, user.transaction():
+        await user.execute("select from gfx_players where id = %s for update", [ONE])
+        for _ in range(2):
+            with pytest.raises(ApplyFailed):
+                await worker.applier.apply(batch)
+    await worker.applier.apply(batch)
+    async with await pair.connect(Site.SUPABASE) as connection:
+        query = "select name, late from gfx_players order by name"
+        rows = await (await connection.execute(query)).fetchall()
+    assert rows == [("newer", 5), ("older", 7)]
+
+
+async def test_parked_change_is_taken_once(pair: Pair, workers: tuple[Worker, Worker]) -> None:
+    worker, other = workers
+    change = worker.change(ONE, player_hash="x", name="one")
+    failure = ApplyFailed
+    with pytest.raises(failure) as error:
+        await worker.applier.apply(worker.batch(worker.change(TWO, player_hash=5.5, name=None)))
+    parked = Batch((change,), ()).without({("gfx_players", ONE)}, error.value.failure)
+    await worker.applier.apply(parked)
+    (found,) = await worker.parked.due([worker.at])
+    assert (found.entity_id, found.message) == (ONE, change.message)
+    await other.applier.apply(Batch((change,), retried=True))
+    with pytest.raises(failure) as taken:
+        await worker.applier.apply(Batch((change,), retried=True))
+    assert taken.value.failure.policy is Policy.FENCED
+    assert await worker.parked.due([worker.at]) == []
+
+
+async def test_record_that_is_parked_again_takes_the_place_of_the_one_at_its_offset(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    """As after a topic was made anew, or the target restored."""
+    worker, _ = workers
+    held = classify("55P03", "held")
+    for key in (ONE, TWO):
+        change = msgspec.structs.replace(worker.change(key, name=key), offset=0)
+        parked = Batch((change,)).without({("gfx_players", key)}, held)
+        await worker.applier.apply(parked)
+    (found,) = await worker.parked.due([worker.at])
+    assert found.entity_id == TWO
+
+
+async def test_changes_of_a_row_die_together_and_are_retried_together(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    worker, _ = workers
+    held, unfit = classify("55P03", "held"), classify("22003", "does not fit")
+    for name in ("first", "second"):
+        change = worker.change(ONE, name=name)
+        await worker.applier.apply(Batch((change,)).without({("gfx_players", ONE)}, held))
+        due = await worker.parked.due([worker.at])
+        assert not await worker.parked.postpone(due, unfit, counted=True, dead_after=60)
+        await write(
+            pair, Site.SUPABASE, "update ftstream.parked_change set next_attempt_at = now()"
+        )
+    due = await worker.parked.due([worker.at])
+    assert len(due) == 2
+    assert await worker.parked.postpone(due, unfit, counted=True, dead_after=0)
+    assert await worker.parked.due([worker.at]) == []
+    async with await pair.connect(Site.SUPABASE) as connection:
+        letters = await dead_letters.letters(connection, state="dead")
+        assert [each.kafka_offset for each in letters] == [0, 1]
+        await dead_letters.retry(connection, [letters[1].id])
+    assert len(await worker.parked.due([worker.at])) == 2
+
+
+async def test_what_is_due_at_once_is_bounded_in_bytes(
+    pair: Pair, workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, _ = workers
+    monkeypatch.setattr(parked, "DUE_BYTES", 100)
+    for key in (ONE, TWO, THREE):
+        change = worker.change(key, name="n" * 90)
+        aside = Batch((change,)).without({("gfx_players", key)}, classify("55P03", "held"))
+        await worker.applier.apply(aside)
+    assert [each.entity_id for each in await worker.parked.due([worker.at])] == [ONE]
+
+
+async def test_row_that_is_blocked_by_a_locked_one_waits_alone(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    """TWO holds the value that ONE needs, and a user holds TWO."""
+    worker, _ = workers
+    await write(pair, Site.EXTERNAL, INSERT, ONE, "x", "one")
+    await write(pair, Site.SUPABASE, INSERT, TWO, "x", "two")
+    async with await pair.connect(Site.SUPABASE) as user, user.transaction():
+        await user.execute("select from gfx_players where id = %s for update", [TWO])
+        changes = [
+            worker.change(ONE, player_hash="x", name="one"),
+            worker.change(THREE, player_hash="z", name="three"),
+        ]
+        with pytest.raises(ApplyFailed) as error:
+            await worker.applier.apply(worker.batch(*changes))
+    assert ("gfx_players", ONE) in error.value.entities
+
+
+async def test_maintenance_gives_way_to_who_reads_the_log(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    from ftstream.adapters.postgres.housekeeping import Housekeeper
+
+    keeper = Housekeeper(pair.settings.supabase.conninfo())
+    worker, _ = workers
+    last_day = "select max(relname) from pg_class where relname ~ '^sync_log_[0-9]+$'"
+    async with await pair.connect(Site.SUPABASE) as reader, reader.transaction():
+        row = await (await reader.execute(last_day)).fetchone()
+        assert row is not None
+        async with await pair.connect(Site.SUPABASE) as admin:
+            drop = sql.SQL("drop table ftstream.{}").format(sql.Identifier(row[0]))
+            await admin.execute(drop)
+        await reader.execute("select count(*) from ftstream.sync_log")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            await keeper.maintain(30)
+        await worker.applier.apply(worker.batch(worker.change(ONE, player_hash="x", name="one")))
+    await keeper.maintain(30)
+    await keeper.maintain(-30)  # what is of today stays, whatever is asked
+    await keeper.close()
+    async with await pair.connect(Site.SUPABASE) as connection:
+        logged = await (
+            await connection.execute("select count(*) from ftstream.sync_log")
+        ).fetchone()
+    assert logged == (1,)
+
+
+async def test_text_arrives_whole_whatever_encoding_the_role_prefers(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    worker, _ = workers
+    role = f"apply_{pair.database}"
+    await write(pair, Site.SUPABASE, f"alter role {role} set client_encoding = 'LATIN1'")
+    await worker.sites.close()
+    await worker.applier.apply(worker.batch(worker.change(ONE, player_hash="x", name="한국 🂡")))
+    assert await players(pair, Site.SUPABASE) == [(ONE, "x", "한국 🂡")]
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "transaction", "visible"),
+    [
+        ("100:100:", 99, True),
+        ("100:100:", 100, False),
+        ("100:100:", 101, False),
+        ("100:105:102", 102, False),
+        ("8589934692:8589934692:", 99, True),
+        ("8589934692:8589934692:", 105, False),
+        ("8589934595:8589934595:", 2**32 - 1, True),
+        ("8589934591:8589934591:", 0, False),
+    ],
+)
+async def test_transaction_is_visible_by_its_whole_id(
+    pair: Pair, snapshot: str, transaction: int, visible: bool
+) -> None:
+    """Ids come as their low 32 bits, from either side of the snapshot's end, in any epoch."""
+    text = QUERIES["all_visible"].replace("pg_current_snapshot()", f"'{snapshot}'::pg_snapshot")
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        seen = [
+            await (
+                await connection.execute(
+                    statement(text), {"transactions": [transaction], "times": [at]}
+                )
+            ).fetchone()
+            for at in (None, int(time.time() * 1e6), int((time.time() - 700) * 1e6))
+        ]
+    # A commit of long ago is no matter of a moment: the source is another cluster by now.
+    assert seen == [(visible, False), (visible, False), (True, False)]

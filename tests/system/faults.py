@@ -1,0 +1,210 @@
+"""Everything that can fail, made to fail while changes flow, and what came of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from ftstream.demo.rig import Rig
+from tests.system.proxy import Proxy
+from tests.system.scene import Worker, set_up
+
+RATE = 400.0
+SESSION_SECONDS = 10.0
+"""After which a silent worker's partitions go to others (broker_session_timeout)."""
+
+TERMINATE = (
+    "select pg_terminate_backend(pid) from pg_stat_activity"
+    " where application_name = 'ftstream' and pid <> pg_backend_pid()"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one fault: changes in Kafka while it lasted, and of those lost and doubled."""
+
+    fault: str
+    sent: int
+    lost: int
+    doubled: int
+    healed_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fault:<32} {self.sent:>7} {self.lost:>5} {self.doubled:>8}"
+            f" {self.healed_seconds:>8.1f}"
+        )
+
+
+HEADING = f"{'fault':<32} {'changes':>7} {'lost':>5} {'doubled':>8} {'healed s':>8}"
+
+
+class World:
+    """Two workers that reach everything through proxies, and a connector that does so too."""
+
+    def __init__(self, rig: Rig, proxies: ExitStack) -> None:
+        stack = rig.stack
+        via, at = stack.kafka_via
+        self.stack = stack
+        self.to_supabase = proxies.enter_context(Proxy(_port(rig, "supabase")))
+        self.to_external = proxies.enter_context(Proxy(_port(rig, "external")))
+        self.to_kafka = proxies.enter_context(Proxy(via, at))
+        self.capture = proxies.enter_context(Proxy(_port(rig, "external")))
+        rig.overrides = {
+            "FTSTREAM_EXTERNAL__CAPTURE_HOST": "127.0.0.1",
+            "FTSTREAM_EXTERNAL__CAPTURE_PORT": str(self.capture.port),
+        }
+        self._through = {
+            "FTSTREAM_SUPABASE__DSN": _by(rig, "supabase", self.to_supabase),
+            "FTSTREAM_EXTERNAL__DSN": _by(rig, "external", self.to_external),
+            "FTSTREAM_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{at}",
+        }
+        self.scene = proxies.enter_context(set_up(rig))
+        self.workers = [self.new_worker(), self.new_worker()]
+
+    def new_worker(self) -> Worker:
+        return self.scene.worker(**self._through)
+
+    def suffer(self, seconds: float, *faults: str) -> Outcome:
+        """Let them happen under load, wait until all is applied, and look whether each change is, once."""
+        before = self.scene.captured()
+        with self.scene.load(rate=RATE, patient=True):
+            for fault in faults:
+                self.scene.until_applied(200)
+                FAULTS[fault](self, seconds)
+            over = time.monotonic()
+            self.scene.until_applied(200)
+        self.scene.rig.run("connectors", "apply")
+        self.scene.caught_up()
+        healed = time.monotonic() - over
+        self.scene.must_be_equal()
+        logged, captured = self.scene.logged(), self.scene.captured()
+        return Outcome(
+            ", ".join(faults),
+            sent=len(captured - before),
+            lost=len(captured - logged.keys()),
+            doubled=sum(times > 1 for times in logged.values()),
+            healed_seconds=healed,
+        )
+
+    # -- what can happen
+
+    def kill_worker(self, seconds: float) -> None:
+        self.workers.pop(0).kill()
+        self.workers.append(self.new_worker())
+
+    def stop_worker(self, seconds: float) -> None:
+        worker = self.workers.pop(0)
+        assert worker.stop() == 0, worker.log
+        self.workers.append(self.new_worker())
+
+    def freeze_worker(self, seconds: float) -> None:
+        """It wakes when its partitions are long in other hands."""
+        self.workers[0].process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds + SESSION_SECONDS)
+        self.workers[0].process.send_signal(signal.SIGCONT)
+
+    def add_and_take_workers(self, seconds: float) -> None:
+        for _ in range(3):
+            self.workers.append(self.new_worker())
+            time.sleep(seconds / 3)
+            worker = self.workers.pop(0)
+            assert worker.stop() == 0, worker.log
+
+    def terminate_sessions(self, seconds: float) -> None:
+        for _ in range(5):
+            self.scene.execute("supabase", TERMINATE)
+            self.scene.execute("external", TERMINATE)
+            time.sleep(seconds / 5)
+
+    def lose_commits(self, seconds: float) -> None:
+        lost = self.to_supabase.lost
+        for _ in range(5):
+            self.to_supabase.lose_commits = 1
+            time.sleep(seconds / 5)
+        self.to_supabase.lose_commits = 0
+        assert self.to_supabase.lost > lost
+
+
+def _port(rig: Rig, site: str) -> int:
+    return int(
+        (rig.settings.external if site == "external" else rig.settings.supabase).parameter("port")
+    )
+
+
+def _by(rig: Rig, site: str, proxy: Proxy) -> str:
+    database = rig.settings.external if site == "external" else rig.settings.supabase
+    return database.dsn.get_secret_value().replace(f":{_port(rig, site)}/", f":{proxy.port}/")
+
+
+def _killed(name: str) -> Callable[[World, float], None]:
+    def strike(world: World, seconds: float) -> None:
+        world.stack.kill(name)
+        time.sleep(seconds)
+        world.stack.start(name)
+
+    return strike
+
+
+def _frozen(name: str) -> Callable[[World, float], None]:
+    def strike(world: World, seconds: float) -> None:
+        world.stack.kill(name, signal.SIGSTOP)
+        time.sleep(seconds)
+        world.stack.kill(name, signal.SIGCONT)
+
+    return strike
+
+
+def _cut(name: str) -> Callable[[World, float], None]:
+    def strike(world: World, seconds: float) -> None:
+        proxy: Proxy = getattr(world, name)
+        proxy.cut()
+        time.sleep(seconds)
+        proxy.mend()
+
+    return strike
+
+
+def _delayed(name: str) -> Callable[[World, float], None]:
+    def strike(world: World, seconds: float) -> None:
+        proxy: Proxy = getattr(world, name)
+        proxy.delay = 0.2
+        time.sleep(seconds)
+        proxy.delay = 0.0
+
+    return strike
+
+
+LINKS = {
+    "worker - Supabase": "to_supabase",
+    "worker - External": "to_external",
+    "worker - Kafka": "to_kafka",
+    "Connect - External": "capture",
+}
+SERVICES = ("connect", "kafka", "external", "supabase")
+
+FAULTS: Mapping[str, Callable[[World, float], None]] = {
+    "worker killed": World.kill_worker,
+    "worker frozen, partitions moved": World.freeze_worker,
+    "worker stopped": World.stop_worker,
+    "workers come and go": World.add_and_take_workers,
+    **{f"{name} killed": _killed(name) for name in SERVICES},
+    **{f"{name} frozen": _frozen(name) for name in SERVICES},
+    **{f"{link} cut": _cut(name) for link, name in LINKS.items()},
+    **{f"{link} 200 ms late": _delayed(name) for link, name in LINKS.items()},
+    "sessions terminated": World.terminate_sessions,
+    "answers to commits lost": World.lose_commits,
+}
+
+
+@contextmanager
+def world_of(rig: Rig) -> Iterator[World]:
+    """A world with its workers ready."""
+    with ExitStack() as proxies:
+        world = World(rig, proxies)
+        for worker in world.workers:
+            worker.ready()
+        yield world

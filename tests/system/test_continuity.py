@@ -1,0 +1,167 @@
+"""A log that does not go on where the target is: the flow halts, says what is lost, and the mend works."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import NewPartitions, RecordsToDelete
+from psycopg import sql
+
+from ftstream.adapters.kafka.errors import KafkaError
+from ftstream.adapters.kafka.topics import delete_topics, ensure_topics, topics_of
+from ftstream.demo.rig import Rig
+from tests.conftest import until
+from tests.system.scene import Scene, Worker, admin, set_up
+
+
+@pytest.fixture(scope="module")
+def scene(rig: Rig) -> Iterator[Scene]:
+    with set_up(rig) as scene:
+        worker = scene.worker().ready()
+        scene.write(500)
+        scene.caught_up()
+        worker.stop()
+        yield scene
+
+
+def halts(scene: Scene, *words: str) -> None:
+    """The worker ends with one line that has these words and the mend."""
+    worker = scene.worker()
+    assert worker.ended() == 1
+    assert len(worker.errors) == 1
+    for word in (*words, "`ftstream resume`", "`ftstream verify --repair`"):
+        assert word in worker.errors[0]
+
+
+def mended(scene: Scene) -> None:
+    """What the message says is done, and both sites are equal."""
+    assert scene.command("resume", "gfx", "--dry-run").returncode == 0
+    assert scene.command("resume", "gfx").returncode == 1  # nobody says yes
+    assert scene.command("resume", "gfx", "--yes").returncode == 0
+    worker = scene.worker().ready()
+    done = scene.command("verify", "--repair", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert worker.stop() == 0
+
+
+def partitions(scene: Scene) -> list[TopicPartition]:
+    return scene.partitions
+
+
+def test_records_deleted_before_they_were_applied(scene: Scene) -> None:
+    scene.write(300)
+    scene.until_captured()
+
+    async def delete() -> None:
+        async with admin(scene.rig) as client:
+            everything = RecordsToDelete(before_offset=-1)
+            await client.delete_records(dict.fromkeys(partitions(scene), everything))
+
+    asyncio.run(delete())
+    halts(scene, "records are lost", "were deleted before they were applied")
+    assert any("records are lost" in each for each in scene.notifications("flow_halted"))
+    mended(scene)
+
+
+def made_anew(scene: Scene, changes: int) -> None:
+    """Every topic again, with this many changes."""
+    specs = [
+        spec
+        for spec in topics_of(scene.names, scene.rig.settings)
+        if spec.name in {tp.topic for tp in scene.partitions}
+    ]
+
+    async def renew() -> None:
+        left = set(await delete_topics(scene.rig.settings, specs))
+        while left:  # the broker deletes in the background
+            with contextlib.suppress(KafkaError):
+                left -= set(await ensure_topics(scene.rig.settings, specs))
+
+    asyncio.run(renew())
+    scene.write(changes)
+    scene.until_captured()
+
+
+def test_topic_made_anew_and_shorter(scene: Scene) -> None:
+    made_anew(scene, 40)
+    halts(scene, "the topic was made anew", "it ends at offset")
+    mended(scene)
+
+
+def test_topic_made_anew_and_longer(scene: Scene) -> None:
+    ends = sum(scene.offsets().values())
+    made_anew(scene, 10 * ends + 1_000)
+    halts(scene, "the topic was made anew", "is not the one that was applied")
+    mended(scene)
+
+
+def test_target_restored_from_an_older_copy_is_read_on_from_there(scene: Scene) -> None:
+    backup = f"{scene.rig.namespace}_old"
+    copy = sql.SQL("create database {} template {}")
+    with psycopg.connect(
+        scene.rig.stack.dsn("supabase", "supabase_admin"), autocommit=True
+    ) as connection:
+        here, there = sql.Identifier(scene.rig.namespace), sql.Identifier(backup)
+        connection.execute(copy.format(there, here))
+        worker = scene.worker().ready()
+        scene.write(800)
+        scene.caught_up()
+        worker.stop()
+        connection.execute(sql.SQL("drop database {} with (force)").format(here))
+        connection.execute(copy.format(here, there))
+        connection.execute(sql.SQL("drop database {}").format(there))
+    again = scene.worker().ready()
+    scene.caught_up()
+    assert scene.command("verify").returncode == 0
+    assert again.stop() == 0
+
+
+def test_target_that_goes_back_under_a_running_worker_halts_it(scene: Scene) -> None:
+    worker = scene.worker().ready()
+    scene.write(200)
+    scene.caught_up()
+    back = (
+        "update ftstream.applied_offset set next_offset = next_offset - 1, record_digest = null"
+        " where next_offset > 0"
+    )
+    scene.execute("supabase", back)
+    scene.write(200)
+    assert worker.ended() == 1
+    assert "the applied offset went back" in worker.errors[0]
+    again = scene.worker().ready()
+    scene.caught_up()
+    assert scene.command("verify").returncode == 0
+    assert again.stop() == 0
+
+
+def test_partitions_added(scene: Scene) -> None:
+    async def add() -> None:
+        async with admin(scene.rig) as client:
+            topics = {tp.topic for tp in scene.partitions}
+            await client.create_partitions(dict.fromkeys(topics, NewPartitions(6)))
+
+    worker = scene.worker().ready()
+    asyncio.run(add())
+    assert worker.ended() == 1
+    assert "another number of partitions: 6, not 4" in worker.errors[0]
+    started = scene.worker()
+    assert started.ended() == 1
+    assert "has 6 partitions, not 4" in started.errors[0]
+
+    os.environ["FTSTREAM_KAFKA__PARTITIONS"] = "6"
+    try:
+        mended_worker: Worker = scene.worker().ready()
+        with scene.load(rate=200):
+            scene.until_applied(200)
+        done = scene.command("verify", "--repair", "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+        until(lambda: scene.applied > 0)
+        assert mended_worker.stop() == 0
+    finally:
+        del os.environ["FTSTREAM_KAFKA__PARTITIONS"]
