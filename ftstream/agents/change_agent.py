@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from ftstream.adapters.kafka.chunk import Chunk
-from ftstream.adapters.kafka.continuity import Break, discontinuities, summary
+from ftstream.adapters.kafka.continuity import Break, Discontinuity, discontinuities, summary
 from ftstream.adapters.kafka.errors import KafkaUnreachable
 from ftstream.adapters.postgres.applier import Applier
 from ftstream.adapters.postgres.housekeeping import Housekeeper, Notifier
@@ -236,7 +236,7 @@ class ChangeAgent:
 
     async def _breaks(
         self, applied: Mapping[Partition, Position], counts: Mapping[str, int]
-    ) -> Any:
+    ) -> Sequence[Discontinuity]:
         told = False
         while True:
             try:

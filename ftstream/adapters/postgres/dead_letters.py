@@ -9,7 +9,7 @@ from datetime import datetime
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from ftstream.adapters.postgres.parked import QUERIES
+from ftstream.adapters.postgres.parked import DROP, QUERIES
 from ftstream.adapters.postgres.queries import statement
 
 
@@ -67,4 +67,4 @@ async def retry(connection: AsyncConnection, ids: Sequence[int]) -> int:
 
 async def drop(connection: AsyncConnection, ids: Sequence[int]) -> int:
     """Give these up, logged in sync_log; how many there were."""
-    return (await connection.execute(statement(QUERIES["drop"]), {"ids": ids})).rowcount
+    return (await connection.execute(DROP, {"ids": ids})).rowcount

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ftstream.adapters.postgres.connection import Json
-from ftstream.adapters.postgres.parked import QUERIES as PARKING
+from ftstream.adapters.postgres.parked import ABANDON
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.sites import ApplyFailed, Sites
 from ftstream.adapters.postgres.statements import QUERIES
@@ -46,4 +46,4 @@ class Offsets:
         """Give up what is parked of a topic that is there no more; sync_log notes each."""
         async with self._sites.exclusively():
             target = await self._sites.target()
-            await target.execute(statement(PARKING["abandon"]), partition._asdict())
+            await target.execute(ABANDON, partition._asdict())

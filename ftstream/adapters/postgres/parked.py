@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from ftstream.adapters.postgres.connection import Json
-from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.adapters.postgres.queries import Queries, literal, statement
 from ftstream.adapters.postgres.sites import Sites
 from ftstream.core.change import Partition
 from ftstream.core.failures import Failure
 from ftstream.core.parking import Aside, State
-from ftstream.core.plan import Batch, Entity
+from ftstream.core.plan import Batch, Entity, Outcome
 from ftstream.flows import Flow
 
 QUERIES = Queries.load(__package__, "parking.sql")
+
+
+def give_up(which: str, outcome: Outcome) -> sql.Composed:
+    """The statement that takes these parked changes out for good."""
+    return statement(QUERIES["give_up"]).format(
+        which=statement(QUERIES[which]), outcome=literal(outcome)
+    )
+
+
+SUPERSEDE = give_up("of_settled_rows", Outcome.SUPERSEDED)
+DROP = give_up("of_these_ids", Outcome.DROPPED)
+ABANDON = give_up("of_partition", Outcome.DROPPED)
 
 DUE_ROWS = 500
 """Rows whose parked changes are tried in one round."""
@@ -98,9 +110,7 @@ async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
             statement(QUERIES["take"]), {"records": records, "count": len(batch.changes)}
         )
     if batch.settled:
-        await target.execute(
-            statement(QUERIES["supersede"]), {"entities": _entities(batch.settled)}
-        )
+        await target.execute(SUPERSEDE, {"entities": _entities(batch.settled)})
     for aside in batch.aside:
         await target.execute(statement(QUERIES["park"]), {"flow": flow, **_row(aside)})
     behind = {(a.table, a.entity_id) for a in batch.aside if a.operation is not None}

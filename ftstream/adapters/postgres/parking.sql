@@ -22,19 +22,30 @@ update ftstream.parked_change p set state = 'parked', next_attempt_at = now(), f
 from json_to_recordset(%(entities)s) as r("table" text, id text)
 where (p.table_name, p.entity_id) = (r."table", r.id) and p.state = 'dead' and p.operation is not null
 
--- name: supersede
--- Drops the parked changes of rows that a later change has settled, and logs each.
-with gone as (
-    delete from ftstream.parked_change p using json_to_recordset(%(entities)s) as r("table" text, id text)
-    where (p.table_name, p.entity_id) = (r."table", r.id) and p.operation is not null
-    returning p.*
-)
+-- name: give_up
+-- Takes parked changes out for good, and logs each with what became of it.
+with gone as (delete from ftstream.parked_change p where {which} returning p.*)
 insert into ftstream.sync_log
     (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset, source_position,
      source_time, lag_ms)
-select operation, 'superseded', table_name, entity_id, topic, kafka_partition, kafka_offset, source_position,
+select operation, {outcome}, table_name, entity_id, topic, kafka_partition, kafka_offset, source_position,
        source_time, (extract(epoch from clock_timestamp() - source_time) * 1000)::bigint
 from gone
+
+-- name: of_settled_rows
+-- Which to give up: those of rows that a later change has settled.
+(p.table_name, p.entity_id) in (
+    select r."table", r.id from json_to_recordset(%(entities)s) as r("table" text, id text)
+) and p.operation is not null
+
+-- name: of_these_ids
+-- Which to give up: those that a person has named.
+p.id = any(%(ids)s::bigint[])
+
+-- name: of_partition
+-- Which to give up: what a partition had parked before its topic was made anew. The offsets are of another
+-- order now, and a comparison carries what the changes held.
+(p.topic, p.kafka_partition) = (%(topic)s, %(partition)s)
 
 -- name: lock_offsets
 -- Keeps whoever applies these partitions out until the end of the transaction.
@@ -125,26 +136,3 @@ from ftstream.parked_change named
 where named.id = any(%(ids)s::bigint[])
   and (p.id = named.id or (named.operation is not null and p.operation is not null
                            and (p.table_name, p.entity_id) = (named.table_name, named.entity_id)))
-
--- name: drop
--- Gives these up, and logs each.
-with gone as (delete from ftstream.parked_change where id = any(%(ids)s::bigint[]) returning *)
-insert into ftstream.sync_log
-    (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset, source_position,
-     source_time, lag_ms)
-select operation, 'dropped', table_name, entity_id, topic, kafka_partition, kafka_offset, source_position,
-       source_time, (extract(epoch from clock_timestamp() - source_time) * 1000)::bigint
-from gone
-
--- name: abandon
--- Gives up what a partition had parked before its topic was made anew, and logs each: the offsets are of
--- another order now, and a comparison carries what the changes held.
-with gone as (
-    delete from ftstream.parked_change where (topic, kafka_partition) = (%(topic)s, %(partition)s) returning *
-)
-insert into ftstream.sync_log
-    (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset, source_position,
-     source_time, lag_ms)
-select operation, 'dropped', table_name, entity_id, topic, kafka_partition, kafka_offset, source_position,
-       source_time, (extract(epoch from clock_timestamp() - source_time) * 1000)::bigint
-from gone
