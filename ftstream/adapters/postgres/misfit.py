@@ -1,0 +1,60 @@
+"""Which column a value does not fit, which PostgreSQL does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from psycopg import sql
+
+from ftstream.adapters.postgres.connection import Json
+from ftstream.adapters.postgres.rows import Tables
+from ftstream.adapters.postgres.schema import shape_of
+from ftstream.adapters.postgres.sites import ApplyFailed, Sites
+from ftstream.adapters.postgres.transaction import Transactions
+from ftstream.core import unavailable
+from ftstream.core.failures import Failure
+from ftstream.core.plan import Effect, Entity, Patch, Upsert
+
+
+class Misfits:
+    """Tries the columns of a row one by one, the one that was to blame last first."""
+
+    def __init__(self, sites: Sites, transactions: Transactions) -> None:
+        self._sites = sites
+        self._transactions = transactions
+        self._suspects: dict[str, str] = {}
+
+    async def named(
+        self, failure: Failure, tables: Tables, rows: Mapping[Entity, Effect]
+    ) -> Failure:
+        """The failure with the column, if it is of one row's value."""
+        if not failure.sqlstate.startswith("22") or len(rows) != 1:
+            return failure
+        (((table, _), effect),) = rows.items()
+        match effect:
+            case Upsert(image):
+                shape = shape_of(effect)
+            case Patch(columns, _):
+                image, shape = unavailable.join(columns), frozenset(columns)
+            case _:
+                return failure
+        singles = dict(tables[table].single(shape))
+        suspect = self._suspects.get(table)
+        for name in sorted(singles, key=lambda name: name != suspect):
+            if await self._fails_with(singles[name], image) == failure.sqlstate:
+                self._suspects[table] = name
+                return replace(failure, message=f"{table}.{name}: {failure.message}")
+        return failure
+
+    async def _fails_with(self, single: sql.Composed, image: bytes) -> str | None:
+        """Write one column of a row, and take it back: the SQLSTATE of what happened."""
+        try:
+            async with self._sites.exclusively():
+                target = await self._sites.target()
+                async with target.transaction(force_rollback=True):
+                    await self._transactions.open(target, "share")
+                    await target.execute(single, {"images": Json.array([image])})
+        except ApplyFailed as error:
+            return error.failure.sqlstate
+        return None

@@ -1,0 +1,127 @@
+"""Rows at the target: writing what a batch comes to, and finding those that are missing or held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from psycopg import AsyncConnection
+
+from ftstream.adapters.postgres.connection import Json
+from ftstream.adapters.postgres.schema import shape_of
+from ftstream.adapters.postgres.statements import Shape, TableStatements
+from ftstream.core import unavailable
+from ftstream.core.plan import (
+    Delete,
+    Displace,
+    Effect,
+    Entity,
+    Gone,
+    Patch,
+    Read,
+    Reread,
+    Upsert,
+)
+
+Tables = Mapping[str, TableStatements]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a batch does to each row.
+
+    `shapes` is the column list of all images of a table, where they have but one. Where unique values
+    `clash`, rows that were read are deleted first: columns that the target has alone then take their
+    defaults.
+    """
+
+    rows: Mapping[Entity, Effect]
+    shapes: Mapping[str, Shape]
+    clash: bool = False
+
+    @property
+    def rereads(self) -> set[Entity]:
+        """The rows that are to be read from their owner."""
+        return {entity for entity, effect in self.rows.items() if isinstance(effect, Reread)}
+
+
+async def write_rows(target: AsyncConnection, tables: Tables, plan: Plan) -> None:
+    """Deletes before upserts in all tables, so that a unique value given up can be taken."""
+    by_table = {name: _Rows(plan.shapes.get(name), plan.clash) for name in tables}
+    for (table, entity_id), effect in plan.rows.items():
+        by_table[table].add(entity_id, effect)
+    for name, rows in by_table.items():
+        if rows.deletes:
+            await target.execute(tables[name].delete, {"ids": rows.deletes})
+        if rows.displaced:
+            await target.execute(tables[name].displace, {"ids": rows.displaced})
+    for name, rows in by_table.items():
+        for shape, images in rows.upserts.items():
+            await target.execute(tables[name].of(shape).upsert, {"images": Json.array(images)})
+        if rows.reads:
+            await target.execute(tables[name].upsert_read, {"images": Json.array(rows.reads)})
+        for shape, images in rows.patches.items():
+            values = {"images": Json.array(images), "rows": len(images)}
+            await target.execute(tables[name].of(shape).patch, values)
+
+
+async def missing(target: AsyncConnection, tables: Tables, rows: Iterable[Entity]) -> set[Entity]:
+    """Which of these the target does not have."""
+    found: set[Entity] = set()
+    for name, ids in _by_table(rows).items():
+        cursor = await target.execute(tables[name].existing, {"ids": ids})
+        there = {row[0] for row in await cursor.fetchall()}
+        found |= {(name, entity_id) for entity_id in ids if entity_id not in there}
+    return found
+
+
+async def locked(target: AsyncConnection, tables: Tables, rows: Iterable[Entity]) -> set[Entity]:
+    """Which of these other sessions hold; none, if it is a whole table."""
+    found: set[Entity] = set()
+    for name, ids in _by_table(rows).items():
+        cursor = await target.execute(tables[name].locked, {"ids": ids})
+        found |= {(name, row[0]) for row in await cursor.fetchall()}
+    return found
+
+
+def _by_table(rows: Iterable[Entity]) -> dict[str, list[str]]:
+    ids: dict[str, list[str]] = {}
+    for table, entity_id in rows:
+        ids.setdefault(table, []).append(entity_id)
+    return ids
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What a batch does to one table, sorted by the statement that does it."""
+
+    shape: Shape | None
+    clash: bool
+    deletes: list[str] = field(default_factory=list)
+    displaced: list[str] = field(default_factory=list)
+    upserts: dict[Shape, list[bytes]] = field(default_factory=dict)
+    reads: list[bytes] = field(default_factory=list)
+    patches: dict[Shape, list[bytes]] = field(default_factory=dict)
+
+    def add(self, entity_id: str, effect: Effect) -> None:
+        match effect:
+            case Delete() | Gone():
+                self.deletes.append(entity_id)
+            case Displace():
+                self.displaced.append(entity_id)
+            case Upsert(image):
+                self._of(self.upserts, effect).append(image)
+            case Patch(columns, absent):
+                self._of(self.patches, effect).append(unavailable.patch(columns, absent))
+            case Read(texts):
+                if self.clash:
+                    self.deletes.append(entity_id)
+                self.reads.append(texts.encode())
+            case Reread():
+                raise AssertionError("a row to be read was not read")
+            case _ as never:
+                assert_never(never)
+
+    def _of(self, images: dict[Shape, list[bytes]], effect: Upsert | Patch) -> list[bytes]:
+        return images.setdefault(self.shape or shape_of(effect), [])
