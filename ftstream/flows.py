@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -142,13 +143,49 @@ def flow_named(name: str) -> Flow:
     raise KeyError(f"no flow {name!r}; the flows are {', '.join(f.name for f in FLOWS)}")
 
 
+@dataclass(frozen=True, slots=True)
+class LogCapture:
+    """What one Debezium connector reads from External's write-ahead log.
+
+    A flow captured from the log has one of its own. Those captured by outbox share one, which reads
+    the outbox and gives each change the topic of its table.
+    """
+
+    name: str
+    tables: tuple[Table, ...]
+    flows: tuple[Flow, ...]
+
+    @property
+    def outbox(self) -> bool:
+        return self.tables == (OUTBOX,)
+
+
+OUTBOX = Table("outbox", schema="ftstream")
+
+
+def log_captures(flows: Iterable[Flow]) -> tuple[LogCapture, ...]:
+    """The connectors of these flows."""
+    flows = tuple(flow for flow in flows if Site.EXTERNAL in flow.sources)
+    by_outbox = tuple(flow for flow in flows if flow.capture is Capture.OUTBOX)
+    return (
+        *(LogCapture(f.name, f.tables, (f,)) for f in flows if f.capture is Capture.LOG),
+        *((LogCapture("outbox", (OUTBOX,), by_outbox),) if by_outbox else ()),
+    )
+
+
+def captures_of(flows: Iterable[Flow], staying: Iterable[Flow]) -> tuple[LogCapture, ...]:
+    """The connectors that go with these flows: none that a flow which stays has a share in."""
+    shared = {capture.name for capture in log_captures(staying)}
+    return tuple(capture for capture in log_captures(flows) if capture.name not in shared)
+
+
 HEARTBEAT_PREFIX = "ftstream_hb"
-"""Of the messages in the log that a flow's heartbeats are."""
+"""Of the messages in the log that a connector's heartbeats are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a flow's things are called in Kafka, Connect and PostgreSQL.
+    """What a flow's topics are called.
 
     A namespace in front keeps two installations (production and rehearsal, or two tests) apart
     on one Kafka; without one the names are those of the guidelines (3.1).
@@ -157,52 +194,76 @@ class Names:
     flow: Flow
     namespace: str = ""
 
-    @property
-    def _dotted(self) -> str:
-        return f"{self.namespace}." if self.namespace else ""
-
-    @property
-    def _scored(self) -> str:
-        return f"{self.namespace}_" if self.namespace else ""
-
     def topic(self, table: Table, source: Site) -> str:
+        return f"{self.topic_prefix(source)}{table.name}"
+
+    def topic_prefix(self, source: Site) -> str:
+        """What stands before the table's name."""
         origin = source.value if self.flow.capture is Capture.OUTBOX else self.flow.name
-        return f"{self._dotted}{origin}.{table.name}"
+        return f"{_dotted(self.namespace)}{origin}."
 
     def topics(self, target: Site) -> tuple[str, ...]:
         """The change topics that the agent for this target reads, in the order of the tables."""
         return tuple(self.topic(table, target.other) for table in self.flow.tables)
 
+
+@dataclass(frozen=True, slots=True)
+class CaptureNames:
+    """What a connector's things are called in Kafka, Connect and PostgreSQL."""
+
+    capture: LogCapture
+    namespace: str = ""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The change topics that it writes."""
+        names = (Names(flow, self.namespace) for flow in self.capture.flows)
+        return tuple(topic for each in names for topic in each.topics(Site.SUPABASE))
+
     @property
     def heartbeat_topic(self) -> str:
-        return f"{self._dotted}{self.flow.name}.heartbeat"
+        return f"{self._dotted}heartbeat"
 
     @property
     def signal_topic(self) -> str:
-        return f"{self._dotted}{self.flow.name}.signal"
+        return f"{self._dotted}signal"
 
     @property
     def notification_topic(self) -> str:
-        return f"{self._dotted}{self.flow.name}.notification"
+        return f"{self._dotted}notification"
 
     @property
-    def capture_prefix(self) -> str:
-        return f"{self._dotted}{self.flow.name}_cdc"
+    def prefix(self) -> str:
+        """Debezium's topic.prefix."""
+        return f"{_dotted(self.namespace)}{self.capture.name}_cdc"
 
     @property
     def keepalive_topic(self) -> str:
         """Debezium's own heartbeat, which only moves Connect's offsets."""
-        return f"__debezium-heartbeat.{self.capture_prefix}"
+        return f"__debezium-heartbeat.{self.prefix}"
 
     @property
     def connector(self) -> str:
-        prefix = f"{self.namespace}-" if self.namespace else ""
-        return f"{prefix}{self.flow.name}-postgres-connector"
+        before = f"{self.namespace}-" if self.namespace else ""
+        return f"{before}{self.capture.name}-postgres-connector"
 
     @property
     def slot(self) -> str:
-        return f"{self._scored}{self.flow.name}_slot"
+        return f"{self._scored}slot"
 
     @property
     def publication(self) -> str:
-        return f"{self._scored}{self.flow.name}_publication"
+        return f"{self._scored}publication"
+
+    @property
+    def _dotted(self) -> str:
+        return f"{_dotted(self.namespace)}{self.capture.name}."
+
+    @property
+    def _scored(self) -> str:
+        before = f"{self.namespace}_" if self.namespace else ""
+        return f"{before}{self.capture.name}_"
+
+
+def _dotted(namespace: str) -> str:
+    return f"{namespace}." if namespace else ""

@@ -16,7 +16,7 @@ from ftstream.adapters.kafka.offsets import Ends, open_ends
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.core.change import Partition
-from ftstream.flows import HEARTBEAT_PREFIX, Flow, Names, Site
+from ftstream.flows import HEARTBEAT_PREFIX, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.settings import Settings
 
 _QUERIES = Queries.load("ftstream.adapters.postgres", "position.sql")
@@ -52,6 +52,8 @@ class FlowProgress:
         self, names: Names, source: AsyncConnection, target: AsyncConnection, ends: Ends
     ) -> None:
         self._names = names
+        (capture,) = log_captures([names.flow])
+        self._slot_name = CaptureNames(capture, names.namespace).slot
         self._topics = names.topics(Site.SUPABASE)
         self._source, self._target, self._ends = source, target, ends
 
@@ -114,12 +116,12 @@ class FlowProgress:
 
     async def _slot(self, position: str) -> tuple[Any, ...]:
         cursor = await self._source.execute(
-            statement(_QUERIES["slot"]), {"position": position, "slot": self._names.slot}
+            statement(_QUERIES["slot"]), {"position": position, "slot": self._slot_name}
         )
         row = await cursor.fetchone()
         if row is None:
             raise SlotMissing(
-                f"External has no replication slot {self._names.slot}: run `ftstream init`"
+                f"External has no replication slot {self._slot_name}: run `ftstream init`"
             )
         return row
 

@@ -32,7 +32,7 @@ from ftstream.core.change import Partition
 from ftstream.core.failures import Failure, FlowHalted, Halted, Policy
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Position
-from ftstream.flows import Capture, Flow, Names, Site
+from ftstream.flows import CaptureNames, Flow, Names, Site, log_captures
 from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class ChangeAgent:
         self._kafka = settings.kafka
         self._notifier = notifier
         tables = {names.topic(table, target.other): table.name for table in flow.tables}
-        self._heartbeats = names.heartbeat_topic if flow.capture is Capture.LOG else None
+        self._heartbeats = _heartbeats(flow, settings.namespace)
         self.topics = (*tables, *([self._heartbeats] if self._heartbeats else []))
         self._changes = [
             Partition(topic, n) for topic in tables for n in range(settings.kafka.partitions)
@@ -265,3 +265,9 @@ class ChangeAgent:
     def _resume(self) -> None:
         if self.halted is None:
             self._app.consumer.resume_partitions(self._partitions())
+
+
+def _heartbeats(flow: Flow, namespace: str) -> str | None:
+    """The topic of the flow's heartbeats. A connector that flows share sends them to no agent."""
+    own = (capture for capture in log_captures([flow]) if not capture.outbox)
+    return next((CaptureNames(capture, namespace).heartbeat_topic for capture in own), None)

@@ -18,7 +18,7 @@ from ftstream.adapters.kafka.signals import (
 )
 from ftstream.cli.errors import EXIT_CODES, Failure
 from ftstream.cli.flows import log_flows
-from ftstream.flows import Flow, Names, Table
+from ftstream.flows import CaptureNames, Flow, Table, log_captures
 from ftstream.settings import Settings, load_settings
 
 PATIENCE_SECONDS = 120.0
@@ -44,10 +44,11 @@ def backfill(tables: tuple[str, ...], dry_run: bool, wait: bool) -> None:
     """
     flow, chosen = _flow_of(tables)
     settings = load_settings()
-    names = Names(flow, settings.namespace)
+    (capture,) = log_captures([flow])
+    names = CaptureNames(capture, settings.namespace)
     signal = incremental_snapshot(chosen)
     if dry_run:
-        click.echo(f"{names.signal_topic}  {names.capture_prefix}  {signal.encoded().decode()}")
+        click.echo(f"{names.signal_topic}  {names.prefix}  {signal.encoded().decode()}")
         return
     asyncio.run(_backfill(settings, names, signal, wait))
 
@@ -70,7 +71,7 @@ def _find(name: str) -> tuple[Flow, Table]:
     raise click.UsageError(f"{name!r} is no table that a connector captures; there are: {known}")
 
 
-async def _backfill(settings: Settings, names: Names, signal: Signal, wait: bool) -> None:
+async def _backfill(settings: Settings, names: CaptureNames, signal: Signal, wait: bool) -> None:
     await _check_running(settings, names)
     async with Notifications(settings.kafka, names) as notifications:
         await send(settings.kafka, names, signal)
@@ -79,7 +80,7 @@ async def _backfill(settings: Settings, names: Names, signal: Signal, wait: bool
             await _follow(notifications, signal)
 
 
-async def _check_running(settings: Settings, names: Names) -> None:
+async def _check_running(settings: Settings, names: CaptureNames) -> None:
     async with ConnectClient(settings.connect) as client:
         status = await client.status(names.connector)
     if status is None or not status.running:

@@ -18,10 +18,16 @@ from ftstream.adapters.connect.client import ConnectClient, Status
 from ftstream.adapters.connect.config import connector_config, snapshot_over
 from ftstream.adapters.connect.diff import Difference, added_tables, differences
 from ftstream.adapters.kafka.heartbeat import Written, last_heartbeat, written
-from ftstream.adapters.kafka.topics import ensure_topics, missing_topics, topics_of
+from ftstream.adapters.kafka.topics import (
+    TopicSpec,
+    capture_topics,
+    change_topics,
+    ensure_topics,
+    missing_topics,
+)
 from ftstream.cli.errors import EXIT_CODES, Failure
-from ftstream.cli.flows import FlowType, log_flows
-from ftstream.flows import Flow, Names
+from ftstream.cli.flows import FlowType, captures_for
+from ftstream.flows import CaptureNames, Flow, Names
 from ftstream.settings import Settings, load_settings
 
 POLL_SECONDS = 1.0
@@ -67,7 +73,7 @@ def apply(flows: tuple[Flow, ...], dry_run: bool) -> None:
       ftstream connectors apply gfx --dry-run
     """
     settings = load_settings()
-    asyncio.run(_apply_all(settings, flows or log_flows(), dry_run))
+    asyncio.run(_apply_all(settings, captures_for(settings, flows), dry_run))
 
 
 @connectors.command(epilog=EXIT_CODES)
@@ -82,7 +88,7 @@ def diff(context: click.Context, flows: tuple[Flow, ...]) -> None:
       ftstream connectors diff gfx && echo as it should be
     """
     settings = load_settings()
-    if asyncio.run(_diff_all(settings, flows or log_flows())):
+    if asyncio.run(_diff_all(settings, captures_for(settings, flows))):
         context.exit(1)
 
 
@@ -101,7 +107,7 @@ def status(context: click.Context, flows: tuple[Flow, ...], as_json: bool) -> No
       ftstream connectors status --json | jq '.[].heartbeat_age_seconds'
     """
     settings = load_settings()
-    reports = asyncio.run(_report_all(settings, flows or log_flows()))
+    reports = asyncio.run(_report_all(settings, captures_for(settings, flows)))
     if as_json:
         click.echo(json.dumps([report.as_json() for report in reports], indent=2))
     else:
@@ -127,9 +133,9 @@ def delete(flows: tuple[Flow, ...], forget: bool, yes: bool, dry_run: bool) -> N
       ftstream connectors delete gfx --dry-run
     """
     settings = load_settings()
-    chosen = flows or log_flows()
-    for flow in chosen:
-        click.echo(_what_stays(Names(flow, settings.namespace), forget))
+    chosen = captures_for(settings, flows)
+    for names in chosen:
+        click.echo(_what_stays(names, forget))
     if dry_run:
         return
     if not yes:
@@ -139,9 +145,9 @@ def delete(flows: tuple[Flow, ...], forget: bool, yes: bool, dry_run: bool) -> N
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is known of one flow's capture."""
+    """What is known of one connector."""
 
-    flow: str
+    flows: tuple[str, ...]
     connector: str
     status: Status | None
     heartbeat_age: float | None
@@ -172,7 +178,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         status = self.status
         return {
-            "flow": self.flow,
+            "flows": list(self.flows),
             "connector": self.connector,
             "state": None if status is None else status.connector.state,
             "tasks": [
@@ -185,23 +191,25 @@ class Report:
         }
 
 
-async def _apply_all(settings: Settings, flows: Sequence[Flow], dry_run: bool) -> None:
+async def _apply_all(settings: Settings, captures: Sequence[CaptureNames], dry_run: bool) -> None:
     async with ConnectClient(settings.connect) as client:
         console.print(f"Debezium {await client.debezium_version()}")
-        for flow in flows:
-            await _apply(client, settings, Names(flow, settings.namespace), dry_run)
+        for names in captures:
+            await _apply(client, settings, names, dry_run)
 
 
-async def _apply(client: ConnectClient, settings: Settings, names: Names, dry_run: bool) -> None:
+async def _apply(
+    client: ConnectClient, settings: Settings, names: CaptureNames, dry_run: bool
+) -> None:
     wanted = connector_config(names, settings)
     deployed = await client.get_config(names.connector)
     found = differences(wanted, deployed)
     _show_differences(names.connector, found, new=deployed is None)
     if dry_run:
-        _list("Topics to create", await missing_topics(settings, topics_of(names, settings)))
+        _list("Topics to create", await missing_topics(settings, _topics(names, settings)))
         return
     await _check(client, names, wanted)
-    _list("Topics created", await ensure_topics(settings, topics_of(names, settings)))
+    _list("Topics created", await ensure_topics(settings, _topics(names, settings)))
     if deployed is None or not snapshot_over(deployed):
         await _take_snapshot(client, settings, names, deployed)
         await client.put_config(names.connector, wanted)
@@ -211,7 +219,16 @@ async def _apply(client: ConnectClient, settings: Settings, names: Names, dry_ru
     _offer_backfill(added_tables(wanted, deployed))
 
 
-async def _check(client: ConnectClient, names: Names, wanted: Mapping[str, str]) -> None:
+def _topics(names: CaptureNames, settings: Settings) -> tuple[TopicSpec, ...]:
+    changes = (
+        spec
+        for flow in names.capture.flows
+        for spec in change_topics(Names(flow, settings.namespace), settings)
+    )
+    return (*changes, *capture_topics(names, settings))
+
+
+async def _check(client: ConnectClient, names: CaptureNames, wanted: Mapping[str, str]) -> None:
     """Debezium checks the settings, and that it can log in."""
     if problems := await client.validate(names.connector, wanted):
         listed = "\n".join(f"  {problem}" for problem in problems)
@@ -219,7 +236,7 @@ async def _check(client: ConnectClient, names: Names, wanted: Mapping[str, str])
 
 
 async def _deploy(
-    client: ConnectClient, names: Names, wanted: Mapping[str, str], *, changed: bool
+    client: ConnectClient, names: CaptureNames, wanted: Mapping[str, str], *, changed: bool
 ) -> None:
     if changed:
         await client.put_config(names.connector, wanted)
@@ -231,7 +248,10 @@ async def _deploy(
 
 
 async def _take_snapshot(
-    client: ConnectClient, settings: Settings, names: Names, deployed: Mapping[str, str] | None
+    client: ConnectClient,
+    settings: Settings,
+    names: CaptureNames,
+    deployed: Mapping[str, str] | None,
 ) -> None:
     """Start the connector as it must be for its first snapshot, and wait until it streams."""
     before = await written(settings.kafka, names)
@@ -243,7 +263,7 @@ async def _take_snapshot(
 
 
 async def _wait_streaming(
-    client: ConnectClient, settings: Settings, names: Names, before: Written
+    client: ConnectClient, settings: Settings, names: CaptureNames, before: Written
 ) -> None:
     """Heartbeats come through the log, so the first one says that the snapshot is over."""
     seen, since = before, time.monotonic()
@@ -267,11 +287,10 @@ def _snapshot_stuck(settings: Settings) -> str:
     )
 
 
-async def _diff_all(settings: Settings, flows: Sequence[Flow]) -> bool:
+async def _diff_all(settings: Settings, captures: Sequence[CaptureNames]) -> bool:
     differ = False
     async with ConnectClient(settings.connect) as client:
-        for flow in flows:
-            names = Names(flow, settings.namespace)
+        for names in captures:
             deployed = await client.get_config(names.connector)
             found = differences(connector_config(names, settings), deployed)
             _show_differences(names.connector, found, new=deployed is None)
@@ -279,26 +298,25 @@ async def _diff_all(settings: Settings, flows: Sequence[Flow]) -> bool:
     return differ
 
 
-async def _report_all(settings: Settings, flows: Sequence[Flow]) -> list[Report]:
+async def _report_all(settings: Settings, captures: Sequence[CaptureNames]) -> list[Report]:
     async with ConnectClient(settings.connect) as client:
-        return [
-            await _report(client, settings, flow, Names(flow, settings.namespace)) for flow in flows
-        ]
+        return [await _report(client, settings, names) for names in captures]
 
 
-async def _report(client: ConnectClient, settings: Settings, flow: Flow, names: Names) -> Report:
+async def _report(client: ConnectClient, settings: Settings, names: CaptureNames) -> Report:
     status = await client.status(names.connector)
     beat = None
     if status is not None:  # without a connector there may be no topic either
         beat = await last_heartbeat(settings.kafka, names)
     age = None if beat is None else max(0.0, (datetime.now(UTC) - beat).total_seconds())
-    report = Report(flow.name, names.connector, status, age)
+    flows = tuple(flow.name for flow in names.capture.flows)
+    report = Report(flows, names.connector, status, age)
     if status is not None and status.running and report.silent:
         return replace(report, findings=await _findings(client, names))
     return report
 
 
-async def _findings(client: ConnectClient, names: Names) -> tuple[str, ...]:
+async def _findings(client: ConnectClient, names: CaptureNames) -> tuple[str, ...]:
     """Why a running connector is silent: it repeats what fails and keeps the reason to its log.
 
     Checking its configuration logs in to the database, and says what went wrong there.
@@ -307,10 +325,9 @@ async def _findings(client: ConnectClient, names: Names) -> tuple[str, ...]:
     return () if deployed is None else await client.validate(names.connector, deployed)
 
 
-async def _delete_all(settings: Settings, flows: Sequence[Flow], forget: bool) -> None:
+async def _delete_all(settings: Settings, captures: Sequence[CaptureNames], forget: bool) -> None:
     async with ConnectClient(settings.connect) as client:
-        for flow in flows:
-            name = Names(flow, settings.namespace).connector
+        for name in (names.connector for names in captures):
             if forget:
                 await client.forget_offsets(name)
             click.echo(f"{name}: {'deleted' if await client.delete(name) else 'was not there'}")
@@ -357,7 +374,7 @@ def _offer_backfill(tables: Sequence[str]) -> None:
         )
 
 
-def _what_stays(names: Names, forget: bool) -> str:
+def _what_stays(names: CaptureNames, forget: bool) -> str:
     offsets = (
         "its offsets go too, so applying it again begins with a snapshot"
         if forget

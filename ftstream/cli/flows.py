@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
-from ftstream.flows import READY, Capture, Flow
+from ftstream.flows import READY, Capture, CaptureNames, Flow, log_captures
+from ftstream.settings import Settings
 
 
 def log_flows() -> tuple[Flow, ...]:
-    """The flows that a connector captures and that are ready."""
+    """The flows whose tables a connector reads and that are ready."""
     return tuple(flow for flow in READY if flow.capture is Capture.LOG)
+
+
+def connected_flows() -> tuple[Flow, ...]:
+    """The flows that a connector captures, from their tables or from the outbox, and that are ready."""
+    return tuple(flow for capture in log_captures(READY) for flow in capture.flows)
+
+
+def captures_for(settings: Settings, flows: Sequence[Flow]) -> list[CaptureNames]:
+    """The connectors of these flows, or of all; one that others share is named with any of them."""
+    chosen = flows or READY
+    return [
+        CaptureNames(capture, settings.namespace)
+        for capture in log_captures(READY)
+        if any(flow in chosen for flow in capture.flows)
+    ]
 
 
 class FlowType(click.ParamType):
@@ -22,10 +40,10 @@ class FlowType(click.ParamType):
     ) -> Flow:
         if isinstance(value, Flow):
             return value
-        for flow in log_flows():
+        for flow in connected_flows():
             if flow.name == value:
                 return flow
-        names = ", ".join(flow.name for flow in log_flows())
+        names = ", ".join(flow.name for flow in connected_flows())
         return self.fail(
             f"{value!r} is no flow with a connector; there are: {names}", param, context
         )

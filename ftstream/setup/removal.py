@@ -15,7 +15,7 @@ from ftstream.adapters.postgres import deprovision, migrate
 from ftstream.adapters.postgres.preflight import Problem
 from ftstream.adapters.postgres.provision import Step, build
 from ftstream.adapters.postgres.site_state import read_state
-from ftstream.flows import READY, Capture, Flow, Names, Site
+from ftstream.flows import READY, CaptureNames, Flow, Site, captures_of
 from ftstream.settings import Settings
 from ftstream.setup.initialise import Done, run_step
 from ftstream.setup.outside import Connectors, Topics
@@ -57,9 +57,11 @@ async def plan_removal(
     Without `topics` they are kept.
     """
     flows = ready if flow is None else (flow,)
-    found = await survey(settings, flows)
+    staying = [each for each in ready if each not in flows]
+    found = await survey(settings, flows, staying=staying)
     problems = _unseen(found)
-    specs = topics_of_all(settings, flows) if topics else ()
+    specs = topics_of_all(settings, flows, staying) if topics else ()
+    names = _connectors(settings, flows, staying)
     present, left = [], []
     existing: list[str] = []
     try:
@@ -68,9 +70,9 @@ async def plan_removal(
     except KafkaError as error:
         problems.append(Problem("kafka", str(error).rstrip("."), "Or keep them: --keep-topics"))
     try:
-        present = [name for name in _connectors(settings, flows) if await connectors.exists(name)]
+        present = [name for name in names if await connectors.exists(name)]
     except ConnectError as error:
-        left.append(f"connectors {', '.join(_connectors(settings, flows))}: {error}")
+        left.append(f"connectors {', '.join(names)}: {error}")
         problems += _active(found, str(error))
     if problems:
         raise PreflightFailed(problems)
@@ -161,9 +163,6 @@ def _active(found: Survey, reason: str) -> list[Problem]:
     ]
 
 
-def _log_flows(flows: Sequence[Flow]) -> list[Flow]:
-    return [flow for flow in flows if flow.capture is Capture.LOG]
-
-
-def _connectors(settings: Settings, flows: Sequence[Flow]) -> list[str]:
-    return [Names(flow, settings.namespace).connector for flow in _log_flows(flows)]
+def _connectors(settings: Settings, going: Sequence[Flow], staying: Sequence[Flow]) -> list[str]:
+    captures = captures_of(going, staying)
+    return [CaptureNames(capture, settings.namespace).connector for capture in captures]

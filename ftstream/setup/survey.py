@@ -59,12 +59,17 @@ class Survey:
 
 
 async def survey(
-    settings: Settings, flows: Sequence[Flow], sites: Sequence[Site] = tuple(Site)
+    settings: Settings,
+    flows: Sequence[Flow],
+    sites: Sequence[Site] = tuple(Site),
+    staying: Sequence[Flow] = (),
 ) -> Survey:
     """Look at the sites side by side, and judge what was seen."""
     unset = [problem for site in sites for problem in _unset(settings, site)]
     ready = [site for site in sites if not list(_unset(settings, site))]
-    looks = await asyncio.gather(*(_see(settings, flows, site) for site in ready))
+    looks = await asyncio.gather(
+        *(_see(settings, wanted(site, flows, settings, staying)) for site in ready)
+    )
     seen = {look.wanted.site: look for look in looks if isinstance(look, Seen)}
     unreachable = [look for look in looks if isinstance(look, Problem)]
     return Survey(seen, (*unset, *unreachable, *_judged(settings, flows, seen)))
@@ -83,8 +88,8 @@ def _unset(settings: Settings, site: Site) -> Iterator[Problem]:
             yield Problem("settings", f"{site}.{name} is not set", mend)
 
 
-async def _see(settings: Settings, flows: Sequence[Flow], site: Site) -> Seen | Problem:
-    aim = wanted(site, flows, settings)
+async def _see(settings: Settings, aim: Wanted) -> Seen | Problem:
+    site = aim.site
     try:
         async with await open_admin(settings, site) as connection:
             logins = await _logins(aim, settings)
@@ -101,7 +106,7 @@ async def _see(settings: Settings, flows: Sequence[Flow], site: Site) -> Seen | 
 def _passwords(aim: Wanted, settings: Settings) -> dict[str, str]:
     """Role to password, as the settings have them."""
     passwords = {aim.apply_role: settings.database(aim.site).parameter("password")}
-    if aim.captured:
+    if aim.captures:
         passwords[aim.capture_role] = settings.connect.capture_password.get_secret_value()
     return passwords
 
@@ -111,7 +116,7 @@ async def _logins(aim: Wanted, settings: Settings) -> dict[str, Login]:
     database = settings.database(aim.site)
     conninfos = {aim.apply_role: database.conninfo()}
     password = settings.connect.capture_password.get_secret_value()
-    if aim.captured and password:
+    if aim.captures and password:
         admin = database.conninfo(admin=True)
         conninfos[aim.capture_role] = make_conninfo(admin, user=aim.capture_role, password=password)
     logins = await asyncio.gather(*map(try_login, conninfos.values()))

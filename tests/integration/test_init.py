@@ -16,7 +16,7 @@ from ftstream import setup
 from ftstream.adapters.postgres import migrate
 from ftstream.adapters.postgres.preflight import site_problems
 from ftstream.adapters.postgres.queries import Queries, statement
-from ftstream.flows import GFX, Names, Site
+from ftstream.flows import GFX, CaptureNames, Names, Site, log_captures
 from ftstream.settings import Connect, Database
 from ftstream.setup import Done, PreflightFailed, SetupFailed
 from ftstream.setup.survey import survey
@@ -26,6 +26,11 @@ from .conftest import PASSWORD, MemoryTopics, NoConnectors, Pair
 APPLY = Queries.load("ftstream.adapters.postgres", "apply.sql")
 KEEP = Queries.load("ftstream.adapters.postgres", "housekeeping.sql")
 TABLES = [table.qualified for table in GFX.tables]
+
+
+def capture_names(pair: Pair) -> CaptureNames:
+    (capture,) = log_captures([GFX])
+    return CaptureNames(capture, pair.database)
 
 
 async def initialise(pair: Pair, topics: MemoryTopics | None = None) -> list[Done]:
@@ -87,7 +92,7 @@ async def test_init_takes_the_steps_that_a_dry_run_shows(pair: Pair) -> None:
 
 async def test_the_slot_is_logical_and_the_publication_has_exactly_the_tables(pair: Pair) -> None:
     await initialise(pair)
-    names = Names(GFX, pair.database)
+    names = capture_names(pair)
     async with await pair.connect(Site.EXTERNAL) as connection:
         published = await rows(
             connection,
@@ -104,13 +109,13 @@ async def test_the_slot_is_logical_and_the_publication_has_exactly_the_tables(pa
 
 
 async def test_a_publication_with_other_tables_is_set_right(pair: Pair) -> None:
-    name = sql.Identifier(Names(GFX, pair.database).publication)
+    name = sql.Identifier(capture_names(pair).publication)
     async with await pair.connect(Site.EXTERNAL) as connection:
         await connection.execute(
             sql.SQL("create publication {} for table public.wsop_events").format(name)
         )
     changed = {done.what for done in await initialise(pair) if done.changed}
-    assert f"publication {Names(GFX, pair.database).publication}" in changed
+    assert f"publication {capture_names(pair).publication}" in changed
     async with await pair.connect(Site.EXTERNAL) as connection:
         found = await rows(connection, "select pubviaroot from pg_publication")
         tables = await rows(connection, "select tablename from pg_publication_tables")
@@ -124,7 +129,7 @@ async def test_every_problem_is_told_before_anything_is_changed(pair: Pair) -> N
             "alter table gfx_hands add column shape point, add column w numeric[]"
         )
         await connection.execute("alter table gfx_hand_players set unlogged")
-        slot = Names(GFX, pair.database).slot
+        slot = capture_names(pair).slot
         await rows(
             connection, "select pg_create_logical_replication_slot(%s, 'test_decoding')", [slot]
         )

@@ -25,7 +25,7 @@ from psycopg.rows import TupleRow
 from ftstream.adapters.kafka.security import client_options
 from ftstream.demo.rig import Rig, SiteName
 from ftstream.demo.traffic import Traffic
-from ftstream.flows import GFX, Names, Site
+from ftstream.flows import GFX, CaptureNames, Names, Site, log_captures
 from ftstream.progress import watch
 from ftstream.verification import verify
 from tests.conftest import POLL_SECONDS, until
@@ -145,6 +145,8 @@ class Scene:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.names = Names(GFX, rig.namespace)
+        (capture,) = log_captures([GFX])
+        self.slot = CaptureNames(capture, rig.namespace).slot
         self._numbers = itertools.count(1)
 
     # -- doing
@@ -221,7 +223,7 @@ class Scene:
                     "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots"
                     " where slot_name = %s",
                     position,
-                    self.names.slot,
+                    self.slot,
                 )
                 == [(True,)]
             ),

@@ -14,7 +14,7 @@ from aiokafka.admin import NewPartitions, RecordsToDelete
 from psycopg import sql
 
 from ftstream.adapters.kafka.errors import KafkaError
-from ftstream.adapters.kafka.topics import delete_topics, ensure_topics, topics_of
+from ftstream.adapters.kafka.topics import change_topics, delete_topics, ensure_topics
 from ftstream.demo.rig import Rig
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, admin, set_up
@@ -73,7 +73,7 @@ def made_anew(scene: Scene, changes: int) -> None:
     """Every topic again, with this many changes."""
     specs = [
         spec
-        for spec in topics_of(scene.names, scene.rig.settings)
+        for spec in change_topics(scene.names, scene.rig.settings)
         if spec.name in {tp.topic for tp in scene.partitions}
     ]
 

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from ftstream.adapters.kafka.security import client_options
-from ftstream.adapters.kafka.topics import ensure_topics, topics_of
+from ftstream.adapters.kafka.topics import change_topics, ensure_topics
 from ftstream.demo.rig import Rig
 from ftstream.flows import Names, Site
 from tests.conftest import until
@@ -28,7 +28,7 @@ FROZEN_SECONDS = float(os.environ.get("FTSTREAM_FROZEN_SECONDS", "8"))
 @pytest.fixture(scope="module")
 def scene(rig: Rig) -> Iterator[Scene]:
     with set_up(rig) as scene:
-        specs = topics_of(Names(JOBS, rig.namespace), rig.settings)
+        specs = change_topics(Names(JOBS, rig.namespace), rig.settings)
         asyncio.run(ensure_topics(rig.settings, specs))
         yield scene
 

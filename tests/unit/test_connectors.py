@@ -21,22 +21,29 @@ from ftstream.adapters.connect.masking import MASK, is_secret, masked, scrubbed
 from ftstream.adapters.connect.render import example_settings, examples
 from ftstream.adapters.kafka.security import client_options
 from ftstream.adapters.kafka.signals import decode_notification, incremental_snapshot
-from ftstream.adapters.kafka.topics import MAX_MESSAGE_BYTES, topics_of
+from ftstream.adapters.kafka.topics import MAX_MESSAGE_BYTES, change_topics, topics_of_all
 from ftstream.flows import (
     FLOWS,
     GFX,
     HEARTBEAT_PREFIX,
+    OVERRIDES,
     READY,
-    WSOP,
     Capture,
+    CaptureNames,
     Flow,
     Names,
     Site,
     Table,
+    log_captures,
 )
 from ftstream.settings import Database, Kafka, Settings
 
 FOLDER = Path(__file__).parents[2] / "connectors"
+
+
+def capture_names(flow: Flow = GFX, namespace: str = "") -> CaptureNames:
+    (capture,) = log_captures([flow])
+    return CaptureNames(capture, namespace)
 
 
 def settings(**changes: object) -> Settings:
@@ -44,7 +51,7 @@ def settings(**changes: object) -> Settings:
 
 
 def config(namespace: str = "", **changes: object) -> dict[str, str]:
-    return connector_config(Names(GFX, namespace), settings(**changes))
+    return connector_config(capture_names(namespace=namespace), settings(**changes))
 
 
 def test_files_are_what_flows_py_says() -> None:
@@ -54,9 +61,9 @@ def test_files_are_what_flows_py_says() -> None:
     )
 
 
-def test_every_ready_flow_captured_from_the_log_has_a_file() -> None:
-    flows = [flow for flow in READY if flow.capture is Capture.LOG]
-    assert [name for name, _ in examples()] == [f"{Names(flow).connector}.json" for flow in flows]
+def test_every_connector_of_a_ready_flow_has_a_file() -> None:
+    connectors = [CaptureNames(capture).connector for capture in log_captures(READY)]
+    assert [name for name, _ in examples()] == [f"{name}.json" for name in connectors]
 
 
 def test_names_are_those_of_the_guidelines() -> None:
@@ -89,7 +96,7 @@ def test_the_password_of_the_capture_role_never_reaches_a_connector() -> None:
     changed = settings()
     changed.connect.capture_password = SecretStr("hunter2")
     changed.external.dsn = SecretStr("postgresql://worker:hunter3@db/gfx_production")
-    text = rendered(Names(GFX), changed)
+    text = rendered(capture_names(), changed)
     assert "hunter" not in text
     assert '"database.password": "${env:DEBEZIUM_PASSWORD}"' in text
 
@@ -105,12 +112,12 @@ def test_tables_are_captured_and_routed_and_no_others_are() -> None:
 
 @pytest.mark.parametrize("namespace", ["", "rehearsal"])
 def test_keys_are_extracted_on_table_topics_only(namespace: str) -> None:
-    names = Names(GFX, namespace)
+    names = capture_names(namespace=namespace)
     wanted = config(namespace)
     pattern = re.compile(wanted["predicates.tables.pattern"])
     for table in GFX.tables:
-        routed = _routed(wanted, f"{names.capture_prefix}.{table.qualified}")
-        assert routed == names.topic(table, Site.EXTERNAL)
+        routed = _routed(wanted, f"{names.prefix}.{table.qualified}")
+        assert routed == Names(GFX, namespace).topic(table, Site.EXTERNAL)
         assert pattern.fullmatch(routed)
     others = (names.heartbeat_topic, names.keepalive_topic, names.notification_topic)
     assert not any(pattern.fullmatch(topic) for topic in others)
@@ -141,22 +148,30 @@ def test_a_chunk_is_smaller_than_a_fetch() -> None:
 
 
 def test_a_first_snapshot_writes_no_notifications_to_kafka() -> None:
-    first = connector_config(Names(GFX), settings(), first_snapshot=True)
+    first = connector_config(capture_names(), settings(), first_snapshot=True)
     assert not snapshot_over(first)
     assert snapshot_over(config())
     changed = {one.key for one in differences(config(), first)}
     assert changed == {"notification.enabled.channels", "notification.sink.topic.name"}
 
 
-def test_only_flows_captured_from_the_log_have_a_connector() -> None:
-    with pytest.raises(ValueError, match="wsop"):
-        connector_config(Names(WSOP), settings())
+def test_the_outbox_gives_each_change_the_topic_of_its_table() -> None:
+    wanted = connector_config(capture_names(OVERRIDES, "rehearsal"), settings())
+    assert wanted["table.include.list"] == "ftstream.outbox"
+    assert wanted["slot.name"] == "rehearsal_outbox_slot"
+    topic = wanted["transforms.outbox.route.topic.replacement"]
+    for table in OVERRIDES.tables:
+        routed = topic.replace("${routedByValue}", table.name)
+        assert routed == Names(OVERRIDES, "rehearsal").topic(table, Site.EXTERNAL)
+    predicate = re.compile(wanted["predicates.outbox.pattern"])
+    assert predicate.fullmatch("rehearsal.outbox_cdc.ftstream.outbox")
+    assert not predicate.fullmatch("rehearsal.outbox_cdc.message")
 
 
 def test_excluded_columns_are_not_captured() -> None:
     table = Table("gfx_hands", excluded=frozenset({"notes", "grade"}))
     flow = Flow("gfx", (table,), Capture.LOG, (Site.EXTERNAL,), GFX.conflict)
-    listed = connector_config(Names(flow), settings())["column.exclude.list"]
+    listed = connector_config(capture_names(flow), settings())["column.exclude.list"]
     assert listed == "public.gfx_hands.grade,public.gfx_hands.notes"
     assert "column.exclude.list" not in config()
 
@@ -191,7 +206,7 @@ def test_signals_log_in_to_kafka_by_reference() -> None:
 
 
 def test_topics_cover_all_a_connector_writes() -> None:
-    specs = {spec.name: spec for spec in topics_of(Names(GFX), settings())}
+    specs = {spec.name: spec for spec in topics_of_all(settings(), [GFX])}
     assert set(specs) == {
         *Names(GFX).topics(Site.SUPABASE),
         "gfx.heartbeat",
@@ -205,12 +220,9 @@ def test_topics_cover_all_a_connector_writes() -> None:
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_changes_are_never_compacted_and_fit_what_a_producer_sends(flow: Flow) -> None:
-    specs = topics_of(Names(flow), settings())
+    specs = change_topics(Names(flow), settings())
     assert {spec.config["cleanup.policy"] for spec in specs} == {"delete"}
-    for target in flow.targets:
-        for spec in specs:
-            if spec.name in Names(flow).topics(target):
-                assert int(spec.config["max.message.bytes"]) > MAX_REQUEST_BYTES
+    assert {int(spec.config["max.message.bytes"]) for spec in specs} == {MAX_MESSAGE_BYTES}
     assert MAX_MESSAGE_BYTES > MAX_REQUEST_BYTES
 
 

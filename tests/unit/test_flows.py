@@ -5,16 +5,20 @@ from __future__ import annotations
 import pytest
 
 from ftstream.flows import (
+    CUE_SHEETS,
     FLOWS,
     GFX,
     OVERRIDES,
     RENDER_QUEUE,
     WSOP,
+    CaptureNames,
     Conflict,
     Flow,
     Names,
     Site,
+    captures_of,
     flow_named,
+    log_captures,
 )
 
 
@@ -27,10 +31,12 @@ def test_names_of_the_guidelines() -> None:
         "gfx.gfx_hand_players",
         "gfx.gfx_players",
     )
-    assert names.connector == "gfx-postgres-connector"
-    assert names.slot == "gfx_slot"
-    assert names.publication == "gfx_publication"
-    assert names.capture_prefix == "gfx_cdc"
+    (capture,) = log_captures([GFX])
+    captured = CaptureNames(capture)
+    assert captured.connector == "gfx-postgres-connector"
+    assert captured.slot == "gfx_slot"
+    assert captured.publication == "gfx_publication"
+    assert captured.prefix == "gfx_cdc"
 
 
 def test_topics_of_a_flow_written_on_both_sites_name_the_site() -> None:
@@ -41,28 +47,24 @@ def test_topics_of_a_flow_written_on_both_sites_name_the_site() -> None:
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 def test_namespace_keeps_every_name_apart(flow: Flow) -> None:
-    def all_names(names: Names) -> set[str]:
-        topics = {topic for target in flow.targets for topic in names.topics(target)}
-        return topics | {
-            names.heartbeat_topic,
-            names.signal_topic,
-            names.notification_topic,
-            names.capture_prefix,
-            names.keepalive_topic,
-            names.connector,
-            names.slot,
-            names.publication,
-        }
+    def all_names(namespace: str) -> set[str]:
+        names = Names(flow, namespace)
+        found = {topic for target in flow.targets for topic in names.topics(target)}
+        for each in (CaptureNames(capture, namespace) for capture in log_captures([flow])):
+            found |= {each.heartbeat_topic, each.signal_topic, each.notification_topic}
+            found |= {each.keepalive_topic, each.prefix}
+            found |= {each.connector, each.slot, each.publication}
+        return found
 
-    plain, rehearsal = all_names(Names(flow)), all_names(Names(flow, "rehearsal"))
+    plain, rehearsal = all_names(""), all_names("rehearsal")
     assert len(plain) == len(rehearsal)
     assert not plain & rehearsal
     assert all("rehearsal" in name for name in rehearsal)
 
 
 def test_slots_and_publications_are_names_that_postgresql_accepts() -> None:
-    for flow in FLOWS:
-        names = Names(flow, "x" * 20)
+    for capture in log_captures(FLOWS):
+        names = CaptureNames(capture, "x" * 20)
         for name in (names.slot, names.publication):
             assert name.replace("_", "").isalnum()
             assert name == name.lower()
@@ -87,6 +89,14 @@ def test_owner_and_guard_follow_from_the_conflict_rule() -> None:
     for flow in FLOWS:
         assert (flow.owner is None) == (flow.conflict is Conflict.LAST_WRITE_WINS)
         assert flow.guarded is None or flow.targets == (flow.guarded,)
+
+
+def test_flows_captured_by_outbox_share_a_connector_until_the_last_of_them_goes() -> None:
+    assert [capture.name for capture in log_captures(FLOWS)] == ["gfx", "outbox"]
+    assert captures_of([OVERRIDES], staying=[CUE_SHEETS, GFX]) == ()
+    assert [c.name for c in captures_of([OVERRIDES, CUE_SHEETS], staying=[GFX])] == ["outbox"]
+    # What only Supabase writes leaves by no connector.
+    assert log_captures([RENDER_QUEUE]) == ()
 
 
 def test_unknown_flow_is_answered_with_those_there_are() -> None:

@@ -32,7 +32,7 @@ from ftstream.adapters.postgres.site_state import (
     TableState,
 )
 from ftstream.adapters.postgres.wanted import Policy, Right, Wanted, role_of, wanted
-from ftstream.flows import FLOWS, GFX, RENDER_QUEUE, Flow, Site, Table
+from ftstream.flows import FLOWS, GFX, RENDER_QUEUE, Flow, Site, Table, log_captures
 from ftstream.settings import Database, Settings
 from ftstream.setup import script
 
@@ -181,7 +181,8 @@ def test_the_capture_role_may_read_and_nothing_else() -> None:
     rights = aim(Site.EXTERNAL, *FLOWS).capture_rights
     assert {right.privilege for right in rights} == {"CONNECT", "USAGE", "SELECT"}
     assert {right.object for right in rights if right.kind == "table"} == {
-        each.qualified for each in GFX.tables
+        *(each.qualified for each in GFX.tables),
+        "ftstream.outbox",
     }
 
 
@@ -219,7 +220,8 @@ def test_excluded_and_generated_columns_are_not_published() -> None:
     narrow = replace(GFX, tables=(Table("t", excluded=frozenset({"raw"})),))
     columns = (column("id"), column("b"), column("a"), column("g", generated=True))
     there = replace(state(), columns={"public.t": columns})
-    published = publication_tables(aim(Site.EXTERNAL, narrow), narrow, there)
+    (capture,) = log_captures([narrow])
+    published = publication_tables(capture, there)
     assert published == {"public.t": ["a", "b", "id"]}
     steps = plan_site(aim(Site.EXTERNAL, narrow), there, VERIFIERS)
     assert 'for table "public"."t" ("a", "b", "id")' in text(steps)

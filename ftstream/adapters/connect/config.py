@@ -1,4 +1,4 @@
-"""The Debezium connector of a flow that is captured from the log, derived from flows.py.
+"""The Debezium connectors that read External's log, derived from flows.py.
 
 Measured with Debezium 3.6.3 on PostgreSQL 15 and Kafka Connect 4.3.
 """
@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ftstream.core.unavailable import PLACEHOLDER
-from ftstream.flows import HEARTBEAT_PREFIX, Capture, Names, Site
+from ftstream.flows import HEARTBEAT_PREFIX, CaptureNames, Names, Site
 from ftstream.settings import Kafka, Settings
 
 CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
 
-"""The prefix of the logical messages that a heartbeat writes to the log."""
+REGEX_ROUTER = "org.apache.kafka.connect.transforms.RegexRouter"
+TOPIC_MATCHES = "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"
 
 MAX_REQUEST_BYTES = 16 * 2**20
 """The largest record Connect sends. The topics allow a little more (kafka/topics.py)."""
@@ -28,33 +29,31 @@ KEYSTORE_REFERENCE = "${env:FTSTREAM_KAFKA_KEYSTORE}"
 
 
 def connector_config(
-    names: Names, settings: Settings, *, first_snapshot: bool = False
+    names: CaptureNames, settings: Settings, *, first_snapshot: bool = False
 ) -> dict[str, str]:
-    """Everything Connect needs for the flow's connector; no value is a secret.
+    """Everything Connect needs for the connector; no value is a secret.
 
     `first_snapshot` is how a new connector starts, until it streams (see _notifications).
-    Raises ValueError for a flow that is not captured from the log.
     """
-    if names.flow.capture is not Capture.LOG:
-        raise ValueError(f"flow {names.flow.name} is not captured from the log")
+    outbox = names.capture.outbox
     return {
         "connector.class": CONNECTOR_CLASS,
         "tasks.max": "1",  # one slot, one reader: a log has one order
         **_database(settings),
         **_capture(names),
-        **_snapshot(),
+        **_snapshot(outbox=outbox),
         **_values(),
         **_liveness(names),
         **_signals(names, settings.kafka),
         **_notifications(names, first_snapshot),
         **_resilience(),
         **_throughput(),
-        **_converters(),
-        **_transforms(names),
+        **(_outbox_converters() if outbox else _converters()),
+        **(_outbox_transforms(names) if outbox else _transforms(names)),
     }
 
 
-def rendered(names: Names, settings: Settings) -> str:
+def rendered(names: CaptureNames, settings: Settings) -> str:
     """The connector as Connect's POST /connectors takes it; the same settings, the same text."""
     body = {"name": names.connector, "config": connector_config(names, settings)}
     return json.dumps(body, indent=2, sort_keys=True) + "\n"
@@ -84,14 +83,14 @@ def _tls(mode: str, root_certificate: str) -> dict[str, str]:
     return config
 
 
-def _capture(names: Names) -> dict[str, str]:
+def _capture(names: CaptureNames) -> dict[str, str]:
     config = {
         # Was database.server.name before Debezium 2. Each connector its own: two that share one
         # stall each other for a minute.
-        "topic.prefix": names.capture_prefix,
+        "topic.prefix": names.prefix,
         # Lists of regular expressions, matched as a whole; a dot could only match another
         # character where there is no schema, so the names stand as they are (guidelines 3.1).
-        "table.include.list": _joined(table.qualified for table in names.flow.tables),
+        "table.include.list": _joined(table.qualified for table in names.capture.tables),
         "plugin.name": "pgoutput",  # the default, decoderbufs, is not part of PostgreSQL
         "slot.name": names.slot,
         # The slot is the position in the log; only `ftstream remove` gives it up.
@@ -101,20 +100,24 @@ def _capture(names: Names) -> dict[str, str]:
         "publication.autocreate.mode": "disabled",
         # A partitioned table comes as one table, as the publication has it.
         "publish.via.partition.root": "true",
-        # The default skips truncates: the rows would stay at the target for ever.
-        "skipped.operations": "none",
+        # The default skips truncates: the rows would stay at the target for ever. Of the outbox only
+        # what is put in counts; it is taken out again in the same transaction.
+        "skipped.operations": "u,d,t" if names.capture.outbox else "none",
         # A delete is followed by its key without a value, for consumers that compact.
         "tombstones.on.delete": "true",
     }
     excluded = _joined(
         f"{table.qualified}.{column}"
-        for table in names.flow.tables
+        for table in names.capture.tables
         for column in sorted(table.excluded)
     )
     return config | ({"column.exclude.list": excluded} if excluded else {})
 
 
-def _snapshot() -> dict[str, str]:
+def _snapshot(*, outbox: bool) -> dict[str, str]:
+    if outbox:
+        # It is empty: the log is all there is, from the slot's making on.
+        return {"snapshot.mode": "no_data"}
     return {
         # Rows first, then the log. If the slot is lost it fails at the start and says so.
         # when_needed would go on with a new snapshot, which has no deletes for the gap: rows
@@ -148,7 +151,7 @@ def _values() -> dict[str, str]:
     }
 
 
-def _liveness(names: Names) -> dict[str, str]:
+def _liveness(names: CaptureNames) -> dict[str, str]:
     return {
         "heartbeat.interval.ms": "10000",
         # Debezium's own heartbeat does not move the slot on a quiet table set, and the log would
@@ -161,17 +164,17 @@ def _liveness(names: Names) -> dict[str, str]:
     }
 
 
-def heartbeat_query(names: Names) -> str:
+def heartbeat_query(names: CaptureNames) -> str:
     """The statement that writes the logical message; its content says whose heartbeat it is.
 
     The message is transactional. One that is not has no transaction id and no commit time:
     Debezium repeats the time of the change before, and an incremental snapshot that meets it
     ends the task with a NullPointerException.
     """
-    return f"select pg_logical_emit_message(true, '{HEARTBEAT_PREFIX}', '{names.capture_prefix}')"
+    return f"select pg_logical_emit_message(true, '{HEARTBEAT_PREFIX}', '{names.prefix}')"
 
 
-def _signals(names: Names, kafka: Kafka) -> dict[str, str]:
+def _signals(names: CaptureNames, kafka: Kafka) -> dict[str, str]:
     return {
         # Signals come through Kafka and nothing is written to the source: no signal table.
         "read.only": "true",
@@ -179,13 +182,13 @@ def _signals(names: Names, kafka: Kafka) -> dict[str, str]:
         "signal.kafka.topic": names.signal_topic,
         "signal.kafka.bootstrap.servers": kafka.bootstrap_servers,
         # The default is one group for all connectors: each signal would reach only one of them.
-        "signal.kafka.groupId": f"{names.capture_prefix}-signal",
+        "signal.kafka.groupId": f"{names.prefix}-signal",
         "signal.poll.interval.ms": "1000",
         **_signal_security(kafka),
     }
 
 
-def _notifications(names: Names, first_snapshot: bool) -> dict[str, str]:
+def _notifications(names: CaptureNames, first_snapshot: bool) -> dict[str, str]:
     """What the connector tells of its snapshots; `backfill` waits for it.
 
     Not during the first snapshot. There a notification written to Kafka can carry an offset
@@ -276,44 +279,78 @@ def _converters() -> dict[str, str]:
     }
 
 
-def _transforms(names: Names) -> dict[str, str]:
+def _transforms(names: CaptureNames) -> dict[str, str]:
     """Topics first, then the key: the predicate sees the topic as the transforms before left it."""
-    router = "org.apache.kafka.connect.transforms.RegexRouter"
     return {
         "transforms": "route,heartbeat,key",
-        "transforms.route.type": router,
+        "transforms.route.type": REGEX_ROUTER,
         "transforms.route.regex": _table_pattern(names),
         "transforms.route.replacement": _table_replacement(names),
-        # Logical messages arrive on PREFIX.message.
-        "transforms.heartbeat.type": router,
-        "transforms.heartbeat.regex": re.escape(f"{names.capture_prefix}.message"),
-        "transforms.heartbeat.replacement": names.heartbeat_topic,
+        **_heartbeat_route(names),
         "transforms.key.type": "org.apache.kafka.connect.transforms.ExtractField$Key",
         "transforms.key.field": _key_field(names),
         # Heartbeats, messages and notifications have other keys, or none: the field would be
         # missing, and the task would fail.
         "transforms.key.predicate": "tables",
         "predicates": "tables",
-        "predicates.tables.type": "org.apache.kafka.connect.transforms.predicates.TopicNameMatches",
-        "predicates.tables.pattern": _one_of(names.topics(Site.SUPABASE)),
+        "predicates.tables.type": TOPIC_MATCHES,
+        "predicates.tables.pattern": _one_of(names.topics),
     }
 
 
-def _table_pattern(names: Names) -> str:
-    schemas = _one_of(sorted({table.schema for table in names.flow.tables}))
-    return rf"{re.escape(names.capture_prefix)}\.{schemas}\.(.*)"
+def _heartbeat_route(names: CaptureNames) -> dict[str, str]:
+    """Logical messages arrive on PREFIX.message."""
+    return {
+        "transforms.heartbeat.type": REGEX_ROUTER,
+        "transforms.heartbeat.regex": re.escape(f"{names.prefix}.message"),
+        "transforms.heartbeat.replacement": names.heartbeat_topic,
+    }
 
 
-def _table_replacement(names: Names) -> str:
+def _outbox_converters() -> dict[str, str]:
+    """The value of a record is the payload's text, byte for byte."""
+    converter = "org.apache.kafka.connect.storage.StringConverter"
+    return {"key.converter": converter, "value.converter": converter}
+
+
+def _outbox_transforms(names: CaptureNames) -> dict[str, str]:
+    """Each row of the outbox goes to the topic of its table, under the key of its entity."""
+    (outbox,) = names.capture.tables
+    return {
+        "transforms": "outbox,heartbeat",
+        "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter",
+        "transforms.outbox.route.by.field": "table_name",
+        "transforms.outbox.route.topic.replacement": _outbox_topics(names) + "${routedByValue}",
+        "transforms.outbox.table.field.event.key": "entity_id",
+        "transforms.outbox.table.field.event.payload": "payload",
+        "transforms.outbox.table.field.event.id": "id",
+        # Heartbeats, messages and notifications are no rows of the outbox.
+        "transforms.outbox.predicate": "outbox",
+        **_heartbeat_route(names),
+        "predicates": "outbox",
+        "predicates.outbox.type": TOPIC_MATCHES,
+        "predicates.outbox.pattern": re.escape(f"{names.prefix}.{outbox.qualified}"),
+    }
+
+
+def _outbox_topics(names: CaptureNames) -> str:
+    return Names(names.capture.flows[0], names.namespace).topic_prefix(Site.EXTERNAL)
+
+
+def _table_pattern(names: CaptureNames) -> str:
+    schemas = _one_of(sorted({table.schema for table in names.capture.tables}))
+    return rf"{re.escape(names.prefix)}\.{schemas}\.(.*)"
+
+
+def _table_replacement(names: CaptureNames) -> str:
     """The topic of a table with the table left open, as RegexRouter wants it."""
-    table = names.flow.tables[0]
-    return names.topic(table, Site.EXTERNAL).removesuffix(table.name) + "$1"
+    return Names(names.capture.flows[0], names.namespace).topic_prefix(Site.EXTERNAL) + "$1"
 
 
-def _key_field(names: Names) -> str:
-    keys = {table.key for table in names.flow.tables}
+def _key_field(names: CaptureNames) -> str:
+    keys = {table.key for table in names.capture.tables}
     if len(keys) != 1:
-        raise ValueError(f"flow {names.flow.name} has tables with different keys: {sorted(keys)}")
+        raise ValueError(f"{names.capture.name} has tables with different keys: {sorted(keys)}")
     return keys.pop()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from ftstream.flows import READY, Capture, Names
+from ftstream.flows import READY, CaptureNames, log_captures
 from ftstream.settings import Apply, Connect, Database, Kafka, Settings
 
 from .config import rendered
@@ -36,10 +36,8 @@ def example_settings() -> Settings:
 def examples() -> Iterator[tuple[str, str]]:
     """The file name and text of each connector there is."""
     settings = example_settings()
-    for flow in READY:
-        if flow.capture is Capture.LOG:
-            names = Names(flow)
-            yield f"{names.connector}.json", rendered(names, settings)
+    for names in map(CaptureNames, log_captures(READY)):
+        yield f"{names.connector}.json", rendered(names, settings)
 
 
 def write(folder: Path = FOLDER) -> None:

@@ -1,4 +1,4 @@
-"""Signs of life of a flow's capture in Kafka, since a task that lost its way still says RUNNING."""
+"""Signs of life of a connector in Kafka, since a task that lost its way still says RUNNING."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
-from ftstream.flows import Names, Site
+from ftstream.flows import CaptureNames
 from ftstream.settings import Kafka
 
 from .errors import KafkaUnreachable
@@ -29,12 +29,12 @@ class Written:
     heartbeats: int
 
 
-async def written(kafka: Kafka, names: Names) -> Written:
-    """The ends of the flow's topics, summed. Raises KafkaUnreachable."""
+async def written(kafka: Kafka, names: CaptureNames) -> Written:
+    """The ends of its topics, summed. Raises KafkaUnreachable."""
     async with _reader(kafka) as consumer:
         changes = [
             TopicPartition(topic, partition)
-            for topic in names.topics(Site.SUPABASE)
+            for topic in names.topics
             for partition in range(kafka.partitions)
         ]
         beats = TopicPartition(names.heartbeat_topic, 0)
@@ -42,7 +42,7 @@ async def written(kafka: Kafka, names: Names) -> Written:
         return Written(sum(ends[one] for one in changes), ends[beats])
 
 
-async def last_heartbeat(kafka: Kafka, names: Names) -> datetime | None:
+async def last_heartbeat(kafka: Kafka, names: CaptureNames) -> datetime | None:
     """When Connect wrote the newest record of the heartbeat topic; None if that is empty.
 
     Raises KafkaUnreachable.

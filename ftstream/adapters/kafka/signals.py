@@ -13,7 +13,7 @@ from typing import Any, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, UnknownTopicOrPartitionError
 
-from ftstream.flows import Names, Table
+from ftstream.flows import CaptureNames, Table
 from ftstream.settings import Kafka
 
 from .errors import KafkaError, KafkaUnreachable
@@ -42,7 +42,7 @@ def incremental_snapshot(tables: Iterable[Table], identity: str | None = None) -
     return Signal(identity or str(uuid.uuid4()), "execute-snapshot", data)
 
 
-async def send(kafka: Kafka, names: Names, signal: Signal) -> None:
+async def send(kafka: Kafka, names: CaptureNames, signal: Signal) -> None:
     """Put the signal where the flow's connector reads it; it is kept while that is down.
 
     Raises KafkaUnreachable, KafkaError.
@@ -51,7 +51,7 @@ async def send(kafka: Kafka, names: Names, signal: Signal) -> None:
     try:
         await producer.start()
         # The key says which connector is meant: its topic.prefix.
-        key = names.capture_prefix.encode()
+        key = names.prefix.encode()
         await producer.send_and_wait(names.signal_topic, signal.encoded(), key=key, partition=0)
     except KafkaConnectionError as error:
         raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
@@ -114,7 +114,7 @@ def decode_notification(value: bytes) -> Notification:
 class Notifications:
     """The notifications of a flow from the moment this context is entered; enter, then signal."""
 
-    def __init__(self, kafka: Kafka, names: Names) -> None:
+    def __init__(self, kafka: Kafka, names: CaptureNames) -> None:
         self._kafka = kafka
         self._topic = names.notification_topic
         self._consumer: Any = None

@@ -1,4 +1,4 @@
-"""The topics of a flow: which there are, and making and removing them."""
+"""The topics of flows and connectors: which there are, and making and removing them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from ftstream.flows import Capture, Flow, Names
+from ftstream.flows import CaptureNames, Flow, Names, captures_of
 from ftstream.settings import Kafka, Settings
 
 from .errors import KafkaUnreachable, TopicRefused, TopicsDiffer
@@ -39,16 +39,20 @@ class TopicSpec:
     config: dict[str, str] = field(default_factory=dict)
 
 
-def topics_of(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
-    """Every topic the flow uses: the changes of each table, and what its connector needs."""
+def change_topics(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
+    """The changes of each table of a flow."""
     kafka = settings.kafka
-    changes = tuple(
+    return tuple(
         TopicSpec(topic, kafka.partitions, kafka.replication_factor, _change_config(kafka))
-        for topic in _change_topics(names)
+        for target in names.flow.targets
+        for topic in names.topics(target)
     )
-    if names.flow.capture is not Capture.LOG:
-        return changes
-    return changes + tuple(
+
+
+def capture_topics(names: CaptureNames, settings: Settings) -> tuple[TopicSpec, ...]:
+    """What a connector needs besides."""
+    kafka = settings.kafka
+    return tuple(
         # One partition: what they hold has one order, and Debezium reads signals from one only.
         TopicSpec(topic, 1, kafka.replication_factor, config)
         for topic, config in (
@@ -61,10 +65,15 @@ def topics_of(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
     )
 
 
-def topics_of_all(settings: Settings, flows: Sequence[Flow]) -> tuple[TopicSpec, ...]:
-    """Every topic that these flows use."""
-    return tuple(
-        spec for flow in flows for spec in topics_of(Names(flow, settings.namespace), settings)
+def topics_of_all(
+    settings: Settings, flows: Sequence[Flow], others: Sequence[Flow] = ()
+) -> tuple[TopicSpec, ...]:
+    """Every topic that these flows use; of their connectors, if no other flow has a share in it."""
+    namespace = settings.namespace
+    captures = captures_of(flows, others)
+    return (
+        *(spec for flow in flows for spec in change_topics(Names(flow, namespace), settings)),
+        *(spec for c in captures for spec in capture_topics(CaptureNames(c, namespace), settings)),
     )
 
 
@@ -115,10 +124,6 @@ async def delete_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
             response = await admin.delete_topics(present)
             _check("delete", response.topic_error_codes, allowed=UnknownTopicOrPartitionError.errno)
         return present
-
-
-def _change_topics(names: Names) -> tuple[str, ...]:
-    return tuple(topic for target in names.flow.targets for topic in names.topics(target))
 
 
 def _change_config(kafka: Kafka) -> dict[str, str]:

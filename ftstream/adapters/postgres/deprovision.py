@@ -28,11 +28,11 @@ def plan_removal(
     steps = [
         *(
             Step(site, f"replication slot {slot}", tuple(_slot(slot, state)), alone=True)
-            for slot in (wanted.names(flow).slot for flow in wanted.captured)
+            for slot in (wanted.names(capture).slot for capture in wanted.captures)
         ),
         *(
             Step(site, f"publication {name}", tuple(_publication(name, state)))
-            for name in (wanted.names(flow).publication for flow in wanted.captured)
+            for name in (wanted.names(capture).publication for capture in wanted.captures)
         ),
         *_guards(wanted, state),
         Step(site, "policies", tuple(_policies(wanted, state))),

@@ -17,7 +17,7 @@ from ftstream.adapters.postgres.provision import (
 )
 from ftstream.adapters.postgres.site_state import Login, Role, SiteState
 from ftstream.adapters.postgres.wanted import REPLICA_PARAMETER, Wanted
-from ftstream.flows import Capture, Flow, Site, Table
+from ftstream.flows import Capture, Flow, LogCapture, Site, Table
 
 OLDEST = 140_000
 _PARAMETER_RIGHTS = 150_000
@@ -74,7 +74,7 @@ def _server(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
         yield Problem(
             where, "is a standby, which nobody can write to", "Give the primary's address"
         )
-    if state.pooled and wanted.captured:
+    if state.pooled and wanted.captures:
         yield Problem(
             where,
             "admin_dsn leads through a connection pooler",
@@ -108,9 +108,14 @@ def _tables(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
                     f"Give admin_dsn a role that does, or: "
                     f'GRANT "{table.owner}" TO "{state.server.admin}"',
                 )
-            elif table.persistence != "p" and flow in wanted.captured:
+            elif table.persistence != "p" and _logged(flow, wanted):
                 mend = f"ALTER TABLE {name} SET LOGGED"
                 yield Problem(where, f"{name} is not logged, so changes cannot be captured", mend)
+
+
+def _logged(flow: Flow, wanted: Wanted) -> bool:
+    """Whether the flow is read from this site's log."""
+    return flow.capture is Capture.LOG and wanted.site in flow.sources
 
 
 def _schema(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
@@ -122,7 +127,7 @@ def _schema(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             f"Use the role that ran `init` first in {where}.admin_dsn",
         )
     publishes = any(
-        wanted.names(flow).publication not in state.publications for flow in wanted.captured
+        wanted.names(capture).publication not in state.publications for capture in wanted.captures
     )
     if not server.may_create and (server.owns_schema is None or publishes):
         yield Problem(
@@ -173,7 +178,7 @@ def _login(where: str, role: Role, login: Login | None, applies: bool) -> Iterat
 
 
 def _capture_role(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
-    if not wanted.captured:
+    if not wanted.captures:
         return
     where, server, name = wanted.site.value, state.server, wanted.capture_role
     role = state.roles.get(name)
@@ -216,7 +221,7 @@ def _replica_right(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
 
 
 def _capture(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
-    if not wanted.captured:
+    if not wanted.captures:
         return
     where, server = wanted.site.value, state.server
     if server.wal_level != "logical":
@@ -232,9 +237,9 @@ def _capture(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             " start in a database that has one, used or not",
             f"Use the enum itself, then: DROP DOMAIN {name}",
         )
-    for flow in wanted.captured:
-        yield from _slot(wanted.names(flow).slot, where, state)
-        yield from _publication(wanted, flow, state)
+    for capture in wanted.captures:
+        yield from _slot(wanted.names(capture).slot, where, state)
+        yield from _publication(wanted, capture, state)
     yield from _room(wanted, state)
 
 
@@ -260,10 +265,10 @@ def _slot(name: str, where: str, state: SiteState) -> Iterator[Problem]:
         )
 
 
-def _publication(wanted: Wanted, flow: Flow, state: SiteState) -> Iterator[Problem]:
-    where, name = wanted.site.value, wanted.names(flow).publication
+def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Problem]:
+    where, name = wanted.site.value, wanted.names(capture).publication
     there = state.publications.get(name)
-    tables = publication_tables(wanted, flow, state)
+    tables = publication_tables(capture, state)
     if there is not None and there.all_tables:
         mend = f'Set another namespace, or, if nobody needs it: DROP PUBLICATION "{name}"'
         yield Problem(where, f"publication {name} is FOR ALL TABLES", mend)
@@ -273,14 +278,14 @@ def _publication(wanted: Wanted, flow: Flow, state: SiteState) -> Iterator[Probl
     if any(tables.values()) and state.server.version < _COLUMN_LISTS:
         yield Problem(
             where,
-            f"flow {flow.name} excludes columns, and PostgreSQL 14 publishes whole tables",
+            f"{capture.name} excludes columns, and PostgreSQL 14 publishes whole tables",
             "The connector leaves them out, yet they travel to it: upgrade to 15, or exclude none",
         )
 
 
 def _room(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     where, server = wanted.site.value, state.server
-    new = sum(wanted.names(flow).slot not in state.slots for flow in wanted.captured)
+    new = sum(wanted.names(capture).slot not in state.slots for capture in wanted.captures)
     if not new:
         return
     if not server.may_replicate:

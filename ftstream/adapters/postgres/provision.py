@@ -17,7 +17,7 @@ from ftstream.adapters.postgres.migrate import Migration
 from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.adapters.postgres.site_state import Publication, Role, SiteState
 from ftstream.adapters.postgres.wanted import GUARD, Guard, Policy, Right, Wanted
-from ftstream.flows import Flow, Site
+from ftstream.flows import LogCapture, Site
 
 QUERIES = Queries.load(__package__, "provision.sql")
 MASK = "********"
@@ -69,7 +69,7 @@ def plan_site(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> tuple[S
         *_provisions(wanted, state, verifiers),
         *(
             Step(wanted.site, f"replication slot {slot}", tuple(_slot(slot, state)), alone=True)
-            for slot in (wanted.names(flow).slot for flow in wanted.captured)
+            for slot in (wanted.names(capture).slot for capture in wanted.captures)
         ),
     )
 
@@ -122,7 +122,7 @@ def wants_replica_right(wanted: Wanted, state: SiteState) -> bool:
     return bool(wanted.applied) and not (may or (login is not None and login.may_replicate))
 
 
-def publication_tables(wanted: Wanted, flow: Flow, state: SiteState) -> dict[str, list[str] | None]:
+def publication_tables(capture: LogCapture, state: SiteState) -> dict[str, list[str] | None]:
     """Table to the columns that are published: all of them, unless flows.py excludes some."""
     return {
         table.qualified: (
@@ -130,7 +130,7 @@ def publication_tables(wanted: Wanted, flow: Flow, state: SiteState) -> dict[str
             if table.excluded
             else None
         )
-        for table in flow.tables
+        for table in capture.tables
     }
 
 
@@ -145,7 +145,7 @@ def _migrations(due: Sequence[Migration]) -> Iterator[Statement]:
 def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Iterator[Step]:
     """All but schema and slots; each statement may be run again."""
     site = wanted.site
-    if wanted.captured:
+    if wanted.captures:
         made = tuple(_role(wanted.capture_role, _REPLICATION, CAPTURE_COMMENT, state, verifiers))
         yield Step(site, f"capture role {wanted.capture_role}", made)
     if wanted.apply_role not in (state.server.admin, *_capture(wanted)):
@@ -153,9 +153,9 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
         yield Step(site, f"apply role {wanted.apply_role}", made)
     for role in dict.fromkeys(reversed(wanted.roles)):
         yield Step(site, f"rights of {role}", tuple(_rights(role, wanted, state)))
-    for flow in wanted.captured:
-        name = wanted.names(flow).publication
-        yield Step(site, f"publication {name}", tuple(_publication(wanted, flow, state)))
+    for capture in wanted.captures:
+        name = wanted.names(capture).publication
+        yield Step(site, f"publication {name}", tuple(_publication(wanted, capture, state)))
     for flow_name, guards in groupby(wanted.guards, lambda guard: guard.flow):
         made = tuple(s for guard in guards for s in _guard(guard, state))
         yield Step(site, f"guards of flow {flow_name}", made)
@@ -164,7 +164,7 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
 
 
 def _capture(wanted: Wanted) -> tuple[str, ...]:
-    return (wanted.capture_role,) if wanted.captured else ()
+    return (wanted.capture_role,) if wanted.captures else ()
 
 
 def _role(
@@ -239,9 +239,9 @@ def _policy(policy: Policy) -> Iterator[Statement]:
     yield Statement(build(query, **parts, role=sql.Identifier(policy.role)), why)
 
 
-def _publication(wanted: Wanted, flow: Flow, state: SiteState) -> Iterator[Statement]:
-    name = wanted.names(flow).publication
-    tables = publication_tables(wanted, flow, state)
+def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Statement]:
+    name = wanted.names(capture).publication
+    tables = publication_tables(capture, state)
     parts = {
         "name": sql.Identifier(name),
         "tables": sql.SQL(", ").join(_published(*item) for item in tables.items()),
@@ -249,11 +249,11 @@ def _publication(wanted: Wanted, flow: Flow, state: SiteState) -> Iterator[State
     match state.publications.get(name):
         case None:
             yield Statement(
-                build("create_publication", **parts), f"exactly the tables of {flow.name}"
+                build("create_publication", **parts), f"exactly what {capture.name} captures"
             )
         case Publication(tables=published, whole=whole):
             if published != tables:
-                why = f"the tables of flow {flow.name} have changed"
+                why = f"the tables that {capture.name} captures have changed"
                 yield Statement(build("set_publication_tables", **parts), why)
             if not whole:
                 changed = build("set_publication_options", name=parts["name"])

@@ -176,8 +176,8 @@ async def read_state(
         connection, TableState, "tables", tables=[*qualified, *wanted.own_tables], roles=roles
     )
     there = {table.name for table in tables}
-    publications = [wanted.names(flow).publication for flow in wanted.captured]
-    slots = [wanted.names(flow).slot for flow in wanted.captured]
+    publications = [wanted.names(capture).publication for capture in wanted.captures]
+    slots = [wanted.names(capture).slot for capture in wanted.captures]
     held = await _held(connection, wanted)
     may_set, may_grant = await _replica_rights(connection, server, wanted)
     return SiteState(

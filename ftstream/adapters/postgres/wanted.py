@@ -6,7 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ftstream.flows import Capture, Flow, Names, Site, Table
+from ftstream.flows import (
+    Capture,
+    CaptureNames,
+    Flow,
+    LogCapture,
+    Names,
+    Site,
+    Table,
+    captures_of,
+)
 from ftstream.settings import Database, Settings
 
 GUARD = "ftstream_guard"
@@ -61,7 +70,10 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One site's share of the flows. `database` is the name that the DSNs give."""
+    """One site's share of the flows. `database` is the name that the DSNs give.
+
+    `staying` are others that have a share in the same connectors, where these are to go.
+    """
 
     site: Site
     flows: tuple[Flow, ...]
@@ -69,16 +81,22 @@ class Wanted:
     database: str
     apply_role: str
     capture_role: str
+    staying: tuple[Flow, ...] = ()
 
     @property
     def tables(self) -> tuple[Table, ...]:
         return tuple(table for flow in self.flows for table in flow.tables)
 
     @property
-    def captured(self) -> tuple[Flow, ...]:
-        """The flows that Debezium reads from this site's log."""
+    def captures(self) -> tuple[LogCapture, ...]:
+        """What Debezium reads from this site's log."""
+        return captures_of(self.flows, self.staying) if self.site is Site.EXTERNAL else ()
+
+    @property
+    def outbox_flows(self) -> tuple[Flow, ...]:
+        """The flows whose writes here go through the outbox."""
         return tuple(
-            flow for flow in self.flows if flow.capture is Capture.LOG and self.site in flow.sources
+            f for f in self.flows if f.capture is Capture.OUTBOX and self.site in f.sources
         )
 
     @property
@@ -88,7 +106,7 @@ class Wanted:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        return (self.apply_role, *((self.capture_role,) if self.captured else ()))
+        return (self.apply_role, *((self.capture_role,) if self.captures else ()))
 
     @property
     def own_tables(self) -> tuple[str, ...]:
@@ -100,7 +118,7 @@ class Wanted:
     @property
     def capture_rights(self) -> frozenset[Right]:
         """What the capture role needs: to connect, and to read the captured tables."""
-        tables = [table for flow in self.captured for table in flow.tables]
+        tables = [table for capture in self.captures for table in capture.tables]
         return (
             frozenset(_reading(self.capture_role, self.database, tables)) if tables else frozenset()
         )
@@ -126,8 +144,8 @@ class Wanted:
         return (
             *(
                 Policy(table.qualified, CAPTURE_POLICY, self.capture_role, "SELECT")
-                for flow in self.captured
-                for table in flow.tables
+                for capture in self.captures
+                for table in capture.tables
             ),
             *(
                 Policy(
@@ -158,13 +176,17 @@ class Wanted:
             return ()
         return tuple((flow.name, table.name) for flow in self.flows for table in flow.tables)
 
-    def names(self, flow: Flow) -> Names:
-        return Names(flow, self.namespace)
+    def names(self, capture: LogCapture) -> CaptureNames:
+        return CaptureNames(capture, self.namespace)
 
     def change_topics(self) -> tuple[str, ...]:
         """The topics whose applied offsets this site keeps: changes, and the heartbeats with them."""
-        names = [self.names(flow) for flow in self.applied]
-        return tuple(t for n in names for t in (*n.topics(self.site), n.heartbeat_topic))
+        names = (Names(flow, self.namespace) for flow in self.applied)
+        heartbeats = (
+            self.names(capture).heartbeat_topic
+            for capture in captures_of(self.applied, self.staying)
+        )
+        return (*(topic for each in names for topic in each.topics(self.site)), *heartbeats)
 
     def _own_rights(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield _OFFSETS
@@ -176,7 +198,9 @@ class Wanted:
             yield _NOTIFICATIONS
 
 
-def wanted(site: Site, flows: Sequence[Flow], settings: Settings) -> Wanted:
+def wanted(
+    site: Site, flows: Sequence[Flow], settings: Settings, staying: Sequence[Flow] = ()
+) -> Wanted:
     """What `site` should have for these flows."""
     database = settings.database(site)
     return Wanted(
@@ -186,6 +210,7 @@ def wanted(site: Site, flows: Sequence[Flow], settings: Settings) -> Wanted:
         database=database.parameter("dbname"),
         apply_role=role_of(database),
         capture_role=settings.connect.capture_user,
+        staying=tuple(staying),
     )
 
 
