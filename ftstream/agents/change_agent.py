@@ -16,8 +16,8 @@ from mode.supervisors import CrashingSupervisor
 from ftstream.adapters.kafka.chunk import Chunk
 from ftstream.adapters.kafka.continuity import Break, Discontinuity, discontinuities, summary
 from ftstream.adapters.kafka.errors import KafkaUnreachable
-from ftstream.adapters.postgres.applier import Applier
 from ftstream.adapters.postgres.housekeeping import Housekeeper, Notifier
+from ftstream.adapters.postgres.log_applier import LogApplier
 from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.parked import ParkedChanges
 from ftstream.adapters.postgres.schema import Schema
@@ -75,7 +75,7 @@ class ChangeAgent:
         bounds = settings.apply
         self._sites = Sites(self.target, settings)
         schema = Schema(self.flow, self.target, self._tell)
-        self._applier = Applier(self.flow, self._sites, schema, bounds)
+        self._applier = LogApplier(self.flow, self._sites, schema, bounds)
         self._offsets = Offsets(self._sites)
         self._keeper = Housekeeper(settings.database(self.target).conninfo())
         self._buffer = Buffer(bounds.buffer_rows, bounds.buffer_bytes, self._pause, self._resume)

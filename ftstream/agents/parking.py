@@ -10,10 +10,10 @@ from itertools import groupby
 
 import msgspec
 
-from ftstream.adapters.postgres.applier import Applier
 from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.parked import Parked, ParkedChanges
 from ftstream.adapters.postgres.sites import ApplyFailed
+from ftstream.agents.ports import Applier
 from ftstream.core import notification
 from ftstream.core.change import Change, MalformedMessage, Operation, Partition, decode
 from ftstream.core.failures import Failure, Policy

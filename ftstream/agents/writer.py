@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from ftstream.adapters.postgres.applier import Applier
 from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.sites import ApplyFailed
 from ftstream.agents.buffer import Buffer, Buffered
 from ftstream.agents.intake import Intake
 from ftstream.agents.parking import Parking
+from ftstream.agents.ports import Applier
 from ftstream.agents.tally import Tally
 from ftstream.core.change import Partition
 from ftstream.core.failures import Failure, FlowHalted, Policy

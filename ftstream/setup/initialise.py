@@ -13,7 +13,7 @@ from ftstream.adapters.kafka.topics import TopicSpec, topics_of_all
 from ftstream.adapters.postgres import migrate
 from ftstream.adapters.postgres.migrate import MigrationChanged
 from ftstream.adapters.postgres.preflight import Problem
-from ftstream.adapters.postgres.provision import Step, build, plan_file, plan_site
+from ftstream.adapters.postgres.provision import Stage, Step, build, plan_file, plan_site
 from ftstream.adapters.postgres.site_state import read_state
 from ftstream.flows import READY, Flow, Site
 from ftstream.settings import Settings
@@ -76,7 +76,7 @@ async def run_init(
     for problem in plan.warnings:
         warn(problem)
     for site in ORDER:
-        async for done in _provision(settings, found.seen[site]):
+        async for done in _provision(settings, found.seen[site], Stage.FIRST):
             yield done
     try:
         created = set(await topics.ensure(plan.topics))
@@ -86,6 +86,9 @@ async def run_init(
         yield Done("kafka", f"topic {spec.name}", spec.name in created)
     async for done in _slots(settings, found):
         yield done
+    for site in ORDER:
+        async for done in _provision(settings, found.seen[site], Stage.CAPTURE):
+            yield done
 
 
 async def supabase_migration(settings: Settings, flows: Sequence[Flow] = READY) -> str:
@@ -111,17 +114,17 @@ def _section(step: Step) -> str:
 
 def _ordered(steps: Sequence[Step]) -> tuple[Step, ...]:
     """As they are run."""
-    return tuple(sorted(steps, key=lambda step: (step.alone, ORDER.index(step.site))))
+    return tuple(sorted(steps, key=lambda step: (step.stage, ORDER.index(step.site))))
 
 
-async def _provision(settings: Settings, at: Seen) -> AsyncIterator[Done]:
-    """One site in one transaction, planned again under the lock: two `init` at once do no harm."""
+async def _provision(settings: Settings, at: Seen, stage: Stage) -> AsyncIterator[Done]:
+    """A stage at one site in one transaction, planned again under the lock: two `init` at once do no harm."""
     async with await open_admin(settings, at.wanted.site) as connection:
         async with connection.transaction():
             await connection.execute(build("give_way"))
             await migrate.lock(connection)
             state = await read_state(connection, at.wanted, at.logins)
-            steps = [s for s in plan_site(at.wanted, state, at.verifiers) if not s.alone]
+            steps = [s for s in plan_site(at.wanted, state, at.verifiers) if s.stage is stage]
             for step in steps:
                 await run_step(connection, step)
         for step in steps:
@@ -132,7 +135,7 @@ async def _slots(settings: Settings, found: Survey) -> AsyncIterator[Done]:
     for at in found.seen.values():
         async with await open_admin(settings, at.wanted.site) as connection:
             for step in plan_site(at.wanted, at.state, at.verifiers):
-                if step.alone:
+                if step.stage is Stage.SLOTS:
                     await connection.execute(build("slot_patience"))
                     await run_step(connection, step)
                     yield Done(step.site.value, step.title, bool(step.statements))

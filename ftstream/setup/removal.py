@@ -13,7 +13,7 @@ from ftstream.adapters.kafka.errors import KafkaError
 from ftstream.adapters.kafka.topics import TopicSpec, topics_of_all
 from ftstream.adapters.postgres import deprovision, migrate
 from ftstream.adapters.postgres.preflight import Problem
-from ftstream.adapters.postgres.provision import Step, build
+from ftstream.adapters.postgres.provision import Stage, Step, build
 from ftstream.adapters.postgres.site_state import read_state
 from ftstream.flows import READY, CaptureNames, Flow, Site, captures_of
 from ftstream.settings import Settings
@@ -123,7 +123,7 @@ async def _deprovision(
     """Slots first, each by itself; then the rest of the site in one transaction."""
     async with await open_admin(settings, at.wanted.site) as connection:
         for step in _plan(at, everything, topics_go):
-            if step.alone:
+            if step.stage is Stage.SLOTS:
                 async for attempt in _while_in_use():
                     with attempt:
                         await run_step(connection, step)
@@ -133,7 +133,7 @@ async def _deprovision(
             await migrate.lock(connection)
             state = await read_state(connection, at.wanted, at.logins)
             plan = _plan(replace(at, state=state), everything, topics_go)
-            steps = [step for step in plan if not step.alone]
+            steps = [step for step in plan if step.stage is not Stage.SLOTS]
             for step in steps:
                 await run_step(connection, step)
         for step in steps:

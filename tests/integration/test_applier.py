@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
 
-from ftstream.adapters.postgres import applier, dead_letters, parked
-from ftstream.adapters.postgres.applier import REREAD_ROWS, Applier
+from ftstream.adapters.postgres import dead_letters, log_applier, parked
+from ftstream.adapters.postgres.log_applier import REREAD_ROWS, LogApplier
 from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.owner import read_from_owner
 from ftstream.adapters.postgres.parked import ParkedChanges
@@ -40,7 +40,7 @@ class Worker:
         self.told: list[Notification] = []
         self.sites = Sites(Site.SUPABASE, pair.settings)
         schema = Schema(GFX, Site.SUPABASE, self.told.append)
-        self.applier = Applier(GFX, self.sites, schema, pair.settings.apply)
+        self.applier = LogApplier(GFX, self.sites, schema, pair.settings.apply)
         self.offsets = Offsets(self.sites)
         self.parked = ParkedChanges(GFX, self.sites)
         self.at = Partition(TOPIC, partition)
@@ -125,7 +125,7 @@ async def test_row_read_from_its_owner_never_overwrites_what_another_worker_appl
         return found
 
     later = second.batch(second.change(TWO, player_hash="y", name="new"))
-    monkeypatch.setattr(applier, "read_from_owner", read_while_another_works)
+    monkeypatch.setattr(log_applier, "read_from_owner", read_while_another_works)
     await first.applier.apply(first.batch(first.change(ONE, player_hash="x", name="one")))
     assert refused == [Policy.WAIT]
     await second.applier.apply(later)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from psycopg import sql
@@ -15,15 +16,16 @@ from ftstream.adapters.postgres.migrate import Applied, MigrationChanged, migrat
 from ftstream.adapters.postgres.preflight import pair_problems, site_problems
 from ftstream.adapters.postgres.provision import (
     MASK,
+    Stage,
     Statement,
     Step,
+    as_made,
     grants,
     needs_policy,
     plan_site,
     publication_tables,
 )
 from ftstream.adapters.postgres.site_state import (
-    GuardState,
     Publication,
     Role,
     Server,
@@ -130,7 +132,9 @@ def test_external_gets_roles_rights_a_publication_and_last_a_slot_by_itself() ->
         "publication gfx_publication",
         "replication slot gfx_slot",
     ]
-    assert [step.title for step in steps if step.alone] == ["replication slot gfx_slot"]
+    assert [step.title for step in steps if step.stage is Stage.SLOTS] == [
+        "replication slot gfx_slot"
+    ]
 
 
 def test_supabase_gets_guards_and_status_but_no_slot() -> None:
@@ -194,7 +198,9 @@ def test_the_apply_role_of_external_only_reads_what_external_owns() -> None:
 
 def test_a_flow_that_supabase_owns_is_guarded_on_external() -> None:
     guards = aim(Site.EXTERNAL, RENDER_QUEUE).guards
-    assert [(guard.table, guard.owner) for guard in guards] == [("public.render_queue", "supabase")]
+    assert [(g.table, g.arguments) for g in guards] == [
+        ("public.render_queue", ("render_queue", "supabase"))
+    ]
     assert aim(Site.SUPABASE, RENDER_QUEUE).guards == ()
 
 
@@ -236,19 +242,30 @@ def test_a_publication_that_is_right_is_left_alone() -> None:
     assert "publication gfx_publication" not in titles(steps)
 
 
-@pytest.mark.parametrize("broken", [{"intact": False}, {"arguments": ["gfx", "supabase"]}])
-def test_a_guard_that_somebody_has_changed_is_made_anew(broken: dict[str, object]) -> None:
-    guards = {
-        each.qualified: GuardState(each.qualified, True, ["gfx", "external"]) for each in GFX.tables
+@pytest.mark.parametrize("broken", [{"always": False}, {"arguments": ["gfx", "supabase"]}])
+def test_a_guard_that_somebody_has_changed_is_made_anew(broken: dict[str, Any]) -> None:
+    there = {
+        (trigger.table, trigger.kind.value): as_made(trigger)
+        for trigger in aim(Site.SUPABASE).guards
     }
     assert "guards of flow gfx" not in titles(
-        plan_site(aim(Site.SUPABASE), replace(state(), guards=guards), VERIFIERS)
+        plan_site(aim(Site.SUPABASE), replace(state(), triggers=there), VERIFIERS)
     )
-    first = GFX.tables[0].qualified
-    guards[first] = replace(guards[first], **broken)  # type: ignore[arg-type]
-    steps = plan_site(aim(Site.SUPABASE), replace(state(), guards=guards), VERIFIERS)
+    first = next(iter(there))
+    there[first] = replace(there[first], **broken)
+    steps = plan_site(aim(Site.SUPABASE), replace(state(), triggers=there), VERIFIERS)
     (step,) = (step for step in steps if step.title == "guards of flow gfx")
     assert len(step.statements) == 2 and "gfx_sessions" in text((step,))
+
+
+@pytest.mark.parametrize("site", list(Site))
+def test_what_leaves_by_the_outbox_is_captured_last(site: Site) -> None:
+    """A change captured before there is a slot would be lost."""
+    steps = plan_site(aim(site, *FLOWS), state(), VERIFIERS)
+    captures = [step for step in steps if step.stage is Stage.CAPTURE]
+    assert captures == list(steps[-len(captures) :])
+    assert f"ftstream.capture('{site}', 'public.cue_sheets', 'id')" in text(tuple(captures))
+    assert ("render_queue" in text(tuple(captures))) is (site is Site.SUPABASE)
 
 
 def test_migrations_have_numbers_of_their_own_and_none_is_skipped() -> None:

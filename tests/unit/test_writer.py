@@ -12,7 +12,6 @@ from typing import cast
 import pytest
 
 from ftstream.adapters.kafka.chunk import Chunk
-from ftstream.adapters.postgres.applier import Applier
 from ftstream.adapters.postgres.housekeeping import Housekeeper
 from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.parked import Parked, ParkedChanges
@@ -21,6 +20,7 @@ from ftstream.agents import parking, writer
 from ftstream.agents.buffer import Buffer, Buffered
 from ftstream.agents.intake import Intake
 from ftstream.agents.parking import Parking
+from ftstream.agents.ports import Applier
 from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
 from ftstream.core.change import Partition

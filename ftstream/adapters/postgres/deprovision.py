@@ -11,9 +11,9 @@ from itertools import groupby
 
 from psycopg import sql
 
-from ftstream.adapters.postgres.provision import Statement, Step, build, grants, identifier
+from ftstream.adapters.postgres.provision import Stage, Statement, Step, build, grants, identifier
 from ftstream.adapters.postgres.site_state import SiteState
-from ftstream.adapters.postgres.wanted import GUARD, Right, Wanted
+from ftstream.adapters.postgres.wanted import Right, Wanted
 
 
 def plan_removal(
@@ -27,14 +27,14 @@ def plan_removal(
     site = wanted.site
     steps = [
         *(
-            Step(site, f"replication slot {slot}", tuple(_slot(slot, state)), alone=True)
+            Step(site, f"replication slot {slot}", tuple(_slot(slot, state)), Stage.SLOTS)
             for slot in (wanted.names(capture).slot for capture in wanted.captures)
         ),
         *(
             Step(site, f"publication {name}", tuple(_publication(name, state)))
             for name in (wanted.names(capture).publication for capture in wanted.captures)
         ),
-        *_guards(wanted, state),
+        *_triggers(wanted, state),
         Step(site, "policies", tuple(_policies(wanted, state))),
         Step(site, "rights", tuple(_rights(wanted, state, everything))),
     ]
@@ -76,17 +76,23 @@ def _publication(name: str, state: SiteState) -> Iterator[Statement]:
         yield Statement(build("drop_publication", name=sql.Identifier(name)), "nobody reads it")
 
 
-def _guards(wanted: Wanted, state: SiteState) -> Iterator[Step]:
-    for flow, guards in groupby(wanted.guards, lambda guard: guard.flow):
+def _triggers(wanted: Wanted, state: SiteState) -> Iterator[Step]:
+    for flow, triggers in groupby(
+        (*wanted.guards, *wanted.outbox_triggers), lambda trigger: trigger.flow
+    ):
         dropped = tuple(
             Statement(
-                build("drop_guard", guard=sql.Identifier(GUARD), table=identifier(guard.table)),
-                "edits are let through again",
+                build(
+                    "drop_trigger",
+                    trigger=sql.Identifier(trigger.kind.value),
+                    table=identifier(trigger.table),
+                ),
+                "edits are let through again, and not carried",
             )
-            for guard in guards
-            if guard.table in state.guards
+            for trigger in triggers
+            if (trigger.table, trigger.kind.value) in state.triggers
         )
-        yield Step(wanted.site, f"guards of flow {flow}", dropped)
+        yield Step(wanted.site, f"triggers of flow {flow}", dropped)
 
 
 def _policies(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
@@ -140,6 +146,11 @@ def _rows(wanted: Wanted, state: SiteState, topics_go: bool) -> Iterator[Stateme
             _of_topics("drop_offsets", topics), "the topics go; new ones begin at offset 0"
         )
         yield Statement(_of_topics("drop_parked", topics), "nobody tries them any more")
+    outbox = [table.name for flow in wanted.outbox_flows for table in flow.tables]
+    if outbox and "ftstream.last_write" in state.tables:
+        parts = {"tables": sql.Literal(outbox)}
+        yield Statement(build("drop_outbox", **parts), "no publisher takes them any more")
+        yield Statement(build("drop_last_write", **parts), "writes from now on are not noted")
 
 
 def _has_status(flow: str, state: SiteState) -> bool:

@@ -6,17 +6,19 @@ prints is what `init` runs.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import assert_never
 
 from psycopg import sql
 
 from ftstream.adapters.postgres import migrate
 from ftstream.adapters.postgres.migrate import Migration
 from ftstream.adapters.postgres.queries import Queries, statement
-from ftstream.adapters.postgres.site_state import Publication, Role, SiteState
-from ftstream.adapters.postgres.wanted import GUARD, Guard, Policy, Right, Wanted
+from ftstream.adapters.postgres.site_state import Publication, Role, SiteState, TriggerState
+from ftstream.adapters.postgres.wanted import Policy, Right, Trigger, TriggerKind, Wanted
 from ftstream.flows import LogCapture, Site
 
 QUERIES = Queries.load(__package__, "provision.sql")
@@ -44,17 +46,22 @@ class Statement:
         return f"Statement({self.shown!r}, why={self.why!r})"
 
 
+class Stage(enum.IntEnum):
+    """When a step is taken. Those of one stage and site are in one transaction, but the slots."""
+
+    FIRST = 1
+    SLOTS = 2  # each by itself: a slot cannot be made in a transaction that has written
+    CAPTURE = 3  # what is captured before there is a slot to keep it would be lost
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part of the plan; without statements it is already so.
-
-    `alone` steps are in no transaction with others: a slot cannot be made in one that has written.
-    """
+    """A part of the plan; without statements it is already so."""
 
     site: Site
     title: str
     statements: tuple[Statement, ...]
-    alone: bool = False
+    stage: Stage = Stage.FIRST
 
 
 Verifiers = Mapping[str, str]
@@ -68,9 +75,10 @@ def plan_site(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> tuple[S
         Step(wanted.site, "schema ftstream", tuple(_migrations(due))),
         *_provisions(wanted, state, verifiers),
         *(
-            Step(wanted.site, f"replication slot {slot}", tuple(_slot(slot, state)), alone=True)
+            Step(wanted.site, f"replication slot {slot}", tuple(_slot(slot, state)), Stage.SLOTS)
             for slot in (wanted.names(capture).slot for capture in wanted.captures)
         ),
+        *_outbox(wanted, state),
     )
 
 
@@ -89,6 +97,7 @@ def plan_file(wanted: Wanted, state: SiteState) -> tuple[Step, ...]:
             ),
         ),
         *_provisions(wanted, state.without_ftstream(wanted), {}),
+        *_outbox(wanted, state.without_ftstream(wanted)),
     )
 
 
@@ -157,10 +166,16 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
         name = wanted.names(capture).publication
         yield Step(site, f"publication {name}", tuple(_publication(wanted, capture, state)))
     for flow_name, guards in groupby(wanted.guards, lambda guard: guard.flow):
-        made = tuple(s for guard in guards for s in _guard(guard, state))
+        made = tuple(s for guard in guards for s in _trigger(guard, state))
         yield Step(site, f"guards of flow {flow_name}", made)
     if wanted.status_rows:
         yield Step(site, "rows of sync_status", tuple(_status(wanted, state)))
+
+
+def _outbox(wanted: Wanted, state: SiteState) -> Iterator[Step]:
+    for flow_name, triggers in groupby(wanted.outbox_triggers, lambda trigger: trigger.flow):
+        made = tuple(s for trigger in triggers for s in _trigger(trigger, state))
+        yield Step(wanted.site, f"capture of flow {flow_name}", made, Stage.CAPTURE)
 
 
 def _capture(wanted: Wanted) -> tuple[str, ...]:
@@ -267,15 +282,40 @@ def _published(table: str, columns: list[str] | None) -> sql.Composable:
     return sql.SQL("{} ({})").format(identifier(table), listed)
 
 
-def _guard(guard: Guard, state: SiteState) -> Iterator[Statement]:
-    there = state.guards.get(guard.table)
-    if there is not None and there.intact and there.arguments == [guard.flow, guard.owner]:
+_EVENTS = {TriggerKind.GUARD: 62, TriggerKind.CAPTURE: 29, TriggerKind.TRUNCATE: 34}
+"""PostgreSQL's tgtype: see the statement `triggers` of site_state.sql."""
+
+
+def as_made(trigger: Trigger) -> TriggerState:
+    """What the catalogs hold once it is as it should be."""
+    kind = trigger.kind
+    return TriggerState(
+        table=trigger.table,
+        name=kind.value,
+        always=True,
+        events=_EVENTS[kind],
+        function=kind.function,
+        arguments=list(trigger.arguments),
+    )
+
+
+def _trigger(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
+    kind = trigger.kind
+    if state.triggers.get((trigger.table, kind.value)) == as_made(trigger):
         return
-    parts = {"guard": sql.Identifier(GUARD), "table": identifier(guard.table)}
-    arguments = {"flow": sql.Literal(guard.flow), "owner": sql.Literal(guard.owner)}
-    made = build("create_guard", **parts, **arguments)
-    yield Statement(made, f"{guard.owner} owns {guard.table}: edits here would be overwritten")
-    yield Statement(build("enable_guard", **parts), "for writers with triggers off, too")
+    parts = {"trigger": sql.Identifier(kind.value), "table": identifier(trigger.table)}
+    arguments = sql.SQL(", ").join(map(sql.Literal, trigger.arguments))
+    match kind:
+        case TriggerKind.GUARD:
+            query, why = "create_guard", "edits here would be overwritten: the other site owns it"
+        case TriggerKind.CAPTURE:
+            query, why = "create_capture", "from now on each change goes to the other site"
+        case TriggerKind.TRUNCATE:
+            query, why = "create_truncate", "which rows it took could not be told"
+        case _ as never:
+            assert_never(never)
+    yield Statement(build(query, **parts, arguments=arguments), f"{trigger.table}: {why}")
+    yield Statement(build("enable_trigger", **parts), "for writers with triggers off, too")
 
 
 def _status(wanted: Wanted, state: SiteState) -> Iterator[Statement]:

@@ -75,18 +75,32 @@ drop publication {name}
 
 -- name: create_guard
 -- Refuses every writer but ftstream.
-create or replace trigger {guard}
+create or replace trigger {trigger}
     before insert or update or delete or truncate on {table} for each statement
     when (current_setting('ftstream.applying', true) is distinct from 'on')
-    execute function ftstream.refuse_edit({flow}, {owner})
+    execute function ftstream.refuse_edit({arguments})
 
--- name: enable_guard
+-- name: create_capture
+-- Hands each change of every writer but ftstream to the outbox.
+create or replace trigger {trigger}
+    after insert or update or delete on {table} for each row
+    when (current_setting('ftstream.applying', true) is distinct from 'on')
+    execute function ftstream.capture({arguments})
+
+-- name: create_truncate
+-- Refuses TRUNCATE of every writer but ftstream.
+create or replace trigger {trigger}
+    before truncate on {table} for each statement
+    when (current_setting('ftstream.applying', true) is distinct from 'on')
+    execute function ftstream.refuse_truncate({arguments})
+
+-- name: enable_trigger
 -- Also in sessions that have switched triggers off.
-alter table {table} enable always trigger {guard}
+alter table {table} enable always trigger {trigger}
 
--- name: drop_guard
--- Lets everybody edit again who has the right.
-drop trigger {guard} on {table}
+-- name: drop_trigger
+-- Takes a trigger of ftstream's away.
+drop trigger {trigger} on {table}
 
 -- name: add_status
 -- The first rows of sync_status.
@@ -103,6 +117,14 @@ delete from ftstream.applied_offset where topic = any({topics}::text[])
 -- name: drop_parked
 -- What was parked of the flow's topics.
 delete from ftstream.parked_change where topic = any({topics}::text[])
+
+-- name: drop_outbox
+-- What was to be published of the flow's tables.
+delete from ftstream.outbox where table_name = any({tables}::text[])
+
+-- name: drop_last_write
+-- Who wrote the entities of the flow's tables last.
+delete from ftstream.last_write where table_name = any({tables}::text[])
 
 -- name: create_slot
 -- The flow's position in the log, from here on.

@@ -17,7 +17,7 @@ from ftstream.adapters.postgres.catalog import Column, read_columns
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.migrate import Applied
 from ftstream.adapters.postgres.queries import Queries, statement
-from ftstream.adapters.postgres.wanted import GUARD, Policy, Right, Wanted
+from ftstream.adapters.postgres.wanted import Policy, Right, Wanted
 
 _QUERIES = Queries.load(__package__, "site_state.sql")
 _HAS_PARAMETER_RIGHTS = 150_000
@@ -82,11 +82,14 @@ class TableState:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardState:
-    """A guard that exists; `arguments` are flow and owner."""
+class TriggerState:
+    """A trigger of ftstream's that exists; `events` is PostgreSQL's tgtype."""
 
     table: str
-    intact: bool
+    name: str
+    always: bool
+    events: int
+    function: str
     arguments: list[str]
 
 
@@ -139,7 +142,8 @@ class SiteState:
     held: frozenset[Right] = frozenset()
     public: frozenset[Right] = frozenset()
     policies: frozenset[Policy] = frozenset()
-    guards: Mapping[str, GuardState] = field(default_factory=dict)
+    triggers: Mapping[tuple[str, str], TriggerState] = field(default_factory=dict)
+    """By table and name."""
     publications: Mapping[str, Publication] = field(default_factory=dict)
     slots: Mapping[str, Slot] = field(default_factory=dict)
     status_rows: frozenset[tuple[str, str]] = frozenset()
@@ -157,7 +161,7 @@ class SiteState:
             roles=others,
             held=kept if wanted.apply_role == self.server.admin else frozenset(),
             policies=frozenset(),
-            guards={},
+            triggers={},
             publications={},
             slots={},
             status_rows=frozenset(),
@@ -195,7 +199,7 @@ async def read_state(
         held=frozenset(held),
         public=frozenset(right for right, public in held.items() if public),
         policies=frozenset(await _rows(connection, Policy, "policies")),
-        guards={g.table: g for g in await _rows(connection, GuardState, "guards", guard=GUARD)},
+        triggers={(t.table, t.name): t for t in await _rows(connection, TriggerState, "triggers")},
         publications={
             p.name: p
             for p in await _rows(connection, Publication, "publications", names=publications)

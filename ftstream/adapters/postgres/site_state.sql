@@ -95,16 +95,17 @@ cross join lateral unnest(p.polroles) as u(role)
 left join pg_roles r on r.oid = u.role
 where p.polname like 'ftstream\_%%'
 
--- name: guards
--- ftstream's guards; `intact` ones fire always, for every statement, unless ftstream itself writes.
-select n.nspname || '.' || c.relname as "table",
-       t.tgenabled = 'A' and t.tgtype = 62 and t.tgqual is not null
-           and t.tgfoid = to_regprocedure('ftstream.refuse_edit()') as intact,
+-- name: triggers
+-- ftstream's triggers; `always` says that one fires in every session, unless ftstream itself writes.
+-- `events`: by row 1, before 2, insert 4, delete 8, update 16, truncate 32.
+select n.nspname || '.' || c.relname as "table", t.tgname::text as name,
+       t.tgenabled = 'A' and t.tgqual is not null as always, t.tgtype::integer as events,
+       t.tgfoid::regprocedure::text as function,
        (string_to_array(encode(t.tgargs, 'escape'), '\000'))[1:t.tgnargs] as arguments
 from pg_trigger t
 join pg_class c on c.oid = t.tgrelid
 join pg_namespace n on n.oid = c.relnamespace
-where t.tgname = %(guard)s and not t.tgisinternal
+where t.tgname like 'ftstream\_%%' and not t.tgisinternal
 
 -- name: publications
 -- These publications; prattrs (PostgreSQL 15) by way of JSON, so that 14 reads the statement too.

@@ -22,6 +22,9 @@ from ftstream.settings import Settings
 log = logging.getLogger(__name__)
 
 
+SILENT = Failure(Policy.RETRY, "", "a site's database does not answer", "is it up, and reached?")
+
+
 class ApplyFailed(Exception):
     """Something was not done; nothing of it is in the database.
 

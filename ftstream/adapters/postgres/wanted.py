@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -18,7 +19,6 @@ from ftstream.flows import (
 )
 from ftstream.settings import Database, Settings
 
-GUARD = "ftstream_guard"
 CAPTURE_POLICY = "ftstream_capture"
 APPLY_POLICY = "ftstream_apply"
 REPLICA_PARAMETER = "session_replication_role"
@@ -28,6 +28,8 @@ _OFFSETS = ("ftstream.applied_offset", ("SELECT", "INSERT", "UPDATE"))
 _LOG = ("ftstream.sync_log", ("SELECT", "INSERT"))
 _DISPLACED = ("ftstream.displaced", ("SELECT", "INSERT"))
 _PARKED = ("ftstream.parked_change", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+_LAST_WRITE = ("ftstream.last_write", ("SELECT", "INSERT", "UPDATE"))
+_OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
 _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
 _FUNCTIONS = (
@@ -59,13 +61,32 @@ class Policy:
     command: Literal["SELECT", "ALL"]
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """The trigger that refuses edits of a table that the other site owns."""
+class TriggerKind(enum.Enum):
+    """ftstream's triggers on the flows' tables. They run for every writer but ftstream itself."""
 
+    GUARD = "ftstream_guard"  # refuses edits of a table that the other site owns
+    CAPTURE = "ftstream_capture"  # hands each change to the outbox
+    TRUNCATE = "ftstream_truncate"  # refuses what the outbox cannot tell
+
+    @property
+    def function(self) -> str:
+        match self:
+            case TriggerKind.GUARD:
+                return "ftstream.refuse_edit()"
+            case TriggerKind.CAPTURE:
+                return "ftstream.capture()"
+            case TriggerKind.TRUNCATE:
+                return "ftstream.refuse_truncate()"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One of them, with its arguments."""
+
+    kind: TriggerKind
     table: str
     flow: str
-    owner: str
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +182,29 @@ class Wanted:
         )
 
     @property
-    def guards(self) -> tuple[Guard, ...]:
+    def guards(self) -> tuple[Trigger, ...]:
         return tuple(
-            Guard(table.qualified, flow.name, flow.owner.value)
+            Trigger(TriggerKind.GUARD, table.qualified, flow.name, (flow.name, flow.owner.value))
             for flow in self.flows
             if flow.guarded is self.site and flow.owner is not None
             for table in flow.tables
         )
+
+    @property
+    def outbox_triggers(self) -> tuple[Trigger, ...]:
+        """What captures the flows that leave this site by the outbox."""
+        return tuple(
+            trigger
+            for flow in self.outbox_flows
+            for table in flow.tables
+            for trigger in (
+                Trigger(TriggerKind.CAPTURE, table.qualified, flow.name, self._captured(table)),
+                Trigger(TriggerKind.TRUNCATE, table.qualified, flow.name, (flow.name,)),
+            )
+        )
+
+    def _captured(self, table: Table) -> tuple[str, ...]:
+        return (self.site.value, table.qualified, table.key, *sorted(table.excluded))
 
     @property
     def status_rows(self) -> tuple[tuple[str, str], ...]:
@@ -193,9 +230,11 @@ class Wanted:
         yield _LOG
         yield _DISPLACED
         yield _PARKED
+        yield _LAST_WRITE
         if self.site is Site.SUPABASE:
             yield _STATUS
             yield _NOTIFICATIONS
+            yield _OUTBOX
 
 
 def wanted(

@@ -1,24 +1,25 @@
-"""Applies batches to the target: one transaction each, in one network round trip."""
+"""Applies what Debezium has read from the tables' log: one transaction a batch, in one network round trip."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 
 import psycopg
 from psycopg import AsyncConnection
 
+from ftstream.adapters.postgres.catalogs import Catalogs
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.misfit import Misfits
-from ftstream.adapters.postgres.owner import STANDBY, read_from_owner
+from ftstream.adapters.postgres.owner import read_from_owner
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.rows import Plan, locked, missing, write_rows
 from ftstream.adapters.postgres.schema import Schema, newest_shapes
-from ftstream.adapters.postgres.sites import ApplyFailed, Sites, failure_of
+from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites, failure_of
 from ftstream.adapters.postgres.statements import QUERIES, Shape
 from ftstream.adapters.postgres.transaction import Transactions, own_names
 from ftstream.core.failures import ROW_MISSING, Failure, Policy
@@ -42,9 +43,6 @@ log = logging.getLogger(__name__)
 REREADS = 5
 """Times a batch is read anew from its owner before it is given up: its rows may move meanwhile."""
 
-REREAD_SECONDS = 1.0
-"""Between two readings of the catalogs because of values that do not fit."""
-
 REREAD_ROWS = 30
 """Rows read from their owner in one batch, with what is in their way: each may hold a megabyte."""
 
@@ -53,28 +51,22 @@ OWNER_SECONDS = 8.0
 """In which the owner's rows are read: nobody else applies meanwhile, and PostgreSQL ends the transaction
 after ten."""
 
-PREPARE_SECONDS = 30.0
-"""In which both catalogs are read."""
-
 SILENT_SECONDS = 5.0
 """For which an owner that does not answer is not asked again."""
 
-_SILENT = Failure(
-    Policy.RETRY, "", "the owner's database does not answer", "is it up, and reached?"
-)
 _TOO_MANY = Failure(Policy.DIVIDE, "", "more rows to read from their owner than go into memory", "")
 
 
-class Applier:
-    """Writes one flow's changes to one target site."""
+class LogApplier:
+    """Writes the changes of a flow captured from the log to its target site."""
 
     def __init__(self, flow: Flow, sites: Sites, schema: Schema, settings: Apply) -> None:
         self._flow = flow
         self._sites = sites
         self._schema = schema
+        self._catalogs = Catalogs(sites, schema)
         self._transactions = Transactions(flow.name, settings)
         self._misfits = Misfits(sites, self._transactions)
-        self._read_at = 0.0
         # When to ask an owner again who has not answered.
         self._silent_until = 0.0
 
@@ -83,38 +75,18 @@ class Applier:
 
         Raises ApplyFailed.
         """
-        sites = sites or self._sites
-        async with sites.exclusively(), _in_time():
-            source, target = await sites.source(), await sites.target()
-            standby = await (await source.execute(statement(QUERIES["in_recovery"]))).fetchone()
-            if standby is None or standby[0]:
-                raise ApplyFailed(STANDBY)
-            async with own_names(source), own_names(target):
-                changed = await self._schema.read(source, target)
-                self._read_at = time.monotonic()
-                return changed
+        return await self._catalogs.read(sites)
 
     async def apply(self, batch: Batch) -> None:
         """Apply the batch, whole or not at all. Raises ApplyFailed."""
-        newest = newest_shapes(batch)
-        if unknown := self._schema.unknown(newest):
-            await self.prepare()
-            self._schema.met(unknown)
-        while True:
-            try:
-                await self._apply_reread(batch, self._schema.uniform(newest))
-                return self._schema.applied(newest)
-            except ApplyFailed as error:
-                if error.failure.policy not in (Policy.HALT, Policy.PARK):
-                    raise
-                if not await self._schema_changed(error.failure):
-                    rows = effects(batch.changes)
-                    failure = await self._misfits.named(
-                        error.failure, self._schema.statements, rows
-                    )
-                    raise ApplyFailed(failure, error.entities) from error
+        try:
+            await self._catalogs.attempt(newest_shapes(batch), partial(self._attempt, batch))
+        except ApplyFailed as error:
+            rows = effects(batch.changes)
+            failure = await self._misfits.named(error.failure, self._schema.statements, rows)
+            raise ApplyFailed(failure, error.entities) from error
 
-    async def _apply_reread(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
+    async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
         """Apply it, with rows as their owner has them where the log's images do not do."""
         plan = Plan(effects(batch.changes), shapes)
         for _ in range(REREADS):
@@ -129,18 +101,6 @@ class Applier:
         except ApplyFailed as error:
             later = replace(error.failure, policy=error.failure.policy.later)
             raise ApplyFailed(later, error.entities) from error
-
-    async def _schema_changed(self, failure: Failure) -> bool:
-        """Whether the failure may come of a table that has changed: its statements are new then."""
-        lately = time.monotonic() - self._read_at < REREAD_SECONDS
-        if failure.policy is Policy.PARK and lately:
-            return False
-        try:
-            return await self.prepare()
-        except ApplyFailed as error:
-            if error.failure.policy is Policy.HALT:
-                raise
-            return False  # a site does not answer; the failure stands
 
     async def _apply_once(self, batch: Batch, plan: Plan) -> None:
         written = plan  # with the rows that are in the way, once they are known
@@ -185,7 +145,7 @@ class Applier:
         if len(rereads) > REREAD_ROWS and len(batch.changes) > 1:
             raise ApplyFailed(_TOO_MANY)
         if time.monotonic() < self._silent_until:
-            raise ApplyFailed(_SILENT, rereads)
+            raise ApplyFailed(SILENT, rereads)
         try:
             return await self._sites.source()
         except psycopg.Error as error:
@@ -203,7 +163,7 @@ class Applier:
                 return replace(plan, rows=read)
         except TimeoutError as error:
             self._silent_until = time.monotonic() + SILENT_SECONDS
-            raise ApplyFailed(_SILENT, plan.rereads) from error
+            raise ApplyFailed(SILENT, plan.rereads) from error
 
     async def _with_rereads(self, plan: Plan, failure: Failure) -> Plan:
         """The plan with those rows marked that the failure says must be read from their owner."""
@@ -230,13 +190,3 @@ class Applier:
                 held = await locked(target, self._schema.statements, written.rows)
         in_the_way = {table for table, _ in held - plan.rows.keys()}
         return (held & plan.rows.keys()) | {k for k in plan.rereads if k[0] in in_the_way}
-
-
-@asynccontextmanager
-async def _in_time() -> AsyncIterator[None]:
-    """Raises ApplyFailed if a database does not answer: one that is frozen would be waited for."""
-    try:
-        async with asyncio.timeout(PREPARE_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise ApplyFailed(_SILENT) from error

@@ -1,0 +1,125 @@
+-- Flows that both sites may write (guidelines 5): who wrote each entity last, and the outbox that changes
+-- leave through. `init` puts the triggers on the flows' tables.
+
+create type ftstream.site as enum ('external', 'supabase');
+
+alter type ftstream.outcome add value 'duplicate';
+alter type ftstream.outcome add value 'refused';
+alter type ftstream.outcome add value 'conflict_update_update';
+alter type ftstream.outcome add value 'conflict_update_delete';
+alter type ftstream.outcome add value 'conflict_delete_update';
+alter type ftstream.outcome add value 'conflict_insert_insert';
+
+alter table ftstream.sync_log add column change jsonb;
+comment on column ftstream.sync_log.change is 'the change as it was captured, of flows captured by outbox: what a conflict lost is here';
+
+create table ftstream.last_write (
+    table_name      text               not null,
+    entity_id       text               not null,
+    version         bigint             not null,
+    site            ftstream.site      not null,
+    operation       ftstream.operation not null,
+    received        bigint             not null default 0,
+    received_before bigint             not null default 0,
+    primary key (table_name, entity_id)
+);
+comment on table ftstream.last_write is
+    'The greatest version of each entity, and whose it is; a deleted entity stays as its tombstone';
+comment on column ftstream.last_write.version is 'microseconds since 1970 of the writer''s clock, or one more than the version it overwrote';
+comment on column ftstream.last_write.received is 'the greatest version that has come from the other site, whatever became of it';
+comment on column ftstream.last_write.received_before is 'what `received` was until the last change came';
+create index last_write_tombstones on ftstream.last_write (version) where operation = 'delete';
+alter table ftstream.last_write enable row level security;
+
+create table ftstream.outbox (
+    id         bigint generated always as identity primary key,
+    table_name text   not null,
+    entity_id  text   not null,
+    payload    text   not null
+);
+comment on table ftstream.outbox is
+    'Changes on their way to Kafka. On External the log is their only copy: each row is deleted as soon as it is written';
+alter table ftstream.outbox enable row level security;
+
+-- Fires for each row that somebody else than ftstream writes, in the writer's own transaction: notes the
+-- write, and hands the row to the outbox as it now is. NEW can be older than that, when a statement or a
+-- trigger writes sibling rows. Should it fail, the write fails with it: there is no silent gap.
+-- Arguments: site, qualified table, key column, excluded columns.
+create function ftstream.capture() returns trigger
+language plpgsql security definer
+-- Values as text that every server reads alike. Row security must not hide a row: that is an error here.
+set search_path = '' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
+set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
+declare
+    here     constant ftstream.site := tg_argv[0];
+    target   constant regclass      := tg_argv[1];
+    key      constant name          := tg_argv[2];
+    excluded constant text[]        := tg_argv[3:];
+    claims   constant text          := current_setting('request.jwt.claims', true);
+    -- Who: the login that PostgREST acts for, or the user that the application names, or the role.
+    author   constant text          := coalesce(
+        nullif(current_setting('ftstream.author', true), ''),
+        substring(claims from '"email"\s*:\s*"([^"]+)"'), substring(claims from '"sub"\s*:\s*"([^"]+)"'),
+        session_user::text);
+    before     record;
+    after      record;
+    found      record;
+    json_nulls text[];
+    checks     text;
+    written    ftstream.operation := lower(tg_op);
+    stamp      bigint;
+    message    text;
+    number     bigint;
+begin
+    before := case when tg_op = 'INSERT' then new else old end;
+    after  := case when tg_op = 'DELETE' then old else new end;
+    -- Two entities, where an update has changed the key.
+    for found in execute format(
+        'select k.id::text as id, to_jsonb(t) as image, t as current from (select ($1).%1$I as id union all select ($2).%1$I where ($1).%1$I <> ($2).%1$I) k'
+        ' left join %2$s t on t.%1$I = k.id', key, target) using before, after
+    loop
+        -- In an image, a JSON null and no value at all look alike: the columns with a JSON null are named.
+        json_nulls := null;
+        select string_agg(format('case when ($1).%1$I is not null then %1$L end', a.attname), ', ') into checks
+        from pg_attribute a
+        where a.attrelid = target and a.atttypid = 'jsonb'::regtype and found.image -> a.attname::text = 'null';
+        if checks is not null then
+            execute format('select array_remove(array[%s], null)', checks) into json_nulls using found.current;
+        end if;
+
+        insert into ftstream.last_write as w (table_name, entity_id, version, site, operation)
+        values (tg_table_name, found.id, (extract(epoch from clock_timestamp()) * 1000000)::bigint, here,
+                case when found.image is null then 'delete' else written end)
+        on conflict (table_name, entity_id) do update
+        set version = greatest(excluded.version, w.version + 1), site = excluded.site, operation = excluded.operation
+        returning w.version, w.operation into stamp, written;
+        message := jsonb_build_object(
+            'id', found.id, 'op', written, 'site', here, 'version', stamp, 'author', author,
+            'row', found.image - excluded, 'json_nulls', json_nulls);
+        if octet_length(message) > 15728640 then
+            raise exception '%.% % has % bytes: a row of over 15 MiB cannot be carried to the other site',
+                tg_table_schema, tg_table_name, found.id, octet_length(message) using errcode = 'program_limit_exceeded';
+        end if;
+        insert into ftstream.outbox (table_name, entity_id, payload) values (tg_table_name, found.id, message)
+        returning id into number;
+        if here = 'external' then
+            delete from ftstream.outbox where id = number;  -- Debezium reads the insert from the log
+        else
+            perform pg_notify('override_changes', json_build_object(
+                'table', tg_table_name, 'operation', tg_op, 'id', found.id, 'timestamp', now())::text);
+        end if;
+        written := 'insert';  -- of the key's new value, if there is a second round
+    end loop;
+    return null;
+end $$;
+revoke all on function ftstream.capture() from public;
+
+-- Argument: the flow. Rows that go at once leave no trace of which they were.
+create function ftstream.refuse_truncate() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+    raise exception '%.% is synchronised row by row (flow %): TRUNCATE is refused',
+        tg_table_schema, tg_table_name, tg_argv[0]
+        using errcode = 'object_not_in_prerequisite_state', hint = format('DELETE FROM %I.%I', tg_table_schema, tg_table_name);
+end $$;
+revoke all on function ftstream.refuse_truncate() from public;
