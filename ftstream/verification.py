@@ -93,7 +93,7 @@ class Verification:
                 source.range_rows(number, bounds), target.range_rows(number, bounds)
             )
             candidates |= differing_rows(ours, theirs).keys()
-            if len(candidates) >= SETTLE_ROWS or position == len(unequal):
+            if len(candidates) >= SETTLE_ROWS or (candidates and position == len(unequal)):
                 say(f"{table.name}: looking again at {len(candidates)} rows that differ")
                 await self._conclude(verdict, source, target, candidates, limit, found)
                 candidates = set()

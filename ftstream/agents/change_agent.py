@@ -44,6 +44,9 @@ KAFKA_RETRY_SECONDS = 1.0
 
 SCHEMA_SECONDS = 30.0
 
+START_SECONDS = 10.0
+"""For which the other flows of a worker wait for one that cannot be prepared."""
+
 
 class ChangeAgent:
     """Generic over flows: what differs between them comes from flows.py.
@@ -68,6 +71,7 @@ class ChangeAgent:
             Partition(topic, n) for topic in tables for n in range(settings.kafka.partitions)
         ]
         self._wire(tables, settings)
+        self._preparing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Future[None]] = []
         self._declare()
 
@@ -108,15 +112,18 @@ class ChangeAgent:
         )
 
     async def start(self) -> None:
-        """Connect, waiting for the databases as long as it takes, and begin to write.
+        """Connect, and begin to write; a flow that cannot is `halted` at once.
 
-        A flow that cannot is `halted` at once.
+        A site that does not answer is waited for as long as it takes, the other flows not with it.
         """
-        try:
-            await self._writer.prepare()
-        except Halted as error:
-            self._halt(error)
-            return
+        self._preparing = asyncio.create_task(self._writer.prepare())
+        await asyncio.wait([self._preparing], timeout=START_SECONDS)
+        if self._preparing.done():
+            try:
+                await self._preparing
+            except Halted as error:
+                self._halt(error)
+                return
         work = (self._write(), self._tally.run(), self._watch_schema())
         self._tasks = [self._app.add_future(each) for each in work]
 
@@ -124,9 +131,10 @@ class ChangeAgent:
         """Write what was read, then let go of the databases. Nothing may be read any more."""
         if self._tasks and self.halted is None:
             await self._flush()
-        for task in self._tasks:
+        ending = [*self._tasks, *([self._preparing] if self._preparing else [])]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         await self._sites.close()
         await self._keeper.close()
 
@@ -148,6 +156,8 @@ class ChangeAgent:
         if self.halted is not None:
             return None
         try:
+            if self._preparing is not None:
+                await self._preparing
             return await self._located(partitions)
         except Halted as error:
             await self.halt(error)
@@ -182,6 +192,9 @@ class ChangeAgent:
                 try:
                     self._buffer.put(Buffered(chunk, event.ack))
                 except GapInLog as error:
+                    await (
+                        self._flush()
+                    )  # up to there all is well, and `resume` begins where that ends
                     await self.halt(error)
 
         # Its supervisor ends the process: the default one restarts the agent and commits past the failure.
@@ -191,6 +204,8 @@ class ChangeAgent:
 
     async def _write(self) -> None:
         try:
+            if self._preparing is not None:
+                await self._preparing
             await self._writer.run()
         except Halted as error:
             await self.halt(error)

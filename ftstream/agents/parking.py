@@ -147,7 +147,9 @@ class Parking:
             except MalformedMessage as error:
                 hint = "drop it, or mend what wrote it"
                 failure = Failure(Policy.PARK, MALFORMED, str(error), hint)
-                await self._store.postpone([parked], failure, counted=True, dead_after=0)
+                await self._store.postpone(
+                    [parked], failure, counted=True, dead_after=0, alone=True
+                )
                 self._died(1, parked.entity, failure)
         return readable
 
@@ -232,9 +234,9 @@ def _decoded(parked: Parked) -> Change:
     change = decode(parked.table, *parked.partition, parked.offset, parked.key, parked.message)
     if change is None:
         raise MalformedMessage("a record without a value")
-    if not parked.unread:
+    if not parked.reread:
         return change
-    # Later changes of its row are applied: what it says is old, and the owner knows what is true.
+    # Later changes of its row may be applied: what it says is old, and the owner knows what is true.
     return msgspec.structs.replace(
         change, operation=Operation.REPAIR, image=None, partial=False, source_transaction=None
     )

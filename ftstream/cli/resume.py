@@ -64,7 +64,8 @@ async def _lost(settings: Settings, flow: Flow, target: Site) -> list[Discontinu
     found = await discontinuities(settings.kafka, applied, counts)
     if other := [each for each in found if each.kind is Break.REPARTITIONED]:
         raise Failure(
-            f"{'; '.join(map(str, other))}. Set kafka.partitions to what exists, then start the worker"
+            f"{'; '.join(map(str, other))}. Set kafka.partitions to what exists, start the worker,"
+            " and then run `ftstream verify --repair`: keys moved, and their order was lost"
         )
     return found
 
@@ -74,8 +75,7 @@ async def _resume(settings: Settings, target: Site, found: list[Discontinuity]) 
     try:
         offsets = Offsets(sites)
         for each in found:
-            await offsets.resume(each.partition, each.applied, each.resume)
-            if each.kind is Break.ANEW:
-                await offsets.abandon(each.partition)
+            anew = each.kind is Break.ANEW
+            await offsets.resume(each.partition, each.applied, each.resume, anew=anew)
     finally:
         await sites.close()

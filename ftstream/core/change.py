@@ -43,7 +43,7 @@ _OPERATIONS = {
 _WITHOUT_ROW = (Operation.DELETE, Operation.TRUNCATE, Operation.REPAIR)
 
 LONGEST_KEY = 1_000
-"""Characters; PostgreSQL's indexes hold a little more."""
+"""Bytes; PostgreSQL's indexes hold a little more."""
 
 REPAIR_REQUEST = b'{"op":"repair","source":{}}'
 """The value of a record that asks for a repair; its key is the row's id."""
@@ -123,7 +123,7 @@ def decode(
     source = envelope.source
     if source.table is not None and source.table != table:
         raise MalformedMessage(f"a change of table {source.table!r} among those of {table}")
-    if "\0" in entity_id or len(entity_id) > LONGEST_KEY:
+    if "\0" in entity_id or len(key or b"") > LONGEST_KEY:
         raise MalformedMessage("a key that PostgreSQL cannot hold")
     if key is None and operation is not Operation.TRUNCATE:
         raise MalformedMessage("a change without a key")
@@ -182,6 +182,6 @@ def heartbeat_time(value: bytes | None) -> float | None:
     """When a heartbeat was written at the source, in seconds since 1970; None for anything else."""
     try:
         beat = _decode_heartbeat(value or b"")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return beat.source.ts_ms / 1000 if beat.op == "m" else None

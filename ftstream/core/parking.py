@@ -20,7 +20,8 @@ class State(enum.StrEnum):
 class Aside:
     """A record that is not applied now: where it came from, the record as it came, and why.
 
-    `operation` is None for one that cannot be read.
+    `operation` is None for one that cannot be read; `whole` says that it tells all of its row, so that
+    those parked before it have nothing to add.
     """
 
     table: str
@@ -35,6 +36,7 @@ class Aside:
     time: int | None
     state: State
     failure: Failure
+    whole: bool
 
     @property
     def at(self) -> Partition:
@@ -66,6 +68,7 @@ def park(change: Change, failure: Failure) -> Aside:
         change.source_time,
         State.PARKED,
         failure,
+        whole=not change.partial and change.operation is not Operation.TRUNCATE,
     )
 
 
@@ -86,4 +89,5 @@ def malformed(
         None,
         State.DEAD,
         Failure(Policy.PARK, MALFORMED, reason, hint, table),
+        whole=False,
     )

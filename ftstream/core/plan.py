@@ -42,9 +42,13 @@ class Reread:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The row is as its owner holds it: PostgreSQL's text of every column, as a JSON object."""
+    """The row is as its owner holds it: PostgreSQL's text of every column, as a JSON object.
+
+    `kept`: with what the target held in columns that it has alone.
+    """
 
     texts: str
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,11 @@ def only(image: str, names: Collection[str]) -> Columns:
     return {name: columns[name] for name in names}
 
 
+def merged(image: str, more: str) -> str:
+    """The columns of two images as one."""
+    return join(_decode_columns(image) | _decode_columns(more)).decode()
+
+
 def names(image: bytes) -> frozenset[str]:
     """The names of the columns that an image has, those it holds no value of among them."""
     return frozenset(_decode_columns(image))

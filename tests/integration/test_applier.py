@@ -58,6 +58,15 @@ class Worker:
         image = msgspec.json.encode({"op": "u", "source": {}, "after": {"id": key, **row}})
         return self._decoded(key, image)
 
+    def truncate(self) -> Change:
+        return self._decoded("", b'{"op":"t","source":{}}')
+
+    async def park(self, change: Change, *, partial: bool = False) -> None:
+        """As if a user held its row."""
+        change = msgspec.structs.replace(change, partial=partial)
+        held = classify("55P03", "held")
+        await self.applier.apply(Batch((change,)).without({(change.table, change.entity_id)}, held))
+
     def repair(self, key: str) -> Change:
         return self._decoded(key, REPAIR_REQUEST)
 
@@ -238,10 +247,9 @@ async def test_changes_of_a_row_die_together_and_are_retried_together(
     pair: Pair, workers: tuple[Worker, Worker]
 ) -> None:
     worker, _ = workers
-    held, unfit = classify("55P03", "held"), classify("22003", "does not fit")
+    unfit = classify("22003", "does not fit")
     for name in ("first", "second"):
-        change = worker.change(ONE, name=name)
-        await worker.applier.apply(Batch((change,)).without({("gfx_players", ONE)}, held))
+        await worker.park(worker.change(ONE, name=name), partial=name == "second")
         due = await worker.parked.due([worker.at])
         assert not await worker.parked.postpone(due, unfit, counted=True, dead_after=60)
         await write(
@@ -249,13 +257,72 @@ async def test_changes_of_a_row_die_together_and_are_retried_together(
         )
     due = await worker.parked.due([worker.at])
     assert len(due) == 2
+    # While they are tried, another is parked behind them.
+    await worker.park(worker.change(ONE, name="third"), partial=True)
     assert await worker.parked.postpone(due, unfit, counted=True, dead_after=0)
     assert await worker.parked.due([worker.at]) == []
     async with await pair.connect(Site.SUPABASE) as connection:
         letters = await dead_letters.letters(connection, state="dead")
-        assert [each.kafka_offset for each in letters] == [0, 1]
+        assert [each.kafka_offset for each in letters] == [0, 1, 2]
         await dead_letters.retry(connection, [letters[1].id])
-    assert len(await worker.parked.due([worker.at])) == 2
+    again = await worker.parked.due([worker.at])
+    # What they say may be old by now.
+    assert [each.reread for each in again] == [True, True, True]
+
+
+async def test_change_that_tells_all_of_its_row_takes_the_place_of_those_parked_before_it(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    """Else a row that is held for an hour, and written each second, would fill the database."""
+    worker, _ = workers
+    for name in ("first", "second", "third"):
+        await worker.park(worker.change(ONE, name=name), partial=name == "second")
+    (left,) = await worker.parked.due([worker.at])
+    assert left.offset == 2
+    async with await pair.connect(Site.SUPABASE) as connection:
+        query = (
+            "select kafka_offset, outcome::text from ftstream.sync_log where outcome = 'superseded'"
+        )
+        logged = await (await connection.execute(query)).fetchall()
+    assert sorted(logged) == [(0, "superseded"), (1, "superseded")]
+
+
+async def test_change_that_waited_when_its_table_was_emptied_brings_no_row_back(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    worker, _ = workers
+    await worker.park(worker.change(ONE, player_hash="x", name="one"))
+    await worker.applier.apply(Batch((worker.truncate(),)))
+    (due,) = await worker.parked.due([worker.at])
+    assert due.reread
+    repair = msgspec.structs.replace(worker.repair(ONE), offset=due.offset)
+    await worker.applier.apply(Batch((repair,), retried=True))
+    assert await players(pair, Site.SUPABASE) == []
+
+
+async def test_unique_values_that_swap_leave_alone_what_the_target_has_alone(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    worker, _ = workers
+    own = (
+        "alter table gfx_players add own text default 'default',"
+        " add twice text generated always as (own || own) stored"
+    )
+    await write(pair, Site.SUPABASE, own)
+    await worker.applier.prepare()
+    for key, mine, theirs in ((ONE, "x", "y"), (TWO, "y", "x")):
+        await write(pair, Site.SUPABASE, INSERT, key, theirs, key)
+        await write(pair, Site.EXTERNAL, INSERT, key, mine, key)
+    await write(pair, Site.SUPABASE, "update gfx_players set own = id::text")
+    changes = [
+        worker.change(ONE, player_hash="x", name=ONE),
+        worker.change(TWO, player_hash="y", name=TWO),
+    ]
+    await worker.applier.apply(worker.batch(*changes))
+    async with await pair.connect(Site.SUPABASE) as connection:
+        query = "select id::text, player_hash, own, twice from gfx_players order by id"
+        rows = await (await connection.execute(query)).fetchall()
+    assert rows == [(ONE, "x", ONE, ONE + ONE), (TWO, "y", TWO, TWO + TWO)]
 
 
 async def test_what_is_due_at_once_is_bounded_in_bytes(

@@ -24,6 +24,7 @@ SECONDS = float(os.environ.get("FTSTREAM_SOAK_SECONDS", "1200"))
 CHOSEN = [f for f in FAULTS if re.search(os.environ.get("FTSTREAM_SOAK_FAULTS", ""), f)]
 LONGEST = 20.0
 """Seconds that a fault lasts at most."""
+LONGER = {"workers come and go": 180.0}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,9 @@ def test_each_change_is_applied_once_whatever_fails(
         faults = list(CHOSEN)
         chance.shuffle(faults)
         while faults and time.monotonic() < end:
-            outcomes.append(world.suffer(chance.uniform(1, LONGEST), faults.pop()))
+            fault = faults.pop()
+            lasts = chance.uniform(1, LONGER.get(fault, LONGEST))
+            outcomes.append(world.suffer(lasts, fault))
             with capsys.disabled():
                 print(outcomes[-1], flush=True)
     with capsys.disabled():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,15 +33,19 @@ class Outcome:
     lost: int
     doubled: int
     healed_seconds: float
+    restarted: bool
+    """Whether a failed task had to be restarted, which `ftstream connectors apply` does."""
 
     def __str__(self) -> str:
         return (
             f"{self.fault:<32} {self.sent:>7} {self.lost:>5} {self.doubled:>8}"
-            f" {self.healed_seconds:>8.1f}"
+            f" {self.healed_seconds:>8.1f} {'yes' if self.restarted else 'no':>9}"
         )
 
 
-HEADING = f"{'fault':<32} {'changes':>7} {'lost':>5} {'doubled':>8} {'healed s':>8}"
+HEADING = (
+    f"{'fault':<32} {'changes':>7} {'lost':>5} {'doubled':>8} {'healed s':>8} {'restarted':>9}"
+)
 
 
 class World:
@@ -77,7 +83,9 @@ class World:
                 FAULTS[fault](self, seconds)
             over = time.monotonic()
             self.scene.until_applied(200)
-        self.scene.rig.run("connectors", "apply")
+        restarted = self._connector_failed()
+        if restarted:
+            self.scene.rig.run("connectors", "apply")
         self.scene.caught_up()
         healed = time.monotonic() - over
         self.scene.must_be_equal()
@@ -88,7 +96,21 @@ class World:
             lost=len(captured - logged.keys()),
             doubled=sum(times > 1 for times in logged.values()),
             healed_seconds=healed,
+            restarted=restarted,
         )
+
+    def _connector_failed(self) -> bool:
+        """Wait until the connector and its task run, or one of them has failed."""
+        while True:
+            status = self.scene.command("connectors", "status", "--json")
+            if not status.stdout:
+                continue  # Connect is not up yet
+            (found,) = json.loads(status.stdout)
+            states = [found["state"], *(task["state"] for task in found["tasks"])]
+            if "FAILED" in states:
+                return True
+            if found["tasks"] and set(states) == {"RUNNING"}:
+                return False
 
     # -- what can happen
 
@@ -108,11 +130,15 @@ class World:
         self.workers[0].process.send_signal(signal.SIGCONT)
 
     def add_and_take_workers(self, seconds: float) -> None:
-        for _ in range(3):
+        chance, end = random.Random(seconds), time.monotonic() + seconds
+        while time.monotonic() < end:
             self.workers.append(self.new_worker())
-            time.sleep(seconds / 3)
-            worker = self.workers.pop(0)
-            assert worker.stop() == 0, worker.log
+            time.sleep(chance.uniform(0.1, 4))
+            worker = self.workers.pop(chance.randrange(len(self.workers)))
+            if chance.random() < 0.5:
+                worker.kill()
+            else:
+                assert worker.stop() == 0, worker.log
 
     def terminate_sessions(self, seconds: float) -> None:
         for _ in range(5):

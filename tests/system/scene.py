@@ -146,7 +146,7 @@ class Scene:
         self.rig = rig
         self.names = Names(GFX, rig.namespace)
         (capture,) = log_captures([GFX])
-        self.slot = CaptureNames(capture, rig.namespace).slot
+        self.capture = CaptureNames(capture, rig.namespace)
         self._numbers = itertools.count(1)
 
     # -- doing
@@ -176,7 +176,10 @@ class Scene:
 
     def publish(self, table: str, key: bytes | None, value: bytes | None) -> None:
         """Put a record into a change topic, as anybody who may write there can."""
-        topic = self.names.topic(GFX.table(table), Site.EXTERNAL)
+        self.publish_to(self.names.topic(GFX.table(table), Site.EXTERNAL), key, value)
+
+    def publish_to(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Put a record into any topic."""
 
         async def send() -> None:
             async with AIOKafkaProducer(
@@ -223,7 +226,7 @@ class Scene:
                     "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots"
                     " where slot_name = %s",
                     position,
-                    self.slot,
+                    self.capture.slot,
                 )
                 == [(True,)]
             ),

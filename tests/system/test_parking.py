@@ -69,6 +69,7 @@ MALFORMED: dict[str, tuple[bytes | None, bytes]] = {
     "name that is no text": (b"key 13", b'{"op":"c","source":{},"after":{"id":"key 13","\xff":1}}'),
     "no key": (None, event()),
     "key that is no text": (b"\xff\x00", event()),
+    "key longer than an index holds": ("패".encode() * 400, event()),
     "20 MB": (b"key 9", b"x" * LARGE),
 }
 
@@ -91,13 +92,17 @@ def test_malformed_records_are_dead_byte_for_byte_and_the_flow_goes_on(
 ) -> None:
     for key, value in MALFORMED.values():
         scene.publish("gfx_players", key, value)
+        if len(value) < LARGE:
+            scene.publish_to(scene.capture.heartbeat_topic, key, value)  # where it is passed over
     player = add_player(scene, "after them")
     until(lambda: names(scene, player) == ["after them"])
     until(lambda: len(listed(scene)) == len(MALFORMED))
     found = {each["entity_id"]: each for each in listed(scene)}
     for key, value in MALFORMED.values():
         shown = found[
-            "" if key is None else key.decode(errors="backslashreplace").replace("\0", r"\x00")
+            ""
+            if key is None
+            else key.decode(errors="backslashreplace").replace("\0", r"\x00")[:200]
         ]
         assert (shown["state"], shown["bytes"]) == ("dead", len(value))
         assert shown["error"]

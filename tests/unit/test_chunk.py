@@ -56,5 +56,11 @@ def test_chunk_tells_where_it_begins_and_where_the_next_one_does() -> None:
     assert (second.first, second.next) == (102, 103)
 
 
+def test_offsets_that_are_left_out_begin_a_chunk() -> None:
+    found = [FakeRecord(at, b"k", b"x") for at in (3, 4, 7, 8)]
+    cut = list(chunks(PARTITION, found, 1_000, epoch=0))
+    assert [(chunk.first, chunk.next) for chunk in cut] == [(3, 5), (7, 9)]
+
+
 def test_no_records_make_no_chunk() -> None:
     assert list(chunks(PARTITION, [], 100, epoch=0)) == []

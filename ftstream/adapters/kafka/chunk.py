@@ -45,13 +45,17 @@ class Chunk:
 def chunks(
     partition: Partition, records: Sequence[Record], most_bytes: int, epoch: int
 ) -> Iterator[Chunk]:
-    """Cut records into chunks of at most that many bytes (a larger record is a chunk of its own)."""
-    start, size = 0, 0
+    """Cut records into chunks of at most that many bytes (a larger record is a chunk of its own).
+
+    Another begins where offsets are left out: what is not there must show.
+    """
+    start, size, expected = 0, 0, -1
     for index, record in enumerate(records):
         weight = len(record.value or b"") + len(record.key or b"")
-        if index > start and size + weight > most_bytes:
+        if index > start and (size + weight > most_bytes or record.offset != expected):
             yield Chunk(partition, records[start:index], size, epoch)
             start, size = index, 0
         size += weight
+        expected = record.offset + 1
     if start < len(records):
         yield Chunk(partition, records[start:], size, epoch)

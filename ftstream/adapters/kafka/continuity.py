@@ -80,13 +80,30 @@ class _Log:
         ends = await self._consumer.end_offsets(list(tps.values()))
         found = self._repartitioned(applied, partitions)
         inside: dict[Partition, Position] = {}
+        unread: dict[Partition, int] = {}
         for partition, position in applied.items():
             begin, end = first[tps[partition]], ends[tps[partition]]
             if broken := _outside(partition, position.next, begin, end):
                 found.append(broken)
-            elif begin < position.next:
+                continue
+            if begin < position.next and position.digest is not None:
                 inside[partition] = position
-        return found + await self._made_anew(inside, {p: first[tps[p]] for p in inside})
+            if position.next < end:
+                unread[partition] = position.next
+        bounds = {p: (first[tps[p]], ends[tps[p]]) for p in inside}
+        anew = await self._made_anew(inside, bounds)
+        told = {each.partition for each in anew}
+        holes = await self._holes({p: at for p, at in unread.items() if p not in told})
+        return [*found, *anew, *holes]
+
+    async def _holes(self, unread: Mapping[Partition, int]) -> list[Discontinuity]:
+        """Those whose log goes on later than at the applied offset, if it does."""
+        records = await self._records(unread)
+        return [
+            _hole(partition, unread[partition], unread[partition], record.offset)
+            for partition, record in records.items()
+            if record.offset != unread[partition]
+        ]
 
     def _repartitioned(
         self, applied: Mapping[Partition, Position], partitions: Mapping[str, int]
@@ -101,43 +118,51 @@ class _Log:
         return found
 
     async def _made_anew(
-        self, inside: Mapping[Partition, Position], first: Mapping[Partition, int]
+        self, inside: Mapping[Partition, Position], bounds: Mapping[Partition, tuple[int, int]]
     ) -> list[Discontinuity]:
         """Those whose record before the applied offset is another one, or is not there."""
         before = await self._records({p: at.next - 1 for p, at in inside.items()})
         found = []
         for partition, at in inside.items():
-            record = before[partition]
-            if record.offset != at.next - 1:
-                explanation = f"offsets {at.next - 1} to {record.offset - 1} are not there"
-                kind = Break.LOST
-            elif at.digest not in (None, record_digest(record.key, record.value)):
-                explanation = (
-                    f"the record at offset {record.offset} is not the one that was applied"
-                )
-                kind = Break.ANEW
-            else:
-                continue
-            found.append(Discontinuity(kind, partition, at.next, first[partition], explanation))
+            record, (first, end) = before.get(partition), bounds[partition]
+            if record is None or record.offset != at.next - 1:
+                goes_on = end if record is None else record.offset
+                found.append(_hole(partition, at.next, at.next - 1, goes_on))
+            elif at.digest != record_digest(record.key, record.value):
+                other = f"the record at offset {record.offset} is not the one that was applied"
+                found.append(Discontinuity(Break.ANEW, partition, at.next, first, other))
         return found
 
     async def _records(self, offsets: Mapping[Partition, int]) -> dict[Partition, Any]:
-        """The first record at or after each of these offsets; there is one, the log ends later."""
-        waiting = {TopicPartition(*p): offset for p, offset in offsets.items()}
+        """The first record at or after each of these offsets.
+
+        The log ends later; a transaction's marks may be all that it holds there.
+        """
         found: dict[Partition, Any] = {}
-        if waiting:
-            self._consumer.assign(list(waiting))
-        for tp, offset in waiting.items():
-            self._consumer.seek(tp, offset)
+        waiting = {TopicPartition(*partition) for partition in offsets}
+        if not waiting:
+            return found
+        self._consumer.assign(list(waiting))
+        for partition, offset in offsets.items():
+            self._consumer.seek(TopicPartition(*partition), offset)
+        ends = await self._consumer.end_offsets(list(waiting))
         deadline = time.monotonic() + READ_SECONDS
-        while len(found) < len(offsets):
+        while waiting:
             if time.monotonic() > deadline:
                 raise OSError("records that should be there do not come")
-            for tp, records in (await self._consumer.getmany(timeout_ms=200)).items():
-                if records and Partition(*tp) not in found:
+            for tp, records in (await self._consumer.getmany(*waiting, timeout_ms=200)).items():
+                if records:
                     found[Partition(*tp)] = records[0]
-                    self._consumer.pause(tp)
+            read = {tp for tp in waiting if Partition(*tp) in found}
+            waiting -= read | {
+                tp for tp in waiting if await self._consumer.position(tp) >= ends[tp]
+            }
         return found
+
+
+def _hole(partition: Partition, applied: int, first: int, found: int) -> Discontinuity:
+    explanation = f"offsets {first} to {found - 1} are not there"
+    return Discontinuity(Break.LOST, partition, applied, found, explanation)
 
 
 def _outside(partition: Partition, applied: int, first: int, end: int) -> Discontinuity | None:

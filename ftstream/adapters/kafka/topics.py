@@ -186,8 +186,8 @@ def _compare(existing: dict[str, int], specs: Sequence[TopicSpec]) -> None:
     if wrong:
         raise TopicsDiffer(
             f"{'; '.join(wrong)}. A key's changes stay in order only in one partition, so the "
-            "number is never changed: set kafka.partitions to what exists, or delete the topics "
-            "once all they hold is applied."
+            "number is never changed: set kafka.partitions to what exists and then run `ftstream "
+            "verify --repair`, or delete the topics once all they hold is applied."
         )
 
 

@@ -17,7 +17,7 @@ from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.owner import read_from_owner
 from ftstream.adapters.postgres.queries import statement
-from ftstream.adapters.postgres.rows import Plan, locked, missing, write_rows
+from ftstream.adapters.postgres.rows import Plan, keeping, locked, missing, write_rows
 from ftstream.adapters.postgres.schema import Schema, newest_shapes
 from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites, failure_of
 from ftstream.adapters.postgres.statements import QUERIES, Shape
@@ -160,7 +160,9 @@ class LogApplier:
         try:
             async with asyncio.timeout(OWNER_SECONDS):
                 read = await read_from_owner(source, target, tables, batch, plan.rows)
-                return replace(plan, rows=read)
+                # They are deleted and inserted again.
+                rows = await keeping(target, tables, read) if plan.clash else read
+                return replace(plan, rows=rows)
         except TimeoutError as error:
             self._silent_until = time.monotonic() + SILENT_SECONDS
             raise ApplyFailed(SILENT, plan.rereads) from error

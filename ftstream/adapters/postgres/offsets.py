@@ -33,17 +33,19 @@ class Offsets:
             cursor = await target.execute(statement(QUERIES["applied_offsets"]), asked)
             return {Partition(*row[:2]): Position(*row[2:]) for row in await cursor.fetchall()}
 
-    async def resume(self, partition: Partition, applied: int, resume: int) -> None:
-        """Read on from another offset than where the target is."""
+    async def resume(
+        self, partition: Partition, applied: int, resume: int, *, anew: bool = False
+    ) -> None:
+        """Read on from another offset than where the target is.
+
+        Of a topic that was made `anew`, what is parked is given up; sync_log notes each.
+        """
         moved = {**partition._asdict(), "applied": applied, "resume": resume}
         async with self._sites.exclusively():
             target = await self._sites.target()
-            done = await target.execute(statement(QUERIES["resume"]), moved)
-            if done.rowcount != 1:
-                raise ApplyFailed(_MOVED)
-
-    async def abandon(self, partition: Partition) -> None:
-        """Give up what is parked of a topic that is there no more; sync_log notes each."""
-        async with self._sites.exclusively():
-            target = await self._sites.target()
-            await target.execute(ABANDON, partition._asdict())
+            async with target.transaction():
+                done = await target.execute(statement(QUERIES["resume"]), moved)
+                if done.rowcount != 1:
+                    raise ApplyFailed(_MOVED)
+                if anew:
+                    await target.execute(ABANDON, partition._asdict())

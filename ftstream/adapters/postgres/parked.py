@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, sql
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.queries import Queries, literal, statement
 from ftstream.adapters.postgres.sites import Sites
-from ftstream.core.change import Partition
+from ftstream.core.change import Operation, Partition
 from ftstream.core.failures import Failure
 from ftstream.core.parking import Aside, State
 from ftstream.core.plan import Batch, Entity, Outcome
@@ -38,11 +38,11 @@ DUE_BYTES = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """One parked change as it came; `unread`: nobody could read it then, and later ones went by."""
+    """One parked change as it came; `reread`: later ones may have gone by, so its owner is asked."""
 
     table: str
     entity_id: str
-    unread: bool
+    reread: bool
     partition: Partition
     offset: int
     key: bytes | None
@@ -81,18 +81,28 @@ class ParkedChanges:
             }
             cursor = await target.execute(statement(QUERIES["due"]), values, binary=True)
             return [
-                Parked(table, row, unread, Partition(topic, partition), *record)
-                for table, row, unread, topic, partition, *record in await cursor.fetchall()
+                Parked(table, row, reread, Partition(topic, partition), *record)
+                for table, row, reread, topic, partition, *record in await cursor.fetchall()
             ]
 
     async def postpone(
-        self, changes: Sequence[Parked], failure: Failure, *, counted: bool, dead_after: float
+        self,
+        changes: Sequence[Parked],
+        failure: Failure,
+        *,
+        counted: bool,
+        dead_after: float,
+        alone: bool = False,
     ) -> bool:
-        """Note a try that failed; True if the changes are dead by now."""
+        """Note a try that failed; True if the changes are dead by now.
+
+        What is parked behind them is judged with them, unless they are `alone`.
+        """
         async with self._sites.exclusively():
             target = await self._sites.target()
             values = {
                 "records": _records((c.partition, c.offset) for c in changes),
+                "entities": _entities([] if alone else {c.entity for c in changes}),
                 "counted": counted,
                 "dead_after": dead_after,
                 **_words(failure),
@@ -109,9 +119,15 @@ async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
         await target.execute(
             statement(QUERIES["take"]), {"records": records, "count": len(batch.changes)}
         )
+    emptied = {c.table for c in batch.changes if c.operation is Operation.TRUNCATE}
+    if emptied:
+        await target.execute(statement(QUERIES["reread"]), {"tables": sorted(emptied)})
     if batch.settled:
         await target.execute(SUPERSEDE, {"entities": _entities(batch.settled)})
     for aside in batch.aside:
+        if aside.whole:
+            replaced = _entities([(aside.table, aside.entity_id)])
+            await target.execute(SUPERSEDE, {"entities": replaced})
         await target.execute(statement(QUERIES["park"]), {"flow": flow, **_row(aside)})
     behind = {(a.table, a.entity_id) for a in batch.aside if a.operation is not None}
     if behind:

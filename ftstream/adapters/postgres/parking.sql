@@ -16,6 +16,10 @@ set (flow, state, table_name, entity_id, operation, key, message, source_positio
      excluded.key, excluded.message, excluded.source_position, excluded.source_time, excluded.sqlstate,
      excluded.error, excluded.hint, excluded.parked_at, 0, null, excluded.next_attempt_at)
 
+-- name: reread
+-- A table was emptied: what waits of it must not bring a row back.
+update ftstream.parked_change set reread = true where table_name = any(%(tables)s::text[])
+
 -- name: revive
 -- What follows a dead change of its row is tried together with it.
 update ftstream.parked_change p set state = 'parked', next_attempt_at = now(), first_attempt_at = null
@@ -84,7 +88,7 @@ with queues as (
     select q.*, sum(q.bytes) over (order by q.due, q.table_name, q.entity_id) - q.bytes as before
     from queues q order by q.due limit %(rows)s
 )
-select p.table_name, p.entity_id, p.operation is null as unread,
+select p.table_name, p.entity_id, p.operation is null or p.reread as reread,
        p.topic, p.kafka_partition, p.kafka_offset, p.key, p.message
 from ftstream.parked_change p join ordered o using (table_name, entity_id)
 where p.state = 'parked' and o.before < %(bytes)s
@@ -92,14 +96,17 @@ order by p.topic, p.kafka_partition, p.kafka_offset
 
 -- name: postpone
 -- Notes a try of a row's changes that failed; once the tries that count have lasted long enough, they are
--- dead, all of them.
+-- dead, all of them: those too that were parked behind them meanwhile, which would be applied without them.
 with asked as (
     select p.topic, p.kafka_partition, p.kafka_offset,
            min(p.first_attempt_at) over () as first, max(p.attempts) over () as tries
     from ftstream.parked_change p
-    join json_to_recordset(%(records)s) as r(topic text, partition integer, "offset" bigint)
-      on (p.topic, p.kafka_partition, p.kafka_offset) = (r.topic, r.partition, r."offset")
-    where p.state = 'parked'
+    where p.state = 'parked' and (
+        (p.topic, p.kafka_partition, p.kafka_offset) in (
+            select r.topic, r.partition, r."offset"
+            from json_to_recordset(%(records)s) as r(topic text, partition integer, "offset" bigint))
+        or p.operation is not null and (p.table_name, p.entity_id) in (
+            select r."table", r.id from json_to_recordset(%(entities)s) as r("table" text, id text)))
 )
 update ftstream.parked_change p
 set attempts = a.tries + %(counted)s::boolean::integer,
@@ -131,7 +138,8 @@ select key, message from ftstream.parked_change where id = %(id)s
 -- name: retry
 -- Has the agent try these again, at once and for as long as a new one, with all others of their rows.
 update ftstream.parked_change p
-set state = 'parked', next_attempt_at = now(), attempts = 0, first_attempt_at = null
+set state = 'parked', next_attempt_at = now(), attempts = 0, first_attempt_at = null,
+    reread = p.reread or p.state = 'dead'
 from ftstream.parked_change named
 where named.id = any(%(ids)s::bigint[])
   and (p.id = named.id or (named.operation is not null and p.operation is not null

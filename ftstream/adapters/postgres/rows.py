@@ -32,8 +32,7 @@ class Plan:
     """What a batch does to each row.
 
     `shapes` is the column list of all images of a table, where they have but one. Where unique values
-    `clash`, rows that were read are deleted first: columns that the target has alone then take their
-    defaults.
+    `clash`, rows that were read are deleted first.
     """
 
     rows: Mapping[Entity, Effect]
@@ -61,9 +60,25 @@ async def write_rows(target: AsyncConnection, tables: Tables, plan: Plan) -> Non
             await target.execute(tables[name].of(shape).upsert, {"images": Json.array(images)})
         if rows.reads:
             await target.execute(tables[name].upsert_read, {"images": Json.array(rows.reads)})
+        if rows.kept:
+            await target.execute(tables[name].upsert_kept, {"images": Json.array(rows.kept)})
         for shape, images in rows.patches.items():
             values = {"images": Json.array(images), "rows": len(images)}
             await target.execute(tables[name].of(shape).patch, values)
+
+
+async def keeping(
+    target: AsyncConnection, tables: Tables, rows: Mapping[Entity, Effect]
+) -> dict[Entity, Effect]:
+    """Those that are read, with what the target holds of them in columns that it has alone."""
+    result = dict(rows)
+    reads = {entity: effect for entity, effect in rows.items() if isinstance(effect, Read)}
+    for name, ids in _by_table(reads).items():
+        if query := tables[name].read_alone:
+            for entity_id, alone in await (await target.execute(query, {"ids": ids})).fetchall():
+                read = reads[name, entity_id]
+                result[name, entity_id] = Read(unavailable.merged(read.texts, alone), kept=True)
+    return result
 
 
 async def missing(target: AsyncConnection, tables: Tables, rows: Iterable[Entity]) -> set[Entity]:
@@ -102,6 +117,7 @@ class _Rows:
     displaced: list[str] = field(default_factory=list)
     upserts: dict[Shape, list[bytes]] = field(default_factory=dict)
     reads: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
     patches: dict[Shape, list[bytes]] = field(default_factory=dict)
 
     def add(self, entity_id: str, effect: Effect) -> None:
@@ -114,10 +130,10 @@ class _Rows:
                 self._of(self.upserts, effect).append(image)
             case Patch(columns, absent):
                 self._of(self.patches, effect).append(unavailable.patch(columns, absent))
-            case Read(texts):
+            case Read(texts, kept):
                 if self.clash:
                     self.deletes.append(entity_id)
-                self.reads.append(texts.encode())
+                (self.kept if kept else self.reads).append(texts.encode())
             case Reread():
                 raise AssertionError("a row to be read was not read")
             case _ as never:

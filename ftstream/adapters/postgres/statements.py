@@ -52,9 +52,12 @@ class TableStatements:
         self.shape: Shape = frozenset(column.name for column in source if not column.generated)
         self.carried: Shape = frozenset(column.name for column, _ in self._pairs)
         self.only_at_source = self.shape - self.carried
-        self.only_at_target = (
-            frozenset(column.name for column in target if not column.generated) - self.carried
-        )
+        alone = [
+            (column, column)
+            for column in target
+            if not column.generated and column.name not in self.carried
+        ]
+        self.only_at_target = frozenset(column.name for column, _ in alone)
         # The columns whose values may move between rows.
         moving = [
             columns
@@ -64,6 +67,11 @@ class TableStatements:
         self.delete = self._build("delete")
         self.displace = self._build("displace", name=literal(table.name))
         self.upsert_read = self._build("upsert", **_upsert_parts(self._pairs, codec.text_codec))
+        # For rows that are deleted and inserted again: with what the target alone holds of them.
+        self.upsert_kept = self._build(
+            "upsert", **_upsert_parts([*self._pairs, *alone], codec.text_codec)
+        )
+        self.read_alone = self._build("read_rows", **_read_parts(alone)) if alone else None
         self.read_rows = self._build_at(self._keys[0], "read_rows", **_read_parts(self._pairs))
         self.existing = self._build("existing")
         self.locked = self._build("locked")
