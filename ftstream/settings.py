@@ -144,6 +144,8 @@ class Apply(_Group):
     sync_log_days: int = Field(default=30, ge=1, description="how long sync_log is kept")
     dead_after_seconds: float = Field(default=600, ge=0)
     """How long a parked change is tried, once all that it might wait for is applied."""
+    clock_skew_seconds: float = Field(default=5, gt=0)
+    """How far the other site's clock may be ahead before somebody is told: its writes win until then."""
     most_parked: int = Field(default=10_000, ge=1)
     """Rows whose values do not fit at which a flow halts: then it is no odd value, but the schema."""
 

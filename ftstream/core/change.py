@@ -55,7 +55,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     `image` is the row as JSON, in Debezium's encoding, or None where there is none. `partial` says
     that the log did not hold every value: the image has placeholders (unchanged TOAST).
     `source_position` is the write-ahead log position, `source_time` the commit time, in microseconds.
-    `message` is the record's value as it came, kept if the change has to wait.
+    `message` is the record's value as it came, kept if the change has to wait. A change from an outbox
+    has the `version` of its write and its `site`; its image is PostgreSQL's own JSON.
     """
 
     table: str
@@ -70,6 +71,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     source_time: int | None
     source_transaction: int | None = None
     message: bytes = b""
+    version: int = 0
+    site: str = ""
 
     @property
     def at(self) -> Partition:
@@ -115,7 +118,6 @@ def decode(
             value.decode()  # msgspec looks at what it decodes only
         envelope = _decode_envelope(value)
         operation = _OPERATIONS[envelope.op]
-        entity_id = "" if key is None else key.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedMessage(f"not a change event: {error}") from error
     except KeyError as error:
@@ -123,13 +125,9 @@ def decode(
     source = envelope.source
     if source.table is not None and source.table != table:
         raise MalformedMessage(f"a change of table {source.table!r} among those of {table}")
-    if "\0" in entity_id or len(key or b"") > LONGEST_KEY:
-        raise MalformedMessage("a key that PostgreSQL cannot hold")
-    if key is None and operation is not Operation.TRUNCATE:
-        raise MalformedMessage("a change without a key")
     image = None if operation in _WITHOUT_ROW else bytes(envelope.after)
-    if image is not None:
-        _check_key(image, entity_id)
+    keyless = key is None and operation is Operation.TRUNCATE
+    entity_id = "" if keyless else checked_key(key, image)
     return Change(
         table,
         entity_id,
@@ -153,11 +151,25 @@ class _Key(msgspec.Struct, gc=False):
 _decode_key = msgspec.json.Decoder(_Key).decode
 
 
-def _check_key(image: bytes, entity_id: str) -> None:
-    """Raises MalformedMessage unless the image is that of the row that the key names.
+def checked_key(key: bytes | None, image: bytes | None) -> str:
+    """The entity's id. Raises MalformedMessage unless the image, if any, is that of the row it names.
 
     Order, parking and deletes go by the key, the row that is written by the image.
     """
+    if key is None:
+        raise MalformedMessage("a change without a key")
+    try:
+        entity_id = key.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedMessage(f"not a change event: {error}") from error
+    if "\0" in entity_id or len(key) > LONGEST_KEY:
+        raise MalformedMessage("a key that PostgreSQL cannot hold")
+    if image is not None:
+        _check_row(image, entity_id)
+    return entity_id
+
+
+def _check_row(image: bytes, entity_id: str) -> None:
     try:
         found = _decode_key(image).id
     except (msgspec.DecodeError, RecursionError) as error:

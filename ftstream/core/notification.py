@@ -78,3 +78,15 @@ def columns_carried(flow: str, table: str, columns: str) -> Notification:
         f"rows written before may differ in them: ftstream verify {flow} --table {table} --repair",
         {"flow": flow, "table": table},
     )
+
+
+def clock_ahead(flow: str, seconds: float) -> Notification:
+    """Last write wins by the clocks of two servers."""
+    return Notification(
+        "clock_ahead",
+        Severity.WARNING,
+        f"flow {flow}: a site's clock is ahead",
+        f"writes come {seconds:.1f} s from the future: until then they win over later ones of the other"
+        " site. Set the servers' clocks by NTP",
+        {"flow": flow, "seconds": round(seconds, 1)},
+    )

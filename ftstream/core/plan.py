@@ -80,6 +80,15 @@ class Outcome(enum.StrEnum):
     PARKED = "parked"  # it waits; what becomes of it has a row of its own
     DEAD = "dead"  # it waits for a person
     DROPPED = "dropped"  # a person gave it up
+    # Of flows that both sites may write:
+    DUPLICATE = "duplicate"  # it had come before
+    REFUSED = (
+        "refused"  # the other row keeps the unique value; the answer says so to the other site
+    )
+    CONFLICT_UPDATE_UPDATE = "conflict_update_update"  # lost to a write that did not know of it
+    CONFLICT_UPDATE_DELETE = "conflict_update_delete"
+    CONFLICT_DELETE_UPDATE = "conflict_delete_update"
+    CONFLICT_INSERT_INSERT = "conflict_insert_insert"
 
 
 class LogRow(msgspec.Struct, frozen=True, gc=False):

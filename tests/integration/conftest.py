@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -146,7 +147,13 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Site, Cl
 
 
 @pytest.fixture
-async def pair(clusters: dict[Site, Cluster]) -> AsyncIterator[Pair]:
+def pair(clusters: dict[Site, Cluster]) -> Iterator[Pair]:
+    with made_pair(clusters) as made:
+        yield made
+
+
+@contextmanager
+def made_pair(clusters: dict[Site, Cluster]) -> Iterator[Pair]:
     """Fresh databases; on Supabase the worker is `postgres`, as it is in production."""
     name = f"t{next(_numbers)}"
     external, supabase = clusters[Site.EXTERNAL], clusters[Site.SUPABASE]
@@ -173,6 +180,10 @@ async def pair(clusters: dict[Site, Cluster]) -> AsyncIterator[Pair]:
 
 @pytest.fixture
 def least(pair: Pair) -> Pair:
+    return with_least_rights(pair)
+
+
+def with_least_rights(pair: Pair) -> Pair:
     """The same, with a role of least rights for the worker on Supabase, too."""
     supabase = Database(
         admin_dsn=SecretStr(pair.supabase.dsn("supabase_admin", pair.database)),

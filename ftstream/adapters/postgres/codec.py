@@ -9,6 +9,7 @@ exactly is refused. A few values cannot be refused by their type:
   another date in a snapshot and in an array; from the log a date comes as it is;
 - an array of more than one dimension, or not numbered from 1, comes as another array (refused if the
   column is declared with more than one dimension);
+- in an image of an outbox, an array that is not numbered from 1 is numbered from 1;
 - NULL in an enum array, NaN or infinity in a numeric array, and an interval of more than 2^31 hours
   stop the connector; a timestamp after the year 294246 halts the flow. Nothing is lost.
 """
@@ -22,7 +23,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from ftstream.adapters.postgres.catalog import Column
-from ftstream.adapters.postgres.queries import identifier
+from ftstream.adapters.postgres.queries import identifier, literal
 
 
 class UnsupportedType(Exception):
@@ -121,6 +122,25 @@ def text_codec(column: Column) -> Codec:
     return Codec("text", "{x}::{type}")
 
 
+def outbox_codec(column: Column) -> Codec:
+    """How this column comes in a message m of an outbox; raises UnsupportedType."""
+    if column.base_name == "jsonb" and not column.is_array:
+        return Codec("", "case when {name} = any(m.json_nulls) then 'null'::jsonb else {x} end")
+    return image_codec(column)
+
+
+def image_codec(column: Column) -> Codec:
+    """How this column comes in a row image that a site's trigger has made; raises UnsupportedType."""
+    if column.base_name == "json" or (column.base_name == "jsonb" and column.is_array):
+        raise UnsupportedType(
+            f"column {column.name} has type {column.type}, of which an image does not keep everything (how"
+            " it is spelt, JSON nulls): change its type to jsonb, or exclude the column in flows.py"
+        )
+    if column.base_name == "hstore" and not column.is_array:
+        return _SCALARS["hstore"]
+    return Codec()
+
+
 def hides_unchanged(column: Column) -> bool:
     """Whether the log cannot tell an unchanged TOAST value of this column.
 
@@ -140,7 +160,7 @@ def wire_column(column: Column, codec: Codec) -> sql.Composed:
 def value(column: Column, codec: Codec) -> sql.Composed:
     """The expression for the column's value, from the record r."""
     x = sql.SQL("r.{}").format(identifier(column.name))
-    return sql.SQL(codec.value).format(x=x, type=type_name(column))
+    return sql.SQL(codec.value).format(x=x, type=type_name(column), name=literal(column.name))
 
 
 def _scalar(column: Column) -> Codec | None:

@@ -14,7 +14,7 @@ from ftstream.core import notification, unavailable
 from ftstream.core.change import Partition
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Batch, Patch, Upsert
-from ftstream.flows import Flow, Site
+from ftstream.flows import Capture, Flow, Site
 
 Tell = Callable[[Notification], None]
 
@@ -77,7 +77,11 @@ class Schema:
         for name in changed:
             catalog, before = found[name], self.statements.get(name)
             made = TableStatements(
-                self._flow.table(name), catalog.source, catalog.target, catalog.unique_keys
+                self._flow.table(name),
+                catalog.source,
+                catalog.target,
+                catalog.unique_keys,
+                outbox=self._flow.capture is Capture.OUTBOX,
             )
             self.statements[name] = made
             self._say(name, made, before)

@@ -15,6 +15,7 @@ from ftstream.core.unavailable import UNAVAILABLE_FIELD
 from ftstream.flows import Table
 
 QUERIES = Queries.load(__package__, "apply.sql")
+REGISTER = Queries.load(__package__, "register.sql")
 
 
 Shape = frozenset[str]
@@ -43,6 +44,8 @@ class TableStatements:
         source: Sequence[Column],
         target: Sequence[Column],
         unique_keys: Sequence[Sequence[str]],
+        *,
+        outbox: bool = False,
     ) -> None:
         """Raises UnsupportedType for a column that cannot be carried, KeyMissing."""
         self._table = table
@@ -80,7 +83,22 @@ class TableStatements:
         )
         # What `blockers` read of an image.
         self.blocking = frozenset([table.key, *(name for columns in moving for name in columns)])
-        self.of(self.shape)
+        self._outbox = outbox
+        self._won: dict[Shape, sql.Composed] = {}
+        if outbox:
+            self.lock = self._build("lock_rows")
+            self.delete_won = self._build("delete_won", name=literal(table.name))
+            self.won(self.shape)
+        else:
+            self.of(self.shape)
+
+    def won(self, shape: Shape) -> sql.Composed:
+        """The statement that writes images of this shape from an outbox, where they are the last write."""
+        if shape not in self._won:
+            pairs = [pair for pair in self._pairs if pair[0].name in shape]
+            parts = _upsert_parts(pairs, codec.outbox_codec)
+            self._won[shape] = self._build("upsert_won", name=literal(self._table.name), **parts)
+        return self._won[shape]
 
     def of(self, shape: Shape) -> ImageStatements:
         """The statements for images of this shape: columns that it lacks are left alone."""
@@ -96,14 +114,18 @@ class TableStatements:
         """For each column an upsert of it alone, to find the one that a value does not fit."""
         for pair in self._pairs:
             if pair[0].name in shape and pair != self._keys:
-                parts = _upsert_parts([self._keys, pair], codec.debezium_codec)
-                yield pair[0].name, self._build("upsert", **parts)
+                codec_of = codec.image_codec if self._outbox else codec.debezium_codec
+                yield (
+                    pair[0].name,
+                    self._build("upsert", **_upsert_parts([self._keys, pair], codec_of)),
+                )
 
     def _build(self, query: str, /, **parts: sql.Composable) -> sql.Composed:
         return self._build_at(self._keys[1], query, **parts)
 
     def _build_at(self, key: Column, query: str, /, **parts: sql.Composable) -> sql.Composed:
-        return statement(QUERIES[query]).format(
+        text = REGISTER[query] if query in REGISTER else QUERIES[query]
+        return statement(text).format(
             table=identifier(self._table.schema, self._table.name),
             key=identifier(self._table.key),
             key_type=codec.type_name(key),

@@ -55,6 +55,7 @@ declare
     target   constant regclass      := tg_argv[1];
     key      constant name          := tg_argv[2];
     excluded constant text[]        := tg_argv[3:];
+    name     constant text          := (select c.relname from pg_class c where c.oid = target);
     claims   constant text          := current_setting('request.jwt.claims', true);
     -- Who: the login that PostgREST acts for, or the user that the application names, or the role.
     author   constant text          := coalesce(
@@ -66,7 +67,7 @@ declare
     found      record;
     json_nulls text[];
     checks     text;
-    written    ftstream.operation := lower(tg_op);
+    written    ftstream.operation;
     stamp      bigint;
     message    text;
     number     bigint;
@@ -75,8 +76,10 @@ begin
     after  := case when tg_op = 'DELETE' then old else new end;
     -- Two entities, where an update has changed the key.
     for found in execute format(
-        'select k.id::text as id, to_jsonb(t) as image, t as current from (select ($1).%1$I as id union all select ($2).%1$I where ($1).%1$I <> ($2).%1$I) k'
-        ' left join %2$s t on t.%1$I = k.id', key, target) using before, after
+        'select k.id::text as id, to_jsonb(t) as image, t as current, k.renamed'
+        ' from (select ($1).%1$I as id, false as renamed'
+              ' union all select ($2).%1$I, true where ($1).%1$I <> ($2).%1$I) k'
+        ' left join %2$s t on t.%1$I = k.id order by k.renamed', key, target) using before, after
     loop
         -- In an image, a JSON null and no value at all look alike: the columns with a JSON null are named.
         json_nulls := null;
@@ -88,8 +91,9 @@ begin
         end if;
 
         insert into ftstream.last_write as w (table_name, entity_id, version, site, operation)
-        values (tg_table_name, found.id, (extract(epoch from clock_timestamp()) * 1000000)::bigint, here,
-                case when found.image is null then 'delete' else written end)
+        values (name, found.id, (extract(epoch from clock_timestamp()) * 1000000)::bigint, here,
+                (case when found.image is null then 'delete' when found.renamed then 'insert'
+                      else lower(tg_op) end)::ftstream.operation)
         on conflict (table_name, entity_id) do update
         set version = greatest(excluded.version, w.version + 1), site = excluded.site, operation = excluded.operation
         returning w.version, w.operation into stamp, written;
@@ -97,18 +101,17 @@ begin
             'id', found.id, 'op', written, 'site', here, 'version', stamp, 'author', author,
             'row', found.image - excluded, 'json_nulls', json_nulls);
         if octet_length(message) > 15728640 then
-            raise exception '%.% % has % bytes: a row of over 15 MiB cannot be carried to the other site',
-                tg_table_schema, tg_table_name, found.id, octet_length(message) using errcode = 'program_limit_exceeded';
+            raise exception '% % has % bytes: a row of over 15 MiB cannot be carried to the other site',
+                target, found.id, octet_length(message) using errcode = 'program_limit_exceeded';
         end if;
-        insert into ftstream.outbox (table_name, entity_id, payload) values (tg_table_name, found.id, message)
+        insert into ftstream.outbox (table_name, entity_id, payload) values (name, found.id, message)
         returning id into number;
         if here = 'external' then
             delete from ftstream.outbox where id = number;  -- Debezium reads the insert from the log
         else
             perform pg_notify('override_changes', json_build_object(
-                'table', tg_table_name, 'operation', tg_op, 'id', found.id, 'timestamp', now())::text);
+                'table', name, 'operation', tg_op, 'id', found.id, 'timestamp', now())::text);
         end if;
-        written := 'insert';  -- of the key's new value, if there is a second round
     end loop;
     return null;
 end $$;

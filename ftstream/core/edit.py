@@ -1,0 +1,69 @@
+"""How a message that a trigger has written to an outbox becomes a change."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ftstream.core.change import Change, MalformedMessage, Operation, checked_key
+
+# What a topic holds is not to be trusted: a version beyond PostgreSQL's last timestamp would stop the flow.
+_Version = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class _Edit(msgspec.Struct, gc=False):
+    id: str
+    op: Literal["insert", "update", "delete"]
+    site: str
+    version: _Version
+    author: str = ""
+    row: msgspec.Raw = msgspec.Raw(b"null")
+    json_nulls: list[str] | None = None
+
+
+_decode = msgspec.json.Decoder(_Edit).decode
+
+
+def decode_edit(
+    site: str,
+    table: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+) -> Change:
+    """The change that a message of this site's outbox holds. Raises MalformedMessage."""
+    try:
+        if not (value or b"").isascii():
+            (value or b"").decode()  # msgspec looks at what it decodes only
+        edit = _decode(value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessage(f"not a message of an outbox: {error}") from error
+    operation = Operation(edit.op)
+    deleted = operation is Operation.DELETE
+    image = None if deleted else bytes(edit.row)
+    entity_id = checked_key(key, image)
+    if edit.id != entity_id:
+        raise MalformedMessage("the key is that of another row")
+    if edit.site != site:
+        raise MalformedMessage(f"a write of site {edit.site!r} among those of {site}")
+    if deleted and bytes(edit.row) != b"null":
+        raise MalformedMessage("a delete with a row")
+    return Change(
+        table,
+        entity_id,
+        operation,
+        image,
+        False,
+        topic,
+        partition,
+        offset,
+        source_position=None,
+        source_time=edit.version,
+        message=value or b"",
+        version=edit.version,
+        site=edit.site,
+    )

@@ -1,0 +1,89 @@
+"""The last-writer-wins register (guidelines 5.1): of two writes of an entity, which one stays.
+
+Whatever order writes arrive in, repeated or late, both sites end with the greatest one. The database
+decides by the same rule in its statements (adapters/postgres/register.sql); tests compare the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from ftstream.core.change import Change, Operation
+from ftstream.core.plan import Entity, Outcome
+
+
+class Stamp(NamedTuple):
+    """When an entity was written, in microseconds since 1970 by the writer's clock, and on which site."""
+
+    version: int
+    site: str
+
+    def beats(self, other: Stamp, tie: str) -> bool:
+        """Whether this write stays; the same version on both sites is the site's that wins a tie."""
+        return (self.version, self.site == tie) > (other.version, other.site == tie)
+
+
+@dataclass(frozen=True, slots=True)
+class LastWrite:
+    """What a site knows of an entity: its last write, and the newest that came from the other site."""
+
+    stamp: Stamp
+    operation: Operation
+    received: int = 0
+
+
+def stamp_of(change: Change) -> Stamp:
+    """The stamp of a change from an outbox."""
+    return Stamp(change.version, change.site)
+
+
+def written(last: LastWrite | None, operation: Operation, clock: int, here: str) -> LastWrite:
+    """A user's write: never older than what the writer could see."""
+    if last is None:
+        return LastWrite(Stamp(clock, here), operation)
+    version = max(clock, last.stamp.version + 1)
+    return replace(last, stamp=Stamp(version, here), operation=operation)
+
+
+def arrived(last: LastWrite | None, change: Change, tie: str) -> tuple[LastWrite, Outcome, bool]:
+    """A write of the other site arrives: what is known then, what is logged, whether it takes effect."""
+    stamp = stamp_of(change)
+    if last is None:
+        return LastWrite(stamp, change.operation, change.version), Outcome.APPLIED, True
+    received = max(last.received, change.version)
+    if stamp.beats(last.stamp, tie):
+        return LastWrite(stamp, change.operation, received), Outcome.APPLIED, True
+    # Its row is written once more if it is the last write itself: that changes nothing.
+    return replace(last, received=received), _loss(last, change), stamp == last.stamp
+
+
+def newest(changes: Iterable[Change], tie: str) -> dict[Entity, Change]:
+    """The greatest write of each entity."""
+    result: dict[Entity, Change] = {}
+    for change in changes:
+        entity = (change.table, change.entity_id)
+        other = result.get(entity)
+        if other is None or not stamp_of(other).beats(stamp_of(change), tie):
+            result[entity] = change
+    return result
+
+
+def _loss(last: LastWrite, change: Change) -> Outcome:
+    """Why a write has no effect. A conflict is a loss to a write that did not know of it."""
+    if change.version <= last.received:
+        return Outcome.DUPLICATE
+    if change.site == last.stamp.site:
+        return Outcome.SUPERSEDED
+    match change.operation, last.operation:
+        case Operation.DELETE, Operation.DELETE:
+            return Outcome.SUPERSEDED  # both wanted the same
+        case _, Operation.DELETE:
+            return Outcome.CONFLICT_UPDATE_DELETE
+        case Operation.DELETE, _:
+            return Outcome.CONFLICT_DELETE_UPDATE
+        case Operation.INSERT, Operation.INSERT:
+            return Outcome.CONFLICT_INSERT_INSERT
+        case _:
+            return Outcome.CONFLICT_UPDATE_UPDATE
