@@ -22,8 +22,9 @@ from ftstream.adapters.kafka.topics import missing_topics, topics_of_all
 from ftstream.adapters.kafka.transport import Reader, Transport
 from ftstream.adapters.postgres.housekeeping import Notifier
 from ftstream.agents.change_agent import ChangeAgent
+from ftstream.agents.publisher import Publisher
 from ftstream.core.failures import Halted
-from ftstream.flows import READY, Flow
+from ftstream.flows import READY, Capture, Flow, Names, Site
 from ftstream.logs import SERVICES, logging_config
 from ftstream.settings import Kafka, Settings, load_settings
 
@@ -63,6 +64,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self._settings = settings
         self._flows = flows
         self._notifier = Notifier(settings.supabase.conninfo())
+        self._publisher = _publisher(settings, flows)
         self.change_agents = [
             ChangeAgent(self, flow, target, settings, self._notifier)
             for flow in flows
@@ -78,7 +80,9 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         flows = ", ".join(f"{a.flow.name} to {a.target}" for a in self.change_agents)
         log.info("started: ftstream %s, flows %s", __version__, flows)
         await self._wait_for_kafka()
-        self._telling = self.add_future(self._notifier.run())
+        self.add_future(self._notifier.run())
+        if self._publisher is not None:
+            self._publishing = self.add_future(self._publisher.run())
         await asyncio.gather(*(agent.start() for agent in self.change_agents))
         for reason in [agent.halted for agent in self.change_agents if agent.halted]:
             if await self._last_halted(reason):
@@ -93,6 +97,10 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         if self._consumer is not None:
             self._consumer.stop_flow()
         await asyncio.gather(*(agent.stop() for agent in self.change_agents))
+        if self._publisher is not None:
+            self._publishing.cancel()
+            await asyncio.gather(self._publishing, return_exceptions=True)
+            await self._publisher.close()
         await self._notifier.flush(NOTIFY_SECONDS)
         await super().on_stop()
 
@@ -216,6 +224,17 @@ def _credentials(kafka: Kafka) -> CredentialsT | None:
             ssl_context=context,
         )
     return faust.SSLCredentials(context=context) if context else None
+
+
+def _publisher(settings: Settings, flows: Sequence[Flow]) -> Publisher | None:
+    """Of what is written on Supabase; on External, Debezium reads the outbox."""
+    topics = {
+        table.name: Names(flow, settings.namespace).topic(table, Site.SUPABASE)
+        for flow in flows
+        if flow.capture is Capture.OUTBOX and Site.SUPABASE in flow.sources
+        for table in flow.tables
+    }
+    return Publisher(settings, topics) if topics else None
 
 
 @cache

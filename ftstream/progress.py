@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,17 +45,24 @@ class Lag:
     p99_ms: int
 
 
-class FlowProgress:
-    """Watches one flow captured from External's log; made by `watch`."""
+class Direction:
+    """Watches what one flow carries to one site."""
 
     def __init__(
-        self, names: Names, source: AsyncConnection, target: AsyncConnection, ends: Ends
+        self,
+        flow: Flow,
+        target: Site,
+        namespace: str,
+        connections: Mapping[Site, AsyncConnection],
+        ends: Ends,
     ) -> None:
-        self._names = names
-        (capture,) = log_captures([names.flow])
-        self._slot_name = CaptureNames(capture, names.namespace).slot
-        self._topics = names.topics(Site.SUPABASE)
-        self._source, self._target, self._ends = source, target, ends
+        self.target = target
+        self._flow = flow
+        self._topics = Names(flow, namespace).topics(target)
+        self._at_source, self._at_target = connections[target.other], connections[target]
+        self._ends = ends
+        slots = (CaptureNames(capture, namespace).slot for capture in log_captures([flow]))
+        self._slot_name = next(slots, "")
 
     async def wait(
         self, timeout: float, say: Say = lambda _: None, patience: float = math.inf
@@ -83,8 +90,27 @@ class FlowProgress:
 
     async def captured(self, timeout: float, say: Say = lambda _: None) -> None:
         """Return when everything committed before the call is in Kafka. Raises like `wait`."""
+        if self.target is Site.EXTERNAL:
+            await self._published(timeout, say)
+        else:
+            await self._in_log(timeout, say)
+
+    async def _published(self, timeout: float, say: Say) -> None:
+        """What Supabase's outbox holds now is taken out once Kafka has it."""
+        tables = [table.name for table in self._flow.tables]
+        (last,) = await self._one(self._at_source, "newest_in_outbox", tables=tables)
+        least, deadline = math.inf, time.monotonic() + timeout
+        while True:
+            (left,) = await self._one(self._at_source, "left_in_outbox", tables=tables, last=last)
+            if not left:
+                return
+            if left < least:
+                least, deadline = left, time.monotonic() + timeout
+            await self._pause(deadline, say, f"{left} changes to publish: is a worker running?")
+
+    async def _in_log(self, timeout: float, say: Say) -> None:
         deadline = time.monotonic() + timeout
-        position = (await self._one(self._source, "current_position"))[0]
+        position = (await self._one(self._at_source, "current_position"))[0]
         emitted = 0.0
         while True:
             confirmed, active, behind = await self._slot(position)
@@ -93,7 +119,7 @@ class FlowProgress:
             if time.monotonic() - emitted > EMIT_SECONDS:
                 emitted = time.monotonic()
                 beat = {"prefix": HEARTBEAT_PREFIX}
-                await self._source.execute(statement(_QUERIES["emit_heartbeat"]), beat)
+                await self._at_source.execute(statement(_QUERIES["emit_heartbeat"]), beat)
             state = "running" if active else "not running"
             await self._pause(
                 deadline, say, f"the connector is {state}, {behind} bytes of log to capture"
@@ -105,17 +131,17 @@ class FlowProgress:
 
     async def lag(self, seconds: float) -> Lag:
         """What the target logged in the last seconds."""
-        return Lag(*await self._one(self._target, "lag", seconds=seconds))
+        return Lag(*await self._one(self._at_target, "lag", seconds=seconds))
 
     async def unapplied(self) -> int:
         """Records in Kafka that the target does not have yet."""
         return _behind(await self._ends.read(), await self._applied())
 
     async def _parked(self) -> int:
-        return int((await self._one(self._target, "parked", flow=self._names.flow.name))[0])
+        return int((await self._one(self._at_target, "parked", flow=self._flow.name))[0])
 
     async def _slot(self, position: str) -> tuple[Any, ...]:
-        cursor = await self._source.execute(
+        cursor = await self._at_source.execute(
             statement(_QUERIES["slot"]), {"position": position, "slot": self._slot_name}
         )
         row = await cursor.fetchone()
@@ -126,7 +152,7 @@ class FlowProgress:
         return row
 
     async def _applied(self) -> dict[Partition, int]:
-        cursor = await self._target.execute(
+        cursor = await self._at_target.execute(
             statement(_QUERIES["applied"]), {"topics": list(self._topics)}
         )
         return {Partition(row[0], row[1]): row[2] for row in await cursor.fetchall()}
@@ -138,7 +164,7 @@ class FlowProgress:
 
     async def _pause(self, deadline: float, say: Callable[[str], None], state: str) -> None:
         if time.monotonic() > deadline:
-            raise NotCaughtUp(f"flow {self._names.flow.name}: {state}")
+            raise NotCaughtUp(f"flow {self._flow.name} to {self.target}: {state}")
         say(state)
         await asyncio.sleep(POLL_SECONDS)
 
@@ -147,12 +173,48 @@ def _behind(wanted: Any, applied: dict[Partition, int]) -> int:
     return sum(max(0, end - applied.get(partition, 0)) for partition, end in wanted.items())
 
 
+class FlowProgress:
+    """Watches a flow, to each of its targets; made by `watch`."""
+
+    def __init__(self, directions: Sequence[Direction]) -> None:
+        self.directions = tuple(directions)
+
+    async def wait(
+        self, timeout: float, say: Say = lambda _: None, patience: float = math.inf
+    ) -> None:
+        """Return when everything committed before the call is applied: see `Direction.wait`."""
+        for direction in self.directions:
+            await direction.wait(timeout, say, patience)
+
+    async def captured(self, timeout: float, say: Say = lambda _: None) -> None:
+        """Return when everything committed before the call is in Kafka."""
+        for direction in self.directions:
+            await direction.captured(timeout, say)
+
+    async def assigned(self) -> int:
+        """Partitions of which the targets know an applied offset: none before the first worker."""
+        return sum([await direction.assigned() for direction in self.directions])
+
+    async def unapplied(self) -> int:
+        """Records in Kafka that the targets do not have yet."""
+        return sum([await direction.unapplied() for direction in self.directions])
+
+
 @asynccontextmanager
 async def watch(flow: Flow, settings: Settings) -> AsyncIterator[FlowProgress]:
     """Open what watching a flow takes. Raises psycopg.OperationalError, KafkaUnreachable, TopicMissing."""
     settings.require_databases()
     names = Names(flow, settings.namespace)
-    async with open_ends(settings.kafka, names.topics(Site.SUPABASE)) as ends:
-        source = await open_connection(settings.external.conninfo())
-        async with source, await open_connection(settings.supabase.conninfo()) as target:
-            yield FlowProgress(names, source, target, ends)
+    async with AsyncExitStack() as stack:
+        connections = {
+            site: await stack.enter_async_context(
+                await open_connection(settings.database(site).conninfo())
+            )
+            for site in Site
+        }
+        directions = []
+        for target in flow.targets:
+            opened = open_ends(settings.kafka, names.topics(target))
+            ends = await stack.enter_async_context(opened)
+            directions.append(Direction(flow, target, settings.namespace, connections, ends))
+        yield FlowProgress(directions)

@@ -19,20 +19,23 @@ from ftstream.adapters.kafka.errors import KafkaUnreachable
 from ftstream.adapters.postgres.housekeeping import Housekeeper, Notifier
 from ftstream.adapters.postgres.log_applier import LogApplier
 from ftstream.adapters.postgres.offsets import Offsets
+from ftstream.adapters.postgres.outbox_applier import OutboxApplier
 from ftstream.adapters.postgres.parked import ParkedChanges
 from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import ApplyFailed, Sites
 from ftstream.agents.buffer import MEND, Buffer, Buffered, GapInLog
-from ftstream.agents.intake import Intake
+from ftstream.agents.intake import Decode, Intake
 from ftstream.agents.parking import Parking
+from ftstream.agents.ports import Applier
 from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
 from ftstream.core import notification
-from ftstream.core.change import Partition
+from ftstream.core.change import Partition, decode
+from ftstream.core.edit import decode_edit
 from ftstream.core.failures import Failure, FlowHalted, Halted, Policy
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Position
-from ftstream.flows import CaptureNames, Flow, Names, Site, log_captures
+from ftstream.flows import Capture, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,8 @@ class ChangeAgent:
         bounds = settings.apply
         self._sites = Sites(self.target, settings)
         schema = Schema(self.flow, self.target, self._tell)
-        self._applier = LogApplier(self.flow, self._sites, schema, bounds)
+        self._applier = self._applier_of(schema)
+        decoding = self._decode()
         self._offsets = Offsets(self._sites)
         self._keeper = Housekeeper(settings.database(self.target).conninfo())
         self._buffer = Buffer(bounds.buffer_rows, bounds.buffer_bytes, self._pause, self._resume)
@@ -88,6 +92,7 @@ class ChangeAgent:
             self._applier,
             self._offsets,
             ParkedChanges(self.flow, self._sites),
+            decoding,
             self._ends,
             self._tell,
             bounds.dead_after_seconds,
@@ -99,7 +104,7 @@ class ChangeAgent:
             bounds.sync_log_days,
             status=self.target is Site.SUPABASE,
         )
-        intake = Intake(self.flow.name, tables, self._tell)
+        intake = Intake(self.flow.name, tables, decoding, self._tell)
         self._writer = Writer(
             self.flow.name,
             self._applier,
@@ -110,6 +115,21 @@ class ChangeAgent:
             self._tally,
             bounds,
         )
+
+    def _applier_of(self, schema: Schema) -> Applier:
+        bounds = self._settings.apply
+        match self.flow.capture:
+            case Capture.LOG:
+                return LogApplier(self.flow, self._sites, schema, bounds)
+            case Capture.OUTBOX:
+                return OutboxApplier(self.flow, self._sites, schema, bounds, self._tell)
+            case Capture.BATCH:
+                raise NotImplementedError("flows captured by batch")
+
+    def _decode(self) -> Decode:
+        if self.flow.capture is Capture.OUTBOX:
+            return partial(decode_edit, self.target.other.value)
+        return decode
 
     async def start(self) -> None:
         """Connect, and begin to write; a flow that cannot is `halted` at once.

@@ -11,22 +11,29 @@ from ftstream.core.change import (
     MalformedMessage,
     Operation,
     Partition,
-    decode,
     heartbeat_time,
 )
 from ftstream.core.notification import Notification
 from ftstream.core.parking import Aside, malformed
 from ftstream.core.plan import Batch, Span, record_digest
 
+Decode = Callable[[str, str, int, int, bytes | None, bytes | None], Change | None]
+"""Of table, topic, partition, offset, key and value. Raises MalformedMessage."""
+
 
 class Intake:
     """Reads the records of one flow; a record that cannot be read becomes dead, and the flow goes on."""
 
     def __init__(
-        self, flow: str, tables: Mapping[str, str], tell: Callable[[Notification], None]
+        self,
+        flow: str,
+        tables: Mapping[str, str],
+        decode: Decode,
+        tell: Callable[[Notification], None],
     ) -> None:
         """`tables`: topic to table; a topic that is not among them carries heartbeats."""
         self._flow = flow
+        self._decode = decode
         self._tables = tables
         self._tell = tell
 
@@ -45,7 +52,9 @@ class Intake:
                     heartbeat = heartbeat_time(record.value) or heartbeat
                     continue
                 try:
-                    change = decode(table, *partition, record.offset, record.key, record.value)
+                    change = self._decode(
+                        table, *partition, record.offset, record.key, record.value
+                    )
                 except MalformedMessage as error:
                     aside.append(_dead(table, partition, record, str(error)))
                     continue

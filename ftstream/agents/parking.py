@@ -13,9 +13,10 @@ import msgspec
 from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.parked import Parked, ParkedChanges
 from ftstream.adapters.postgres.sites import ApplyFailed
+from ftstream.agents.intake import Decode
 from ftstream.agents.ports import Applier
 from ftstream.core import notification
-from ftstream.core.change import Change, MalformedMessage, Operation, Partition, decode
+from ftstream.core.change import Change, MalformedMessage, Operation, Partition
 from ftstream.core.failures import Failure, Policy
 from ftstream.core.notification import Notification
 from ftstream.core.parking import MALFORMED, WAITS_BEHIND, State
@@ -48,6 +49,7 @@ class Parking:
         applier: Applier,
         offsets: Offsets,
         store: ParkedChanges,
+        decode: Decode,
         ends: Ends,
         tell: Tell,
         dead_after: float,
@@ -57,6 +59,7 @@ class Parking:
         self._applier = applier
         self._offsets = offsets
         self._store = store
+        self._decode = decode
         self._ends = ends
         self._tell = tell
         self._dead_after = dead_after
@@ -143,7 +146,7 @@ class Parking:
         readable: list[Decoded] = []
         for parked in due:
             try:
-                readable.append((parked, _decoded(parked)))
+                readable.append((parked, self._decoded(parked)))
             except MalformedMessage as error:
                 hint = "drop it, or mend what wrote it"
                 failure = Failure(Policy.PARK, MALFORMED, str(error), hint)
@@ -220,6 +223,20 @@ class Parking:
         if await self._store.postpone(queue, failure, counted=counted, dead_after=self._dead_after):
             self._died(len(queue), entity, failure)
 
+    def _decoded(self, parked: Parked) -> Change:
+        """The change that was parked. Raises MalformedMessage."""
+        change = self._decode(
+            parked.table, *parked.partition, parked.offset, parked.key, parked.message
+        )
+        if change is None:
+            raise MalformedMessage("a record without a value")
+        if not parked.reread or change.version:
+            return change
+        # Later changes of its row may be applied: what it says is old, and the owner knows what is true.
+        return msgspec.structs.replace(
+            change, operation=Operation.REPAIR, image=None, partial=False, source_transaction=None
+        )
+
     def _died(self, changes: int, entity: Entity, failure: Failure) -> None:
         what = f"{' '.join(entity)}: {failure.message}"
         self._tell(notification.dead(self._flow, changes, what))
@@ -227,19 +244,6 @@ class Parking:
 
 def _entity(decoded: Decoded) -> Entity:
     return decoded[0].entity
-
-
-def _decoded(parked: Parked) -> Change:
-    """The change that was parked. Raises MalformedMessage."""
-    change = decode(parked.table, *parked.partition, parked.offset, parked.key, parked.message)
-    if change is None:
-        raise MalformedMessage("a record without a value")
-    if not parked.reread:
-        return change
-    # Later changes of its row may be applied: what it says is old, and the owner knows what is true.
-    return msgspec.structs.replace(
-        change, operation=Operation.REPAIR, image=None, partial=False, source_transaction=None
-    )
 
 
 def _reached(applied: Mapping[Partition, Position], ends: Mapping[Partition, int]) -> bool:

@@ -75,7 +75,7 @@ async def _traffic(
 
 
 async def _line(progress: FlowProgress, elapsed: float) -> str:
-    lag, waiting = await progress.lag(5), await progress.unapplied()
+    lag, waiting = await progress.directions[0].lag(5), await progress.unapplied()
     return (
         f"  {elapsed:4.0f} s   {lag.rows / 5:6.0f} changes/s applied   lag p50 {lag.p50_ms} ms,"
         f" p99 {lag.p99_ms} ms   {waiting} waiting in Kafka"

@@ -23,7 +23,7 @@ from ftstream.agents.parking import Parking
 from ftstream.agents.ports import Applier
 from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
-from ftstream.core.change import Partition
+from ftstream.core.change import Partition, decode
 from ftstream.core.failures import FENCED, Failure, FlowHalted, classify
 from ftstream.core.notification import Notification
 from ftstream.core.parking import Aside, State
@@ -130,6 +130,7 @@ class Flow:
             applier,
             offsets,
             cast(ParkedChanges, self.target),
+            decode,
             self._ends,
             self.told.append,
             60,
@@ -141,7 +142,7 @@ class Flow:
             offsets,
             self.parking,
             self.buffer,
-            Intake("gfx", tables, self.told.append),
+            Intake("gfx", tables, decode, self.told.append),
             Tally("gfx", tables.values(), cast(Housekeeper, self.target), 30, status=False),
             Apply(batch_rows=4, most_parked=10),
         )

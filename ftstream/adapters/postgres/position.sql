@@ -25,3 +25,11 @@ from ftstream.sync_log where logged_at > now() - make_interval(secs => %(seconds
 -- name: parked
 -- Changes that are tried again; dead ones are not.
 select count(*) from ftstream.parked_change where flow = %(flow)s and state = 'parked'
+
+-- name: newest_in_outbox
+-- The newest change of these tables that is not in Kafka.
+select coalesce(max(id), 0) from ftstream.outbox where table_name = any(%(tables)s::text[])
+
+-- name: left_in_outbox
+-- How many changes of these tables, up to that one, are not in Kafka yet.
+select count(*) from ftstream.outbox where table_name = any(%(tables)s::text[]) and id <= %(last)s

@@ -1,0 +1,82 @@
+"""Puts changes into their topics, in order, and says how many of them Kafka has for certain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError as ClientError
+
+from ftstream.adapters.kafka.errors import KafkaUnreachable
+from ftstream.adapters.kafka.security import client_options
+from ftstream.settings import Kafka
+
+MAX_REQUEST_BYTES = 16 * 2**20
+"""What a capture trigger lets through, and a little: see migration 006."""
+
+
+class Message(NamedTuple):
+    """A record to be."""
+
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class Publishing:
+    """A producer that keeps the order of a key's records, through retries too."""
+
+    def __init__(self, kafka: Kafka, timeout: float) -> None:
+        """`timeout`: seconds after which a record that Kafka has not taken is given up."""
+        self._kafka = kafka
+        self._timeout_ms = int(timeout * 1000)
+        self._producer: Any = None
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        """How many of the first messages are in Kafka, on all in-sync replicas.
+
+        Raises KafkaUnreachable if none is: then it begins anew, with another connection.
+        """
+        futures: list[asyncio.Future[Any]] = []
+        try:
+            producer = await self._open()
+            for topic, key, value in messages:
+                futures.append(await producer.send(topic, value, key=key))
+        except (ClientError, OSError) as error:
+            failure: Exception | None = error
+        else:
+            failure = None
+        taken = await asyncio.gather(*futures, return_exceptions=True)
+        lost = [i for i, each in enumerate(taken) if isinstance(each, BaseException)]
+        done = lost[0] if lost else len(taken)
+        if done < len(messages):
+            await self.close()
+        if not done and messages:
+            reason = failure or taken[0]
+            raise KafkaUnreachable(self._kafka.bootstrap_servers, str(reason)) from failure
+        return done
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def _open(self) -> Any:
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                **client_options(self._kafka),
+                acks="all",
+                enable_idempotence=True,
+                compression_type="lz4",
+                max_request_size=MAX_REQUEST_BYTES,
+                request_timeout_ms=self._timeout_ms,
+            )
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
+            self._producer = producer
+        return self._producer
