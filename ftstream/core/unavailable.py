@@ -52,6 +52,10 @@ UNAVAILABLE_FIELD = "ftstream_unavailable"
 """In a patch: the names of the columns whose value stays as it is in the target."""
 
 
+KEY_FIELD = "ftstream_key"
+"""In an image of columns among which the key is not: the key."""
+
+
 def may_be_partial(image: bytes) -> bool:
     """Whether a placeholder may be in the image: a fast search that `split` confirms or refutes."""
     return any(sign in image for sign in _SIGNS)
@@ -75,14 +79,19 @@ def patch(columns: Columns, missing: frozenset[str]) -> bytes:
 
 
 def only(image: str, names: Collection[str]) -> Columns:
-    """These columns of an image."""
+    """These columns of an image, as far as it has them."""
     columns = _decode_columns(image)
-    return {name: columns[name] for name in names}
+    return {name: columns[name] for name in names if name in columns}
 
 
 def merged(image: str, more: str) -> str:
     """The columns of two images as one."""
     return join(_decode_columns(image) | _decode_columns(more)).decode()
+
+
+def keyed(image: str, entity_id: str) -> bytes:
+    """The image with the key of its row beside it."""
+    return join(_decode_columns(image) | {KEY_FIELD: msgspec.Raw(_encode(entity_id))})
 
 
 def names(image: bytes) -> frozenset[str]:

@@ -127,12 +127,11 @@ async def two_places(
     places = [await _place(pair, flow, site) for site in (Site.EXTERNAL, Site.SUPABASE)]
     await places[0].run(
         "select pg_create_logical_replication_slot("
-        "current_database() || '_looked_at', 'test_decoding', true)"
+        "current_database() || '_looked_at', 'test_decoding')"
     )
     try:
         yield Two(*places)
     finally:
-        await places[0].run("select pg_drop_replication_slot(current_database() || '_looked_at')")
         for place in places:
             await place.user.close()
             await place.sites.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from ftstream.adapters.postgres.catalogs import Catalogs
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.queries import literal, statement
+from ftstream.adapters.postgres.refusal import Refusals
 from ftstream.adapters.postgres.rows import locked
 from ftstream.adapters.postgres.schema import Schema, newest_shapes
 from ftstream.adapters.postgres.sites import ApplyFailed, Sites
@@ -30,6 +32,9 @@ from ftstream.settings import Apply
 
 Tell = Callable[[Notification], None]
 
+Outcomes = Mapping[Outcome, tuple[int, int]]
+"""How often each outcome came to be, and the least lag in milliseconds."""
+
 
 class OutboxApplier:
     """Writes the changes of a flow captured by outbox to one target site."""
@@ -45,6 +50,7 @@ class OutboxApplier:
         self._catalogs = Catalogs(sites, schema)
         self._transactions = Transactions(flow.name, settings)
         self._misfits = Misfits(sites, self._transactions)
+        self._refusals = Refusals(flow, sites, schema, self._transactions)
         self._advance = statement(REGISTER["advance_last_write"]).format(tie=literal(flow.tie))
 
     async def prepare(self, sites: Sites | None = None) -> bool:
@@ -72,24 +78,48 @@ class OutboxApplier:
             match error.failure.policy:
                 case Policy.WAIT:
                     raise await self._waiting(error.failure, writes) from error
-                case Policy.REREAD:
-                    raise ApplyFailed(replace(error.failure, policy=Policy.PARK)) from error
+                case Policy.REREAD:  # a unique value has moved
+                    outcomes = await self._clashed(batch, writes, shapes, error)
                 case _:
                     raise
         self._look_at_clocks(outcomes)
 
+    async def _clashed(
+        self,
+        batch: Batch,
+        writes: Mapping[Entity, Change],
+        shapes: Mapping[str, Shape],
+        error: ApplyFailed,
+    ) -> Outcomes:
+        """Have the rows change their unique values all at once; what is in one row's way, judge."""
+        try:
+            async with self._sites.exclusively():
+                return await self._write(batch, writes, shapes, moving=True)
+        except ApplyFailed as again:
+            if again.failure.policy is not Policy.REREAD:
+                raise
+        if len(writes) > 1:
+            raise ApplyFailed(replace(error.failure, policy=Policy.DIVIDE)) from error
+        await self._refusals.judge(batch, next(iter(writes.values())), error.failure)
+        return {}
+
     async def _write(
-        self, batch: Batch, writes: Mapping[Entity, Change], shapes: Mapping[str, Shape]
-    ) -> dict[Outcome, tuple[int, int]]:
-        """One round trip; how often each outcome came to be, and the least lag in milliseconds."""
+        self,
+        batch: Batch,
+        writes: Mapping[Entity, Change],
+        shapes: Mapping[str, Shape],
+        *,
+        moving: bool = False,
+    ) -> Outcomes:
+        """In one round trip, unless unique values move: then rows go before they come."""
         target = await self._sites.target()
         logged: Any = None
-        async with target.pipeline():
+        async with nullcontext() if moving else target.pipeline():
             await target.execute("begin")
             await self._transactions.open(target, "share")
             await self._transactions.advance(target, batch)
             if writes:
-                await self._write_rows(target, writes, shapes)
+                await self._write_rows(target, writes, shapes, moving)
                 rows = {"changes": Json.of([*_logged(batch, writes)])}
                 logged = await target.execute(statement(REGISTER["log_writes"]), rows)
             if entries := [*map(aside_row, batch.aside)]:
@@ -104,6 +134,7 @@ class OutboxApplier:
         target: AsyncConnection,
         writes: Mapping[Entity, Change],
         shapes: Mapping[str, Shape],
+        moving: bool,
     ) -> None:
         tables = {name: _of_table(name, writes) for name in self._schema.statements}
         tables = {name: changes for name, changes in tables.items() if changes}
@@ -112,14 +143,30 @@ class OutboxApplier:
             await target.execute(self._schema.statements[name].lock, ids)
         stamps = {"writes": Json.of([_stamp(change) for change in writes.values()])}
         await target.execute(self._advance, stamps)
+        alone = await self._alone(target, tables) if moving else {}
         for name, changes in tables.items():
-            deletes = [change.message for change in changes if change.image is None]
+            deletes = [change.message for change in changes if moving or change.image is None]
             if deletes:
                 query = self._schema.statements[name].delete_won
                 await target.execute(query, {"messages": Json.array(deletes)})
         for name, changes in tables.items():
             for query, messages in self._upserts(name, changes, shapes.get(name)):
                 await target.execute(query, {"messages": Json.array(messages)})
+        for name, images in alone.items():
+            if restore := self._schema.statements[name].restore_alone:
+                await target.execute(restore, {"images": Json.array(images)})
+
+    async def _alone(
+        self, target: AsyncConnection, tables: Mapping[str, list[Change]]
+    ) -> dict[str, list[bytes]]:
+        """What the target alone holds of rows that are deleted and inserted again."""
+        found = {}
+        for name, changes in tables.items():
+            if query := self._schema.statements[name].read_alone:
+                ids = {"ids": [change.entity_id for change in changes]}
+                rows = await (await target.execute(query, ids)).fetchall()
+                found[name] = [unavailable.keyed(image, entity_id) for entity_id, image in rows]
+        return found
 
     def _upserts(
         self, name: str, changes: list[Change], shape: Shape | None
@@ -154,7 +201,7 @@ class OutboxApplier:
             return ApplyFailed(replace(failure, policy=Policy.DIVIDE))
         return ApplyFailed(failure, writes)
 
-    def _look_at_clocks(self, outcomes: Mapping[Outcome, tuple[int, int]]) -> None:
+    def _look_at_clocks(self, outcomes: Outcomes) -> None:
         ahead = max((-lag for _, lag in outcomes.values()), default=0) / 1000
         if ahead > self._settings.clock_skew_seconds:
             self._tell(notification.clock_ahead(self._flow.name, ahead))

@@ -70,3 +70,38 @@ select exists (
     select from pg_locks l
     where l.relation = any(%(tables)s::text[]::regclass[]) and l.granted and l.pid <> pg_backend_pid()
       and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))
+
+-- name: restore_alone
+-- Gives rows that were deleted and inserted again what the target alone holds of them.
+update {table} as t set {assignments}
+from json_to_recordset(%(images)s) as r({wire_columns}, ftstream_key text) where t.{key}::text = r.ftstream_key
+
+-- name: holders
+-- The last writes of these rows, which hold what another row wants; held until the transaction ends.
+select w.entity_id, w.version, w.site::text from ftstream.last_write w
+where w.table_name = %(table)s and w.entity_id = any(%(ids)s::text[]) order by w.entity_id for update
+
+-- name: refusals
+-- How often a row was refused.
+select count(*) from ftstream.sync_log
+where entity_id = %(id)s and table_name = %(table)s and outcome = 'refused'
+
+-- name: answer
+-- Tells the other site how this row is here, in a version that it cannot but take.
+select ftstream.hand_over_again(
+    %(target)s::regclass, array[%(id)s::text],
+    array[greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, %(version)s::bigint + 1)], 'ftstream', false)
+
+-- name: note_received
+-- Notes that a write came, which has no effect.
+update ftstream.last_write set received_before = received, received = greatest(received, %(version)s)
+where (table_name, entity_id) = (%(table)s, %(id)s)
+
+-- name: log_refusal
+-- The write that was refused, whole.
+insert into ftstream.sync_log
+    (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset, source_time, lag_ms, change)
+select %(op)s, 'refused', %(table)s, %(id)s, %(topic)s, %(partition)s, %(offset)s, s.at,
+       (extract(epoch from clock_timestamp() - s.at) * 1000)::bigint, %(change)s::jsonb
+from (select to_timestamp(0) + (%(version)s::bigint / 1000000) * interval '1 second'
+           + (%(version)s::bigint %% 1000000) * interval '1 microsecond' as at) s

@@ -83,6 +83,9 @@ class TableStatements:
         )
         # What `blockers` read of an image.
         self.blocking = frozenset([table.key, *(name for columns in moving for name in columns)])
+        self.restore_alone = (
+            self._build("restore_alone", **_restored_parts(alone)) if alone else None
+        )
         self._outbox = outbox
         self._won: dict[Shape, sql.Composed] = {}
         if outbox:
@@ -190,3 +193,14 @@ def _blocker_parts(pairs: Pairs, columns: Sequence[str]) -> dict[str, sql.Compos
             for column in unique
         ),
     }
+
+
+def _restored_parts(alone: Pairs) -> dict[str, sql.Composable]:
+    parts = _upsert_parts(alone, codec.text_codec)
+    assignments = [
+        sql.SQL("{} = {}").format(
+            identifier(column.name), codec.value(column, codec.text_codec(column))
+        )
+        for column, _ in alone
+    ]
+    return {"wire_columns": parts["wire_columns"], "assignments": _listed(assignments)}

@@ -35,6 +35,7 @@ _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
 _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
     "ftstream.maintain_sync_log(integer)",
+    "ftstream.hand_over_again(regclass, text[], bigint[], text, boolean)",
 )
 _WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _POOLER_HOST = ".pooler.supabase.com"

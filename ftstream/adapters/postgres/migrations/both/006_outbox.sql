@@ -41,6 +41,45 @@ comment on table ftstream.outbox is
     'Changes on their way to Kafka. On External the log is their only copy: each row is deleted as soon as it is written';
 alter table ftstream.outbox enable row level security;
 
+-- Hands an entity as it is here to the outbox: its last write, and its row, null if it is gone.
+create function ftstream.hand_over(
+    here ftstream.site, target regclass, entity text, written ftstream.operation, version bigint, author text,
+    image jsonb, json_nulls text[]
+) returns void language plpgsql set search_path = '' as $$
+declare
+    name    constant text := (select c.relname from pg_class c where c.oid = target);
+    message constant text := jsonb_build_object(
+        'id', entity, 'op', written, 'site', here, 'version', version, 'author', author, 'row', image,
+        'json_nulls', json_nulls);
+    number  bigint;
+begin
+    if octet_length(message) > 15728640 then
+        raise exception '% % has % bytes: a row of over 15 MiB cannot be carried to the other site',
+            target, entity, octet_length(message) using errcode = 'program_limit_exceeded';
+    end if;
+    insert into ftstream.outbox (table_name, entity_id, payload) values (name, entity, message)
+    returning id into number;
+    if here = 'external' then
+        delete from ftstream.outbox where id = number;  -- Debezium reads the insert from the log
+    else
+        perform pg_notify('override_changes', json_build_object(
+            'table', name, 'operation', written, 'id', entity, 'timestamp', now())::text);
+    end if;
+end $$;
+revoke all on function ftstream.hand_over(
+    ftstream.site, regclass, text, ftstream.operation, bigint, text, jsonb, text[]) from public;
+
+-- What tells which jsonb columns of a row hold a JSON null, which in its image looks like no value at all:
+-- an expression over the row as $1, or null if none can.
+create function ftstream.json_null_checks(target regclass, image jsonb) returns text
+language sql stable set search_path = '' as $$
+    select 'array_remove(array['
+           || string_agg(format('case when ($1).%1$I is not null then %1$L end', a.attname), ', ') || '], null)'
+    from pg_attribute a
+    where a.attrelid = target and a.atttypid = 'jsonb'::regtype and image -> a.attname::text = 'null'
+$$;
+revoke all on function ftstream.json_null_checks(regclass, jsonb) from public;
+
 -- Fires for each row that somebody else than ftstream writes, in the writer's own transaction: notes the
 -- write, and hands the row to the outbox as it now is. NEW can be older than that, when a statement or a
 -- trigger writes sibling rows. Should it fail, the write fails with it: there is no silent gap.
@@ -69,8 +108,6 @@ declare
     checks     text;
     written    ftstream.operation;
     stamp      bigint;
-    message    text;
-    number     bigint;
 begin
     before := case when tg_op = 'INSERT' then new else old end;
     after  := case when tg_op = 'DELETE' then old else new end;
@@ -81,15 +118,11 @@ begin
               ' union all select ($2).%1$I, true where ($1).%1$I <> ($2).%1$I) k'
         ' left join %2$s t on t.%1$I = k.id order by k.renamed', key, target) using before, after
     loop
-        -- In an image, a JSON null and no value at all look alike: the columns with a JSON null are named.
         json_nulls := null;
-        select string_agg(format('case when ($1).%1$I is not null then %1$L end', a.attname), ', ') into checks
-        from pg_attribute a
-        where a.attrelid = target and a.atttypid = 'jsonb'::regtype and found.image -> a.attname::text = 'null';
+        checks := ftstream.json_null_checks(target, found.image);
         if checks is not null then
-            execute format('select array_remove(array[%s], null)', checks) into json_nulls using found.current;
+            execute 'select ' || checks into json_nulls using found.current;
         end if;
-
         insert into ftstream.last_write as w (table_name, entity_id, version, site, operation)
         values (name, found.id, (extract(epoch from clock_timestamp()) * 1000000)::bigint, here,
                 (case when found.image is null then 'delete' when found.renamed then 'insert'
@@ -97,25 +130,69 @@ begin
         on conflict (table_name, entity_id) do update
         set version = greatest(excluded.version, w.version + 1), site = excluded.site, operation = excluded.operation
         returning w.version, w.operation into stamp, written;
-        message := jsonb_build_object(
-            'id', found.id, 'op', written, 'site', here, 'version', stamp, 'author', author,
-            'row', found.image - excluded, 'json_nulls', json_nulls);
-        if octet_length(message) > 15728640 then
-            raise exception '% % has % bytes: a row of over 15 MiB cannot be carried to the other site',
-                target, found.id, octet_length(message) using errcode = 'program_limit_exceeded';
-        end if;
-        insert into ftstream.outbox (table_name, entity_id, payload) values (name, found.id, message)
-        returning id into number;
-        if here = 'external' then
-            delete from ftstream.outbox where id = number;  -- Debezium reads the insert from the log
-        else
-            perform pg_notify('override_changes', json_build_object(
-                'table', name, 'operation', tg_op, 'id', found.id, 'timestamp', now())::text);
-        end if;
+        perform ftstream.hand_over(
+            here, target, found.id, written, stamp, author, found.image - excluded, json_nulls);
     end loop;
     return null;
 end $$;
 revoke all on function ftstream.capture() from public;
+
+-- Hands entities of a captured table to the outbox as they are here, though nobody writes them now: an answer
+-- to a write that was refused, or rows that are older than ftstream. Each gets at least the version given;
+-- with `only_unknown`, those that have a last write are passed by. How many were handed over.
+create function ftstream.hand_over_again(
+    target regclass, entities text[], versions bigint[], author text, only_unknown boolean
+) returns integer
+language plpgsql security definer
+set search_path = '' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
+set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
+declare
+    name       constant text   := (select c.relname from pg_class c where c.oid = target);
+    -- What `init` has told the trigger: nothing else is handed over, whoever calls.
+    arguments  constant text[] := (
+        select array_agg(convert_from(decode(a.piece, 'escape'), current_setting('server_encoding')) order by a.place)
+        from pg_trigger t, unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) with ordinality as a(piece, place)
+        where t.tgrelid = target and t.tgname = 'ftstream_capture' and a.place <= t.tgnargs);
+    key_type   constant text   := (
+        select format_type(a.atttypid, null) from pg_attribute a where a.attrelid = target and a.attname = arguments[3]);
+    found      record;
+    written    ftstream.operation;
+    json_nulls text[];
+    checks     text;
+    stamp      bigint;
+    done       integer := 0;
+begin
+    if arguments is null then
+        raise exception '% is not captured', target using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Run `ftstream init`.';
+    end if;
+    for found in execute format(
+        'select e.id, e.version, to_jsonb(t) as image, t as current'
+        ' from unnest($1, $2) as e(id, version) left join %s t on t.%I = e.id::%s order by e.id',
+        target, arguments[3], key_type) using entities, versions
+    loop
+        json_nulls := null;
+        checks := ftstream.json_null_checks(target, found.image);
+        if checks is not null then
+            execute 'select ' || checks into json_nulls using found.current;
+        end if;
+        written := case when found.image is null then 'delete' else 'update' end;
+        insert into ftstream.last_write as w (table_name, entity_id, version, site, operation)
+        values (name, found.id, found.version, arguments[1]::ftstream.site, written)
+        on conflict (table_name, entity_id) do update
+        set version = greatest(excluded.version, w.version + 1), site = excluded.site, operation = excluded.operation
+        where not only_unknown
+        returning w.version into stamp;
+        if stamp is not null then
+            perform ftstream.hand_over(
+                arguments[1]::ftstream.site, target, found.id, written, stamp, author,
+                found.image - arguments[4:], json_nulls);
+            done := done + 1;
+        end if;
+    end loop;
+    return done;
+end $$;
+revoke all on function ftstream.hand_over_again(regclass, text[], bigint[], text, boolean) from public;
 
 -- Argument: the flow. Rows that go at once leave no trace of which they were.
 create function ftstream.refuse_truncate() returns trigger

@@ -1,0 +1,177 @@
+"""Unique values that move, or that both sites give away at once."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+
+from ftstream.adapters.postgres.sites import ApplyFailed
+from ftstream.core.change import Change
+from ftstream.core.failures import Policy
+from ftstream.core.plan import Batch
+from tests.integration.conftest import Pair
+from tests.integration.test_outbox import NOTES
+from tests.integration.two_way import Place, Two, two_places
+
+SETUP = ("create table notes (id uuid primary key, place int unique, body text)",)
+A, B, C = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
+
+
+@pytest.fixture
+async def two(least: Pair) -> AsyncIterator[Two]:
+    async with two_places(least, NOTES, SETUP) as two:
+        yield two
+
+
+async def put(place: Place, key: str, where: int | None, body: str = "") -> None:
+    await place.run(
+        "insert into notes values (%s, %s, %s)"
+        " on conflict (id) do update set place = excluded.place, body = excluded.body",
+        key,
+        where,
+        body,
+    )
+
+
+class Link:
+    """One direction: changes arrive in order; those that are refused a place are tried again."""
+
+    def __init__(self, here: Place, there: Place) -> None:
+        self.here, self.there = here, there
+        self.parked: dict[str, Change] = {}
+
+    async def carry(self, *, together: bool) -> bool:
+        """Whether anything came."""
+        changes = await self.here.captured()
+        batches = [changes] if together else [[change] for change in changes]
+        for batch in batches:
+            if batch:
+                await self._apply(batch)
+        return bool(changes)
+
+    async def retry(self) -> bool:
+        """All that is parked together, as the agent does; then each by itself."""
+        before = dict(self.parked)
+        if before:
+            self.parked.clear()
+            await self._apply(list(before.values()))
+        return self.parked != before
+
+    async def _apply(self, batch: list[Change]) -> None:
+        try:
+            await self.there.apply(*batch)
+        except ApplyFailed as error:
+            assert error.failure.policy in (Policy.DIVIDE, Policy.PARK)
+            if len(batch) > 1:  # as the writer does
+                first, second = Batch(tuple(batch)).halves()
+                await self._apply(list(first.changes))
+                await self._apply(list(second.changes))
+            else:
+                self.parked[batch[0].entity_id] = batch[0]
+        else:
+            for change in batch:
+                self.parked.pop(change.entity_id, None)
+
+
+async def settle(two: Two, *, together: bool = True) -> list[Link]:
+    links = [Link(two.external, two.supabase), Link(two.supabase, two.external)]
+    for _ in range(100):
+        moved = [await link.carry(together=together) for link in links]
+        moved += [await link.retry() for link in links]
+        if not any(moved):
+            return links
+    raise AssertionError("it goes on for ever")
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "a batch each"])
+@pytest.mark.parametrize("size", [2, 3])
+async def test_values_that_swap_arrive_whole(two: Two, size: int, together: bool) -> None:
+    keys = [A, B, C][:size]
+    for number, key in enumerate(keys):
+        await put(two.external, key, number)
+    await settle(two)
+    async with two.external.user.transaction():
+        await two.external.run("update notes set place = -1 - place")
+        await two.external.run("update notes set place = mod(-place, %s)", size)
+    await settle(two, together=together)
+    await two.must_agree("notes")
+    assert await two.supabase.run("select place from notes order by id") == [
+        ((number + 1) % size,) for number in range(size)
+    ]
+
+
+async def test_both_sites_give_two_rows_the_same_value(two: Two) -> None:
+    """The later one keeps it; the other row is as it was before, and its writer's words are kept."""
+    await put(two.external, A, 1, "a")
+    await put(two.external, B, 2, "b")
+    await settle(two)
+    await put(two.external, A, 3, "a wants it")
+    await put(two.supabase, B, 3, "b wants it, later")
+    links = await settle(two)
+    await two.must_agree("notes")
+    assert [link.parked for link in links] == [{}, {}]
+    assert await two.external.run("select place, body from notes order by id") == [
+        (1, "a"),
+        (3, "b wants it, later"),
+    ]
+    kept = "select change->'row'->>'body' from ftstream.sync_log where outcome = 'refused'"
+    assert await two.supabase.run(kept) == [("a wants it",)]
+
+
+async def test_both_sites_insert_different_rows_with_the_same_value(two: Two) -> None:
+    await put(two.external, A, 1, "first")
+    await put(two.supabase, B, 1, "second")
+    await settle(two)
+    await two.must_agree("notes")
+    assert await two.external.run("select body from notes") == [("second",)]
+    kept = "select change->'row'->>'body' from ftstream.sync_log where outcome = 'refused'"
+    assert await two.supabase.run(kept) == [("first",)]
+
+
+async def test_what_the_target_has_alone_survives_a_swap(pair: Pair, two: Two) -> None:
+    await two.supabase.run("alter table notes add own text default 'default'")
+    await two.supabase.applier.prepare()
+    for number, key in enumerate((A, B)):
+        await put(two.external, key, number)
+    await settle(two)
+    async with two.supabase.user.transaction():
+        await two.supabase.run("set local ftstream.applying = 'on'")
+        await two.supabase.run("update notes set own = body || place")
+    async with two.external.user.transaction():
+        await two.external.run("update notes set place = place + 10")
+        await two.external.run("update notes set place = 11 - place")
+    await settle(two)
+    assert await two.supabase.run("select place, own from notes order by id") == [
+        (1, "0"),
+        (0, "1"),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_sites_agree_however_values_are_given_away(two: Two, seed: int) -> None:
+    """The rule of the model in the design, on real databases."""
+    chance = random.Random(seed)
+    keys = [str(uuid.UUID(int=n)) for n in range(1, 6)]
+    links = [Link(two.external, two.supabase), Link(two.supabase, two.external)]
+    for number in range(40):
+        place = chance.choice(two.both)
+        try:
+            if chance.random() < 0.15:
+                await place.run("delete from notes where id = %s", chance.choice(keys))
+            else:
+                await put(place, chance.choice(keys), chance.randrange(5), f"{place.site} {number}")
+        except psycopg.errors.UniqueViolation:
+            continue  # the user is told at once
+        if chance.random() < 0.5:
+            await chance.choice(links).carry(together=chance.random() < 0.5)
+    for _ in range(100):
+        moved = [await link.carry(together=chance.random() < 0.5) for link in links]
+        moved += [await link.retry() for link in links]
+        if not any(moved):
+            break
+    assert [link.parked for link in links] == [{}, {}]
+    await two.must_agree("notes")
