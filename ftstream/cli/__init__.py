@@ -19,6 +19,7 @@ _VERBS = {
     "dead": "ftstream.cli.dead:dead",
     "demo": "ftstream.cli.demo:demo",
     "dev": "ftstream.cli.dev:dev",
+    "history": "ftstream.cli.history:history",
     "init": "ftstream.cli.init:init",
     "notifications": "ftstream.cli.notifications:notifications",
     "remove": "ftstream.cli.remove:remove",

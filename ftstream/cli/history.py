@@ -1,0 +1,138 @@
+"""`ftstream history`: everything that happened to one row, on both sites."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table as Grid
+
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.history import entries
+from ftstream.core.history import Entry, changed, ordered
+from ftstream.flows import READY, Flow, Table
+from ftstream.settings import load_settings
+
+SHOWN = 60
+"""Characters of a value; --json has all of it."""
+
+
+class TableType(click.ParamType):
+    """A table of a flow that is ready, by its name."""
+
+    name = "table"
+
+    def convert(
+        self,
+        value: str | tuple[Flow, Table],
+        param: click.Parameter | None,
+        context: click.Context | None,
+    ) -> tuple[Flow, Table]:
+        if isinstance(value, tuple):
+            return value
+        known = {table.name: (flow, table) for flow in READY for table in flow.tables}
+        if value in known:
+            return known[value]
+        return self.fail(f"{value!r} is no synced table; there are: {', '.join(known)}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ftstream history gfx_hands 6f1c8a5e-7c0e-4c8e-9d7e-2f6a1b0c3d4e
+  ftstream history gfx_hands 6f1c8a5e-7c0e-4c8e-9d7e-2f6a1b0c3d4e --json
+Exit codes: 0, 1 nothing is known of it, 2 wrong use, 3 a database does not answer."""
+)
+@click.argument("table", metavar="TABLE", type=TableType())
+@click.argument("entity_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="For programs: whole rows, exact numbers.")
+@click.pass_context
+def history(
+    context: click.Context, table: tuple[Flow, Table], entity_id: str, as_json: bool
+) -> None:
+    """Show each change of a row that a site has received: when, whose, what became of it.
+
+    A change is logged where it arrives, for as long as sync_log is kept. Of flows that both sites may
+    write its values are shown too, those that lost a conflict among them.
+    """
+    flow, chosen = table
+    found = ordered(asyncio.run(_read(chosen, entity_id)), flow.tie)
+    if as_json:
+        click.echo(_document(found))
+    elif found:
+        _show(found, f"{chosen.name} {entity_id}")
+    if not found:
+        click.echo(f"nothing is logged of {chosen.name} {entity_id}", err=True)
+        context.exit(1)
+
+
+async def _read(table: Table, entity_id: str) -> list[Entry]:
+    settings = load_settings()
+    settings.require_databases()
+    found: list[Entry] = []
+    flow = next(flow for flow in READY if table in flow.tables)
+    for site in flow.targets:
+        async with await open_connection(settings.database(site).conninfo()) as connection:
+            read = await entries(connection, site, table, entity_id=entity_id)
+            found += read.get(entity_id, [])
+    return found
+
+
+def _show(found: list[Entry], title: str) -> None:
+    grid = Grid("written", "arrived at", "by", "operation", "outcome", "what", title=title)
+    before: Entry | None = None
+    for entry in found:
+        what = _what(before, entry)
+        grid.add_row(
+            _local(entry.source_time),
+            f"{entry.at} {_local(entry.logged_at)}",
+            " ".join(filter(None, (entry.author, entry.stamp and f"({entry.stamp.site})"))),
+            entry.operation or "unreadable",
+            entry.outcome,
+            what,
+        )
+        if entry.stamp is not None and entry.outcome == "applied":
+            before = entry
+    Console(markup=False, highlight=False).print(grid)
+
+
+def _what(before: Entry | None, entry: Entry) -> str:
+    if entry.stamp is None or entry.row is None:
+        return ""
+    differences = changed(before.row if before else None, entry.row)
+    return "\n".join(
+        f"{name}: {_short(new)}" if before is None else f"{name}: {_short(old)} -> {_short(new)}"
+        for name, (old, new) in differences.items()
+        if before is not None or new is not None
+    )
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _local(at: datetime | None) -> str:
+    return "-" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _document(found: list[Entry]) -> str:
+    """Rows go into it as PostgreSQL wrote them: no number loses a digit."""
+    parts = []
+    for entry in found:
+        head = {
+            "site": entry.at,
+            "logged_at": entry.logged_at.astimezone(UTC).isoformat(),
+            "operation": entry.operation,
+            "outcome": entry.outcome,
+            "written_at": entry.source_time and entry.source_time.astimezone(UTC).isoformat(),
+            "version": entry.stamp and entry.stamp.version,
+            "written_on": entry.stamp and entry.stamp.site,
+            "author": entry.author or None,
+        }
+        parts.append(f'{json.dumps(head)[:-1]}, "row": {entry.image or "null"}}}')
+    return "[" + ",\n ".join(parts) + "]"
