@@ -151,9 +151,7 @@ class Scene:
 
     # -- doing
 
-    def worker(
-        self, *, command: Sequence[str] = ("ftstream", "worker"), **environment: str
-    ) -> Worker:
+    def worker(self, *, command: Sequence[str] = (), **environment: str) -> Worker:
         """Start a worker; `environment` overrides settings, by the names of their variables."""
         log = self.rig.stack.folder / "logs" / f"{self.rig.namespace}-{next(self._numbers)}.log"
         traced = {"PYTHONFAULTHANDLER": "1", **environment}
@@ -192,7 +190,7 @@ class Scene:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Run an ftstream command, whatever comes of it."""
         return subprocess.run(
-            [sys.executable, "-m", "ftstream", *arguments],
+            [sys.executable, "-m", self.rig.module, *arguments],
             env=os.environ | self.rig.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -1,0 +1,193 @@
+"""Both sites edited at once, through Kafka: they agree, and each write is one message on one topic."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from typing import LiteralString
+
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from ftstream.adapters.kafka.security import client_options
+from ftstream.demo.rig import Rig, SiteName
+from ftstream.flows import OVERRIDES, Names
+from tests.conftest import until
+from tests.system.scene import Scene, Worker, set_up
+
+PLAYER = str(uuid.UUID(int=1))
+EARLY = str(uuid.UUID(int=2))
+SITES: tuple[SiteName, SiteName] = ("external", "supabase")
+INSERT: LiteralString = (
+    "insert into player_overrides (id, gfx_player_id, field_name, override_value, reason, created_by)"
+    " values (%s, %s, 'name', %s, 'r', 'test')"
+)
+
+UPSERT: LiteralString = (
+    INSERT + " on conflict (id) do update set override_value = excluded.override_value"
+)
+
+
+@pytest.fixture(scope="module")
+def scene(rig: Rig) -> Iterator[Scene]:
+    """With a write that was committed before there was a connector to capture it."""
+    rig.module = "tests.system.all_flows"
+    rig.run("init")
+    scene = Scene(rig)
+    scene.execute(
+        "external", "insert into gfx_players (id, player_hash, name) values (%s, 'h', 'n')", PLAYER
+    )
+    scene.execute("external", INSERT, EARLY, PLAYER, "early")
+    with set_up(rig) as scene:
+        yield scene
+
+
+@pytest.fixture(scope="module")
+def workers(scene: Scene) -> Iterator[list[Worker]]:
+    started = [scene.worker().ready()]
+    yield started
+    for worker in started:
+        assert worker.stop() == 0, worker.log
+
+
+def value(scene: Scene, site: SiteName, key: str) -> str | None:
+    rows = scene.execute(site, "select override_value from player_overrides where id = %s", key)
+    return str(rows[0][0]) if rows else None
+
+
+def rows(scene: Scene, site: SiteName, table: str) -> list[tuple[object, ...]]:
+    assert table in ("player_overrides", "cue_sheets", "render_queue")
+    queries = {
+        "player_overrides": "select t::text from player_overrides t order by id",
+        "cue_sheets": "select t::text from cue_sheets t order by id",
+        "render_queue": "select t::text from render_queue t order by id",
+    }
+    return list(scene.execute(site, queries[table]))
+
+
+def ledger(scene: Scene, site: SiteName) -> list[tuple[object, ...]]:
+    query = (
+        "select table_name, entity_id, version, site::text, operation::text"
+        " from ftstream.last_write order by 1, 2"
+    )
+    return list(scene.execute(site, query))
+
+
+def must_agree(scene: Scene, table: str) -> None:
+    scene.rig.run("wait", "overrides", "cue_sheets", "render_queue")
+    assert rows(scene, "external", table) == rows(scene, "supabase", table)
+    assert ledger(scene, "external") == ledger(scene, "supabase")
+
+
+def stamps(scene: Scene) -> set[tuple[str, int]]:
+    """Id and version of each change in the topics of the flow, repetitions once."""
+    flow = OVERRIDES
+    names = Names(flow, scene.rig.namespace)
+    partitions = [
+        TopicPartition(topic, number)
+        for target in flow.targets
+        for topic in names.topics(target)
+        for number in range(scene.rig.settings.kafka.partitions)
+    ]
+
+    async def read() -> set[tuple[str, int]]:
+        found = set()
+        async with AIOKafkaConsumer(**client_options(scene.rig.settings.kafka)) as consumer:
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning()
+            ends = await consumer.end_offsets(partitions)
+            while any([(await consumer.position(tp)) < end for tp, end in ends.items()]):
+                for records in (await consumer.getmany(timeout_ms=100)).values():
+                    changes = [json.loads(record.value) for record in records]
+                    found |= {(change["id"], change["version"]) for change in changes}
+        return found
+
+    return asyncio.run(read())
+
+
+def test_write_between_init_and_the_connector_arrives(scene: Scene, workers: list[Worker]) -> None:
+    until(lambda: value(scene, "supabase", EARLY) == "early")
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_edit_on_either_site_reaches_the_other_and_stays_there(
+    scene: Scene, workers: list[Worker], site: SiteName
+) -> None:
+    other = SITES[1 - SITES.index(site)]
+    for text in ("한국 🂡", "again", f"last of {site}"):
+        scene.execute(
+            site, "update player_overrides set override_value = %s where id = %s", text, EARLY
+        )
+    until(lambda: value(scene, other, EARLY) == f"last of {site}")
+    scene.execute(other, "delete from player_overrides where id = %s", EARLY)
+    until(lambda: value(scene, site, EARLY) is None)
+    scene.execute(site, INSERT, EARLY, PLAYER, "back")
+    until(lambda: value(scene, other, EARLY) == "back")
+    must_agree(scene, "player_overrides")
+
+
+def test_render_job_goes_through_its_states_and_external_only_reads(
+    scene: Scene, workers: list[Worker]
+) -> None:
+    key = str(uuid.uuid4())
+    data = json.dumps({"session_id": 638961224831992165})
+    scene.execute(
+        "supabase",
+        "insert into render_queue (id, render_type, aep_project, aep_comp_name, gfx_data)"
+        " values (%s, 'custom', 'p', 'c', %s)",
+        key,
+        data,
+    )
+    for state in ("queued", "rendering", "completed"):
+        scene.execute("supabase", "update render_queue set status = %s where id = %s", state, key)
+    done = "select status::text, gfx_data->>'session_id' from render_queue where id = %s"
+    until(lambda: scene.execute("external", done, key) == [("completed", "638961224831992165")])
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="supabase owns"):
+        scene.execute("external", "update render_queue set progress = 5")
+    must_agree(scene, "render_queue")
+
+
+def test_both_sites_are_edited_while_worker_and_connect_are_killed(
+    scene: Scene, workers: list[Worker]
+) -> None:
+    chance = random.Random(7)
+    keys = [str(uuid.UUID(int=n)) for n in range(100, 108)]
+    before = stamps(scene)
+    writes = 0
+
+    def edit(seconds: float) -> None:
+        nonlocal writes
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            site, key = chance.choice(SITES), chance.choice(keys)
+            if chance.random() < 0.2:
+                gone = "delete from player_overrides where id = %s returning 1"
+                writes += len(scene.execute(site, gone, key))
+            else:
+                scene.execute(site, UPSERT, key, PLAYER, f"{site} {writes}")
+                writes += 1
+
+    edit(2)
+    workers[0].kill()
+    edit(2)
+    workers[0] = scene.worker()
+    scene.rig.stack.kill("connect")
+    edit(2)
+    scene.rig.stack.start("connect")
+    edit(1)
+    workers[0].process.send_signal(signal.SIGSTOP)
+    edit(2)
+    workers[0].process.send_signal(signal.SIGCONT)
+    edit(1)
+    must_agree(scene, "player_overrides")
+    # Nothing bounces: each write is one message, however often Connect or a worker repeats it.
+    assert len(stamps(scene) - before) == writes
+    for site in SITES:
+        lost = "select count(*) from ftstream.parked_change"
+        assert scene.execute(site, lost) == [(0,)]
