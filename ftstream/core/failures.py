@@ -33,6 +33,7 @@ class Failure:
     message: str
     hint: str
     table: str | None = None
+    detail: str = ""
 
     @property
     def connection(self) -> bool:
@@ -57,6 +58,11 @@ FENCED = "FT001"
 ROW_MISSING = "FT002"
 """Raised by the patch statement: the target lacks a row that the change completes."""
 
+PARENT_MISSING = "FT005"
+"""Raised by require_parents: a row refers to one that the target does not have."""
+REFERRED_TO = "FT006"
+"""Raised by release_children: a row that is to be deleted is referred to, and must not go."""
+
 UNDEFINED_TABLE = "42P01"
 UNSUPPORTED = "0A000"
 """PostgreSQL's own, for a feature that is not supported: here, a type that cannot be carried."""
@@ -64,6 +70,8 @@ UNSUPPORTED = "0A000"
 _BY_STATE: dict[str, tuple[Policy, str]] = {
     FENCED: (Policy.FENCED, "another worker holds this partition now; nothing is applied twice"),
     ROW_MISSING: (Policy.REREAD, "the rows are read from their owner"),
+    PARENT_MISSING: (Policy.PARK, "it waits until the row comes that it refers to"),
+    REFERRED_TO: (Policy.PARK, "it waits until nothing refers to it any more"),
     "23505": (Policy.REREAD, "a unique value moved between rows; they are read from their owner"),
     "55P03": (Policy.WAIT, "a row is locked by another session: see pg_locks for who holds it"),
     "25006": (Policy.RETRY, "the database is read-only: out of disk, or a standby"),
@@ -104,7 +112,9 @@ _BY_CLASS: dict[str, tuple[Policy, str]] = {
 _REFUSED = re.compile(r"authentication failed|role .* (does not exist|is not permitted)")
 
 
-def classify(sqlstate: str | None, message: str, table: str | None = None) -> Failure:
+def classify(
+    sqlstate: str | None, message: str, table: str | None = None, detail: str = ""
+) -> Failure:
     """The failure behind an error of PostgreSQL; without a SQLSTATE the connection was lost."""
     message = " ".join(message.split())  # the library's hints are on lines of their own
     if not sqlstate:
@@ -114,4 +124,4 @@ def classify(sqlstate: str | None, message: str, table: str | None = None) -> Fa
     policy, hint = _BY_STATE.get(sqlstate) or _BY_CLASS.get(
         sqlstate[:2], (Policy.HALT, "an error ftstream does not know: see the message")
     )
-    return Failure(policy, sqlstate, message, hint, table)
+    return Failure(policy, sqlstate, message, hint, table, detail)

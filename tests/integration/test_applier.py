@@ -58,6 +58,9 @@ class Worker:
         image = msgspec.json.encode({"op": "u", "source": {}, "after": {"id": key, **row}})
         return self._decoded(key, image)
 
+    def delete(self, key: str) -> Change:
+        return self._decoded(key, b'{"op":"d","source":{}}')
+
     def truncate(self) -> Change:
         return self._decoded("", b'{"op":"t","source":{}}')
 
@@ -392,6 +395,27 @@ async def test_text_arrives_whole_whatever_encoding_the_role_prefers(
     await worker.sites.close()
     await worker.applier.apply(worker.batch(worker.change(ONE, player_hash="x", name="한국 🂡")))
     assert await players(pair, Site.SUPABASE) == [(ONE, "x", "한국 🂡")]
+
+
+async def test_row_that_is_referred_to_stays_until_nothing_does(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    """An editor has made an override of a player whom External deletes."""
+    worker, _ = workers
+    await write(pair, Site.SUPABASE, INSERT, ONE, "x", "one")
+    override = (
+        "insert into player_overrides"
+        " (gfx_player_id, field_name, override_value, reason, created_by)"
+        " values (%s, 'name', 'v', 'r', 'kim')"
+    )
+    await write(pair, Site.SUPABASE, override, ONE)
+    with pytest.raises(ApplyFailed) as refused:
+        await worker.applier.apply(worker.batch(worker.delete(ONE)))
+    assert refused.value.failure.policy is Policy.PARK
+    assert "player_overrides" in refused.value.failure.detail
+    await write(pair, Site.SUPABASE, "delete from player_overrides")
+    await worker.applier.apply(Batch((worker.delete(ONE),)))
+    assert await players(pair, Site.SUPABASE) == []
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,10 @@ select ftstream.require(count(*) = %(partitions)s, 'FT001', 'the applied offsets
 -- Deletes rows by id.
 delete from {table} as t where t.{key} = any(%(ids)s::text[]::{key_type}[])
 
+-- name: release
+-- What refers to these rows lets go of them, as its foreign key says; aborts where it forbids the delete.
+select ftstream.release_children({name}::regclass, %(ids)s::text[], %(carried)s::text[]::regclass[])
+
 -- name: displace
 -- Takes rows out of the way and keeps them.
 with displaced as (delete from {table} as t where t.{key} = any(%(ids)s::text[]::{key_type}[]) returning t.*)

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection, sql
 from ftstream.adapters.postgres.catalogs import Catalogs
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.misfit import Misfits
+from ftstream.adapters.postgres.parents import Parents
 from ftstream.adapters.postgres.queries import literal, statement
 from ftstream.adapters.postgres.refusal import Refusals
 from ftstream.adapters.postgres.rows import locked
@@ -23,7 +24,7 @@ from ftstream.adapters.postgres.statements import QUERIES, REGISTER, Shape
 from ftstream.adapters.postgres.transaction import Transactions, own_names
 from ftstream.core import notification, unavailable
 from ftstream.core.change import Change
-from ftstream.core.failures import Failure, Policy
+from ftstream.core.failures import PARENT_MISSING, REFERRED_TO, Failure, Policy
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Batch, Entity, Outcome, aside_row, effects
 from ftstream.core.register import newest
@@ -51,6 +52,8 @@ class OutboxApplier:
         self._transactions = Transactions(flow.name, settings)
         self._misfits = Misfits(sites, self._transactions)
         self._refusals = Refusals(flow, sites, schema, self._transactions)
+        self._parents = Parents(sites, self._transactions)
+        self._carried = [table.qualified for table in flow.tables]
         self._advance = statement(REGISTER["advance_last_write"]).format(tie=literal(flow.tie))
 
     async def prepare(self, sites: Sites | None = None) -> bool:
@@ -75,14 +78,40 @@ class OutboxApplier:
             async with self._sites.exclusively():
                 outcomes = await self._write(batch, writes, shapes)
         except ApplyFailed as error:
-            match error.failure.policy:
-                case Policy.WAIT:
-                    raise await self._waiting(error.failure, writes) from error
-                case Policy.REREAD:  # a unique value has moved
-                    outcomes = await self._clashed(batch, writes, shapes, error)
-                case _:
-                    raise
+            outcomes = await self._otherwise(batch, writes, shapes, error)
         self._look_at_clocks(outcomes)
+
+    async def _otherwise(
+        self,
+        batch: Batch,
+        writes: Mapping[Entity, Change],
+        shapes: Mapping[str, Shape],
+        error: ApplyFailed,
+    ) -> Outcomes:
+        """What to do where the batch cannot be applied as it is. Raises ApplyFailed."""
+        failure = error.failure
+        if failure.policy is Policy.WAIT:
+            raise await self._waiting(failure, writes) from error
+        if failure.policy is Policy.REREAD:  # a unique value has moved
+            return await self._clashed(batch, writes, shapes, error)
+        if failure.sqlstate == PARENT_MISSING:
+            await self._parents.carry(failure)
+            await self._attempt(batch, shapes)
+            return {}
+        if failure.sqlstate == REFERRED_TO:
+            await self._refuse_deletes(batch, writes, error)
+            return {}
+        raise error
+
+    async def _refuse_deletes(
+        self, batch: Batch, writes: Mapping[Entity, Change], error: ApplyFailed
+    ) -> None:
+        """A row that something refers to stays; the other site, if it may write too, gets it back."""
+        if len(writes) > 1:
+            raise ApplyFailed(replace(error.failure, policy=Policy.DIVIDE)) from error
+        if self._flow.owner is not None:
+            raise error
+        await self._refusals.refuse(batch, next(iter(writes.values())), error.failure)
 
     async def _clashed(
         self,
@@ -148,6 +177,7 @@ class OutboxApplier:
             deletes = [change.message for change in changes if moving or change.image is None]
             if deletes:
                 query = self._schema.statements[name].delete_won
+                await self._release(target, name, changes)
                 await target.execute(query, {"messages": Json.array(deletes)})
         for name, changes in tables.items():
             for query, messages in self._upserts(name, changes, shapes.get(name)):
@@ -155,6 +185,20 @@ class OutboxApplier:
         for name, images in alone.items():
             if restore := self._schema.statements[name].restore_alone:
                 await target.execute(restore, {"images": Json.array(images)})
+
+        for name, changes in tables.items():
+            if messages := [change.message for change in changes if change.image is not None]:
+                rows = {**self._named(name), "messages": Json.array(messages)}
+                await target.execute(statement(REGISTER["require_parents"]), rows)
+
+    async def _release(self, target: AsyncConnection, name: str, changes: list[Change]) -> None:
+        """Foreign keys are not looked after while ftstream applies: see migration 008."""
+        if gone := [change.message for change in changes if change.image is None]:
+            rows = {**self._named(name), "messages": Json.array(gone), "carried": self._carried}
+            await target.execute(statement(REGISTER["release_children"]), rows)
+
+    def _named(self, name: str) -> dict[str, str]:
+        return {"name": name, "table": self._flow.table(name).qualified}
 
     async def _alone(
         self, target: AsyncConnection, tables: Mapping[str, list[Change]]

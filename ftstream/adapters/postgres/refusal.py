@@ -52,12 +52,26 @@ class Refusals:
                     each.beats(stamp_of(change), self._flow.tie) for each in holders.values()
                 ):
                     raise _waits(change, holders, failure)
-                if await self._refused(target, change) >= MOST_ANSWERS:
-                    raise _endless(change, holders, failure)
-                await self._transactions.advance(target, batch)
-                await self._answer(target, change)
-                for each in batch.changes:
-                    await target.execute(statement(REGISTER["log_refusal"]), _values(each))
+                await self._refuse(target, batch, change, failure, _named(change, holders))
+
+    async def refuse(self, batch: Batch, change: Change, failure: Failure) -> None:
+        """Refuse it, for a reason that the failure says: the other site takes its row back."""
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            async with target.transaction():
+                await self._transactions.open(target, "share")
+                await self._refuse(target, batch, change, failure, failure.message)
+
+    async def _refuse(
+        self, target: AsyncConnection, batch: Batch, change: Change, failure: Failure, why: str
+    ) -> None:
+        if await self._refused(target, change) >= MOST_ANSWERS:
+            hint = f"refused {MOST_ANSWERS} times ({why}): two writers disagree"
+            raise ApplyFailed(replace(failure, policy=Policy.PARK, hint=hint))
+        await self._transactions.advance(target, batch)
+        await self._answer(target, change)
+        for each in batch.changes:
+            await target.execute(statement(REGISTER["log_refusal"]), _values(each))
 
     async def _holders(self, target: AsyncConnection, change: Change) -> dict[str, Stamp]:
         """Who holds what it wants, and since when: never, for a row that is older than ftstream."""
@@ -103,16 +117,9 @@ def _values(change: Change) -> dict[str, object]:
 
 
 def _waits(change: Change, holders: dict[str, Stamp], failure: Failure) -> ApplyFailed:
-    hint = f"{_named(change, holders)} has it, and was written earlier: it may move"
-    return ApplyFailed(replace(failure, policy=Policy.PARK, hint=hint))
-
-
-def _endless(change: Change, holders: dict[str, Stamp], failure: Failure) -> ApplyFailed:
-    hint = (
-        f"refused {MOST_ANSWERS} times: {_named(change, holders)} has it; give one of them another"
-    )
+    hint = f"{_named(change, holders)}, and was written earlier: it may move"
     return ApplyFailed(replace(failure, policy=Policy.PARK, hint=hint))
 
 
 def _named(change: Change, holders: dict[str, Stamp]) -> str:
-    return f"{change.table} {', '.join(holders) or 'of a transaction that has not ended'}"
+    return f"{change.table} {', '.join(holders) or 'of a transaction that has not ended'} has it"

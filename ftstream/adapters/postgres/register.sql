@@ -38,6 +38,36 @@ join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = (
 cross join lateral json_to_record(m."row") as r({wire_columns})
 on conflict ({key}) do update set {assignments}
 
+-- name: require_parents
+-- All that the rows written refer to is here.
+select ftstream.require_parents(%(table)s::regclass, array(
+    select m.id from json_to_recordset(%(messages)s) as m(id text, version bigint, site ftstream.site)
+    join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = (%(name)s, m.id, m.version, m.site)))
+
+-- name: release_children
+-- What refers to the rows that are to be deleted lets go of them, as its foreign key says.
+select ftstream.release_children(%(table)s::regclass, array(
+    select m.id from json_to_recordset(%(messages)s) as m(id text, version bigint, site ftstream.site)
+    join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = (%(name)s, m.id, m.version, m.site)),
+    %(carried)s::text[]::regclass[])
+
+-- name: parent_image
+-- A row that others refer to, at its source.
+select ftstream.parent_image(%(parent)s::regclass, %(columns)s::text[], %(key)s::text[])::text
+
+-- name: parents_of
+-- What a row refers to: table, columns and key.
+select f.parent_name, f.names,
+       (select array_agg(%(image)s::jsonb ->> c.attname order by u.n)
+        from unnest(k.conkey) with ordinality as u(attnum, n)
+        join pg_attribute c on (c.attrelid, c.attnum) = (k.conrelid, u.attnum)) as key
+from ftstream.foreign_keys f join pg_constraint k on k.conrelid = f.child and k.conname = f.name and k.contype = 'f'
+where f.child = %(parent)s::regclass
+
+-- name: carry_parent
+-- Puts it here, if nothing is in its way.
+select ftstream.carry_parent(%(parent)s::regclass, %(image)s::jsonb)
+
 -- name: log_writes
 -- One sync_log row per change, with what became of it, and the change itself: a loser's words are here.
 with logged as (

@@ -50,7 +50,10 @@ async def write_rows(target: AsyncConnection, tables: Tables, plan: Plan) -> Non
     by_table = {name: _Rows(plan.shapes.get(name), plan.clash) for name in tables}
     for (table, entity_id), effect in plan.rows.items():
         by_table[table].add(entity_id, effect)
+    carried = [each.qualified for each in tables.values()]
     for name, rows in by_table.items():
+        if rows.gone:
+            await target.execute(tables[name].release, {"ids": rows.gone, "carried": carried})
         if rows.deletes:
             await target.execute(tables[name].delete, {"ids": rows.deletes})
         if rows.displaced:
@@ -114,6 +117,8 @@ class _Rows:
     shape: Shape | None
     clash: bool
     deletes: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    """Those of them that do not come again."""
     displaced: list[str] = field(default_factory=list)
     upserts: dict[Shape, list[bytes]] = field(default_factory=dict)
     reads: list[bytes] = field(default_factory=list)
@@ -124,6 +129,7 @@ class _Rows:
         match effect:
             case Delete() | Gone():
                 self.deletes.append(entity_id)
+                self.gone.append(entity_id)
             case Displace():
                 self.displaced.append(entity_id)
             case Upsert(image):

@@ -91,7 +91,10 @@ def failure_of(error: psycopg.Error) -> Failure:
     where = ".".join(filter(None, (diagnosis.table_name, diagnosis.column_name)))
     message = (diagnosis.message_primary or str(error)).strip()
     return classify(
-        error.sqlstate, f"{where}: {message}" if where else message, diagnosis.table_name
+        error.sqlstate,
+        f"{where}: {message}" if where else message,
+        diagnosis.table_name,
+        diagnosis.message_detail or "",
     )
 
 

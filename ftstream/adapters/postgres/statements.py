@@ -67,7 +67,9 @@ class TableStatements:
             for columns in unique_keys
             if table.key not in columns and self.carried.issuperset(columns)
         ]
+        self.qualified = table.qualified
         self.delete = self._build("delete")
+        self.release = self._build("release", name=literal(table.qualified))
         self.displace = self._build("displace", name=literal(table.name))
         self.upsert_read = self._build("upsert", **_upsert_parts(self._pairs, codec.text_codec))
         # For rows that are deleted and inserted again: with what the target alone holds of them.

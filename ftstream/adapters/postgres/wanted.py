@@ -36,6 +36,11 @@ _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
     "ftstream.maintain_sync_log(integer)",
     "ftstream.hand_over_again(regclass, text[], bigint[], text, boolean)",
+    "ftstream.key_of(regclass)",
+    "ftstream.require_parents(regclass, text[])",
+    "ftstream.release_children(regclass, text[], regclass[])",
+    "ftstream.parent_image(regclass, text[], text[])",
+    "ftstream.carry_parent(regclass, jsonb)",
 )
 _WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _POOLER_HOST = ".pooler.supabase.com"
@@ -156,6 +161,7 @@ class Wanted:
         if self.applied:
             rights.add(Right(role, "schema", "ftstream", "USAGE"))
             rights |= {Right(role, "function", name, "EXECUTE") for name in _FUNCTIONS}
+            rights.add(Right(role, "table", "ftstream.foreign_keys", "SELECT"))  # a view
             for name, privileges in self._own_rights():
                 rights |= {Right(role, "table", name, privilege) for privilege in privileges}
         return frozenset(rights)

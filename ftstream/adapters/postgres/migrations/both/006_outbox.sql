@@ -101,23 +101,28 @@ declare
         nullif(current_setting('ftstream.author', true), ''),
         substring(claims from '"email"\s*:\s*"([^"]+)"'), substring(claims from '"sub"\s*:\s*"([^"]+)"'),
         session_user::text);
-    before     record;
-    after      record;
+    probe      record;
     found      record;
+    renamed    boolean := false;
+    turn       integer;
     json_nulls text[];
     checks     text;
     written    ftstream.operation;
     stamp      bigint;
 begin
-    before := case when tg_op = 'INSERT' then new else old end;
-    after  := case when tg_op = 'DELETE' then old else new end;
-    -- Two entities, where an update has changed the key.
-    for found in execute format(
-        'select k.id::text as id, to_jsonb(t) as image, t as current, k.renamed'
-        ' from (select ($1).%1$I as id, false as renamed'
-              ' union all select ($2).%1$I, true where ($1).%1$I <> ($2).%1$I) k'
-        ' left join %2$s t on t.%1$I = k.id order by k.renamed', key, target) using before, after
-    loop
+    if tg_op = 'UPDATE' then
+        execute format('select ($1).%1$I <> ($2).%1$I', key) into renamed using old, new;
+    end if;
+    -- Two entities, where an update has changed the key: the old one is gone, the new one is there.
+    foreach turn in array case when renamed then array[1, 2] else array[2] end loop
+        probe := case when turn = 1 or tg_op = 'DELETE' then old else new end;
+        -- One plain look by the key is the cheapest plan to make, which is most of what capturing costs.
+        execute format('select t.%1$I::text as id, to_jsonb(t) as image, t as current from %2$s t'
+                       ' where t.%1$I = ($1).%1$I', key, target) into found using probe;
+        if found.id is null then
+            execute format('select ($1).%1$I::text as id, null::jsonb as image, null::text as current', key)
+                into found using probe;
+        end if;
         json_nulls := null;
         checks := ftstream.json_null_checks(target, found.image);
         if checks is not null then
@@ -125,7 +130,7 @@ begin
         end if;
         insert into ftstream.last_write as w (table_name, entity_id, version, site, operation)
         values (name, found.id, (extract(epoch from clock_timestamp()) * 1000000)::bigint, here,
-                (case when found.image is null then 'delete' when found.renamed then 'insert'
+                (case when found.image is null then 'delete' when renamed then 'insert'
                       else lower(tg_op) end)::ftstream.operation)
         on conflict (table_name, entity_id) do update
         set version = greatest(excluded.version, w.version + 1), site = excluded.site, operation = excluded.operation

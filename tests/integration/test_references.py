@@ -1,0 +1,201 @@
+"""Foreign keys while triggers are off: nothing dangles, whoever deletes or adds what meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ftstream.adapters.postgres.sites import ApplyFailed
+from ftstream.core.failures import PARENT_MISSING, Policy
+from ftstream.flows import CUE_SHEETS, OVERRIDES, Site
+from tests.integration.conftest import Pair
+from tests.integration.test_register import until_waiting
+from tests.integration.two_way import Place, Two, two_places
+
+SESSION, SHEET, OTHER, ITEM, PLAYER, OVERRIDE = (str(uuid.UUID(int=n)) for n in range(1, 7))
+
+_DANGLING = """
+    select format('select %%L where exists (select from %%s c where %%s and not exists'
+                  ' (select from %%s p where (%%s) = (%%s)))',
+                  f.name, f.child::regclass, f.present, f.parent::regclass, f.parent_columns, f.child_columns)
+    from ftstream.foreign_keys f where f.child::regclass::text !~ '^ftstream'
+"""
+
+
+async def must_not_dangle(two: Two) -> None:
+    for place in two.both:
+        checks = await place.run(_DANGLING.replace("%%", "%"))
+        assert checks
+        for (check,) in checks:
+            assert await (await place.user.execute(check)).fetchall() == []
+
+
+@pytest.fixture
+async def sheets(least: Pair) -> AsyncIterator[Two]:
+    async with two_places(least, CUE_SHEETS) as two:
+        yield two
+
+
+@pytest.fixture
+async def overrides(least: Pair) -> AsyncIterator[Two]:
+    async with two_places(least, OVERRIDES) as two:
+        # The audit trigger of production, whose table is gone.
+        for place in two.both:
+            await place.run("alter table player_overrides disable trigger player_overrides_audit")
+        yield two
+
+
+async def add_session(place: Place) -> None:
+    await place.run(
+        "insert into broadcast_sessions"
+        " (id, session_code, event_name, broadcast_date, scheduled_start, created_by)"
+        " values (%s, 'S1', 'e', '2026-11-24', now(), 'kim')",
+        SESSION,
+    )
+
+
+async def add_sheet(place: Place, key: str, order: int, parent: str | None = None) -> None:
+    await place.run(
+        "insert into cue_sheets (id, sheet_code, session_id, sheet_name, sheet_order, created_by,"
+        " parent_version_id) values (%s, %s, %s, 'name', %s, 'kim', %s)",
+        key,
+        f"C{order}",
+        SESSION,
+        order,
+        parent,
+    )
+
+
+async def add_player(place: Place) -> None:
+    await place.run("insert into gfx_players (id, player_hash, name) values (%s, 'h', 'n')", PLAYER)
+
+
+async def add_override(place: Place) -> None:
+    await place.run(
+        "insert into player_overrides"
+        " (id, gfx_player_id, field_name, override_value, reason, created_by)"
+        " values (%s, %s, 'name', 'v', 'r', 'kim')",
+        OVERRIDE,
+        PLAYER,
+    )
+
+
+async def test_parent_that_no_flow_carries_comes_with_the_row(sheets: Two) -> None:
+    external, supabase = sheets.both
+    await add_session(supabase)
+    await add_sheet(supabase, SHEET, 1)
+    await external.apply(*await supabase.captured())
+    await sheets.must_agree("broadcast_sessions", "cue_sheets")
+    await must_not_dangle(sheets)
+
+
+async def test_item_and_the_sheet_that_shows_it_refer_to_each_other(sheets: Two) -> None:
+    external, supabase = sheets.both
+    await add_session(supabase)
+    await add_sheet(supabase, SHEET, 1)
+    kind = await supabase.run("select enum_range(null::cue_content_type)::text[]")
+    await supabase.run(
+        "insert into cue_items (id, sheet_id, content_type) values (%s, %s, %s)",
+        ITEM,
+        SHEET,
+        kind[0][0][0],
+    )
+    await supabase.run("update cue_sheets set current_item_id = %s where id = %s", ITEM, SHEET)
+    await external.apply(*await supabase.captured())
+    await must_not_dangle(sheets)
+    assert await external.run("select current_item_id::text from cue_sheets") == [(ITEM,)]
+    # Deleted again, the items go as the foreign key says.
+    await supabase.run("delete from cue_sheets where id = %s", SHEET)
+    await external.apply(*await supabase.captured())
+    assert await external.run("select from cue_items") == []
+    await must_not_dangle(sheets)
+
+
+async def test_row_that_refers_to_one_of_another_flow_waits_for_it(overrides: Two) -> None:
+    external, supabase = overrides.both
+    await add_player_here(supabase)
+    await add_override(supabase)
+    changes = await supabase.captured()
+    with pytest.raises(ApplyFailed) as waiting:
+        await external.apply(*changes)
+    failure = waiting.value.failure
+    assert (failure.policy, failure.sqlstate) == (Policy.PARK, PARENT_MISSING)
+    assert waiting.value.entities == {("player_overrides", OVERRIDE)}
+    assert f"refers to public.gfx_players {PLAYER}" in failure.message
+    await add_player(external)
+    await external.apply(*changes)
+    await overrides.must_agree("player_overrides")
+
+
+async def add_player_here(place: Place) -> None:
+    """As the gfx flow would have brought it."""
+    async with place.user.transaction():
+        await place.run("set local ftstream.applying = 'on'")
+        await add_player(place)
+
+
+async def test_child_that_comes_while_its_parent_is_deleted_waits_and_finds_it_gone(
+    pair: Pair, overrides: Two
+) -> None:
+    external, supabase = overrides.both
+    await add_player_here(supabase)
+    await add_player(external)
+    await add_override(supabase)
+    changes = await supabase.captured()
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        user = Place(Site.EXTERNAL, connection, external.sites, external.applier)
+        async with connection.transaction():
+            await user.run("delete from gfx_players where id = %s", PLAYER)
+            arriving = asyncio.create_task(external.apply(*changes))
+            await until_waiting(external, "ftstream")
+        with pytest.raises(ApplyFailed) as first:
+            await arriving
+        assert first.value.failure.sqlstate in ("55P03", PARENT_MISSING)
+    with pytest.raises(ApplyFailed) as second:
+        await external.apply(*changes)
+    assert second.value.failure.sqlstate == PARENT_MISSING
+    await must_not_dangle(overrides)
+
+
+async def test_delete_that_meets_a_new_child_is_refused_and_the_row_comes_back(sheets: Two) -> None:
+    external, supabase = sheets.both
+    await add_session(supabase)
+    await add_sheet(supabase, SHEET, 1)
+    await external.apply(*await supabase.captured())
+    await add_sheet(supabase, OTHER, 2, parent=SHEET)
+    await external.run("delete from cue_sheets where id = %s", SHEET)
+    for change in await external.captured():
+        await supabase.apply(change)
+    assert await supabase.outcomes() == ["refused"]
+    await external.apply(*await supabase.captured())
+    await sheets.must_agree("cue_sheets")
+    assert len(await external.rows("cue_sheets")) == 2
+    await must_not_dangle(sheets)
+
+
+async def test_parent_whose_unique_value_is_taken_is_not_carried(sheets: Two) -> None:
+    external, supabase = sheets.both
+    await add_session(supabase)
+    await external.run(
+        "insert into broadcast_sessions"
+        " (session_code, event_name, broadcast_date, scheduled_start, created_by)"
+        " values ('S1', 'another', '2026-11-24', now(), 'lee')"
+    )
+    await add_sheet(supabase, SHEET, 1)
+    with pytest.raises(ApplyFailed, match="another row there has its unique value") as waiting:
+        await external.apply(*await supabase.captured())
+    assert waiting.value.entities == {("cue_sheets", SHEET)}
+    assert await external.rows("cue_sheets") == []
+
+
+async def test_worker_may_look_at_and_put_rows_only_where_a_flow_refers_to_them(
+    pair: Pair, sheets: Two
+) -> None:
+    role = f"apply_{pair.database}"
+    async with await pair.connect(Site.EXTERNAL, role) as connection:
+        query = "select ftstream.parent_image('wsop_players', array['id'], array['x'])"
+        with pytest.raises(Exception, match=r"refers to public\.wsop_players"):
+            await connection.execute(query)
