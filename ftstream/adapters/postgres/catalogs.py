@@ -7,13 +7,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
+from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.owner import STANDBY
 from ftstream.adapters.postgres.queries import statement
-from ftstream.adapters.postgres.schema import Newest, Schema
+from ftstream.adapters.postgres.schema import Newest, Schema, newest_shapes
 from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites
 from ftstream.adapters.postgres.statements import QUERIES, Shape
 from ftstream.adapters.postgres.transaction import own_names
 from ftstream.core.failures import Failure, Policy
+from ftstream.core.plan import Batch, effects
 
 AGAIN_SECONDS = 1.0
 """Between two readings of the catalogs because of values that do not fit."""
@@ -28,9 +30,10 @@ Attempt = Callable[[Mapping[str, Shape]], Awaitable[None]]
 class Catalogs:
     """Reads both sites' catalogs, when an image or an error says that a table has changed."""
 
-    def __init__(self, sites: Sites, schema: Schema) -> None:
+    def __init__(self, sites: Sites, schema: Schema, misfits: Misfits) -> None:
         self._sites = sites
         self._schema = schema
+        self._misfits = misfits
         self._read_at = 0.0
 
     async def read(self, sites: Sites | None = None) -> bool:
@@ -46,8 +49,19 @@ class Catalogs:
                 self._read_at = time.monotonic()
                 return changed
 
-    async def attempt(self, newest: Newest, attempt: Attempt) -> None:
-        """Make the attempt, and again while tables change. Raises ApplyFailed."""
+    async def apply(self, batch: Batch, attempt: Attempt) -> None:
+        """Make the attempt, and again while tables change.
+
+        Raises ApplyFailed, with the column in its message that a value does not fit.
+        """
+        try:
+            await self._apply(newest_shapes(batch), attempt)
+        except ApplyFailed as error:
+            rows = effects(batch.changes)
+            failure = await self._misfits.named(error.failure, self._schema.statements, rows)
+            raise ApplyFailed(failure, error.entities) from error
+
+    async def _apply(self, newest: Newest, attempt: Attempt) -> None:
         if unknown := self._schema.unknown(newest):
             await self.read()
             self._schema.met(unknown)

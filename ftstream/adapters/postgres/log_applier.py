@@ -18,7 +18,7 @@ from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.owner import read_from_owner
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.rows import Plan, keeping, locked, missing, write_rows
-from ftstream.adapters.postgres.schema import Schema, newest_shapes
+from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites, failure_of
 from ftstream.adapters.postgres.statements import QUERIES, Shape
 from ftstream.adapters.postgres.transaction import Transactions, own_names
@@ -64,9 +64,8 @@ class LogApplier:
         self._flow = flow
         self._sites = sites
         self._schema = schema
-        self._catalogs = Catalogs(sites, schema)
         self._transactions = Transactions(flow.name, settings)
-        self._misfits = Misfits(sites, self._transactions)
+        self._catalogs = Catalogs(sites, schema, Misfits(sites, self._transactions))
         # When to ask an owner again who has not answered.
         self._silent_until = 0.0
 
@@ -79,12 +78,7 @@ class LogApplier:
 
     async def apply(self, batch: Batch) -> None:
         """Apply the batch, whole or not at all. Raises ApplyFailed."""
-        try:
-            await self._catalogs.attempt(newest_shapes(batch), partial(self._attempt, batch))
-        except ApplyFailed as error:
-            rows = effects(batch.changes)
-            failure = await self._misfits.named(error.failure, self._schema.statements, rows)
-            raise ApplyFailed(failure, error.entities) from error
+        await self._catalogs.apply(batch, partial(self._attempt, batch))
 
     async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
         """Apply it, with rows as their owner has them where the log's images do not do."""

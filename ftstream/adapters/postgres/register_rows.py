@@ -1,0 +1,125 @@
+"""Writes the rows whose last write has come, and lets nothing dangle that refers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from psycopg import AsyncConnection, sql
+
+from ftstream.adapters.postgres.connection import Json
+from ftstream.adapters.postgres.queries import literal, statement
+from ftstream.adapters.postgres.rows import Tables
+from ftstream.adapters.postgres.statements import REGISTER, Shape
+from ftstream.core import unavailable
+from ftstream.core.change import Change
+from ftstream.core.plan import Batch, Entity
+from ftstream.flows import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """The greatest write of each entity of a batch; `shapes`: see rows.Plan."""
+
+    batch: Batch
+    newest: Mapping[Entity, Change]
+    shapes: Mapping[str, Shape]
+
+    def by_table(self) -> dict[str, list[Change]]:
+        found: dict[str, list[Change]] = {}
+        for change in self.newest.values():
+            found.setdefault(change.table, []).append(change)
+        return found
+
+
+def stamp(change: Change) -> dict[str, object]:
+    """What the statements of register.sql are told of a write."""
+    return {
+        "table": change.table,
+        "id": change.entity_id,
+        "op": change.operation,
+        "version": change.version,
+        "site": change.site,
+    }
+
+
+class RegisterRows:
+    """Of one flow. Every method may raise psycopg.Error."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._carried = [table.qualified for table in flow.tables]
+        self._advance = statement(REGISTER["advance_last_write"]).format(tie=literal(flow.tie))
+
+    async def write(
+        self, target: AsyncConnection, tables: Tables, writes: Writes, *, moving: bool
+    ) -> None:
+        """In this order: see register.sql. Where unique values are `moving`, rows go before they come."""
+        by_table = writes.by_table()
+        for name, changes in by_table.items():
+            ids = {"ids": [change.entity_id for change in changes]}
+            await target.execute(tables[name].lock, ids)
+        stamps = {"writes": Json.of([stamp(change) for change in writes.newest.values()])}
+        await target.execute(self._advance, stamps)
+        alone = await _alone(target, tables, by_table) if moving else {}
+        for name, changes in by_table.items():
+            await self._delete(target, tables, name, changes, moving)
+        for name, changes in by_table.items():
+            for query, messages in _upserts(tables, name, changes, writes.shapes.get(name)):
+                await target.execute(query, {"messages": Json.array(messages)})
+        for name, images in alone.items():
+            if restore := tables[name].restore_alone:
+                await target.execute(restore, {"images": Json.array(images)})
+        for name, changes in by_table.items():
+            await self._require_parents(target, name, changes)
+
+    async def _delete(
+        self,
+        target: AsyncConnection,
+        tables: Tables,
+        name: str,
+        changes: list[Change],
+        moving: bool,
+    ) -> None:
+        gone = [change.message for change in changes if change.image is None]
+        if gone:
+            rows = {"messages": Json.array(gone), "carried": self._carried, **self._named(name)}
+            await target.execute(statement(REGISTER["release_children"]), rows)
+        going = [change.message for change in changes] if moving else gone
+        if going:
+            await target.execute(tables[name].delete_won, {"messages": Json.array(going)})
+
+    async def _require_parents(
+        self, target: AsyncConnection, name: str, changes: list[Change]
+    ) -> None:
+        if written := [change.message for change in changes if change.image is not None]:
+            rows = {"messages": Json.array(written), **self._named(name)}
+            await target.execute(statement(REGISTER["require_parents"]), rows)
+
+    def _named(self, name: str) -> dict[str, str]:
+        return {"name": name, "table": self._flow.table(name).qualified}
+
+
+def _upserts(
+    tables: Tables, name: str, changes: list[Change], shape: Shape | None
+) -> Iterator[tuple[sql.Composed, list[bytes]]]:
+    by_shape: dict[Shape, list[bytes]] = {}
+    for change in changes:
+        if change.image is not None:
+            key = shape or unavailable.names(change.image)
+            by_shape.setdefault(key, []).append(change.message)
+    for each, messages in by_shape.items():
+        yield tables[name].won(each), messages
+
+
+async def _alone(
+    target: AsyncConnection, tables: Tables, by_table: Mapping[str, list[Change]]
+) -> dict[str, list[bytes]]:
+    """What the target alone holds of rows that are deleted and inserted again."""
+    found = {}
+    for name, changes in by_table.items():
+        if query := tables[name].read_alone:
+            ids = {"ids": [change.entity_id for change in changes]}
+            rows = await (await target.execute(query, ids)).fetchall()
+            found[name] = [unavailable.keyed(image, entity_id) for entity_id, image in rows]
+    return found
