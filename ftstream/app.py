@@ -153,6 +153,9 @@ class Process(faust.Worker):  # type: ignore[misc]  # Faust is not typed
         super().__init__(app, *services, **options)
         self.spinner = None
 
+    def carp(self, msg: str) -> None:
+        """Not "-INT- -INT-": the log says that it stops."""
+
     def execute_from_commandline(self) -> NoReturn:
         try:
             super().execute_from_commandline()

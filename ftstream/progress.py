@@ -120,10 +120,12 @@ class Direction:
                 emitted = time.monotonic()
                 beat = {"prefix": HEARTBEAT_PREFIX}
                 await self._at_source.execute(statement(_QUERIES["emit_heartbeat"]), beat)
-            state = "running" if active else "not running"
-            await self._pause(
-                deadline, say, f"the connector is {state}, {behind} bytes of log to capture"
+            state = (
+                f"the connector is running, {behind} bytes of log to capture"
+                if active
+                else "the connector is not running: see `ftstream connectors status`"
             )
+            await self._pause(deadline, say, state)
 
     async def assigned(self) -> int:
         """Partitions of which the target knows an applied offset: none before the first worker."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,11 +200,15 @@ def load_settings() -> Settings:
     """Read the settings; SettingsError tells every problem, and no value, since values hold secrets."""
     if CONFIG_VARIABLE in os.environ and not config_path().is_file():
         raise SettingsError(f"{config_path()}: no such settings file")
+    if misspelt := _misspelt_variables(os.environ):
+        raise SettingsError(
+            "; ".join(f"{name} is no setting: did you mean {meant}?" for name, meant in misspelt)
+        )
     try:
         return Settings()
     except ValidationError as error:
         problems = "\n".join(
-            f"  {'.'.join(map(str, item['loc']))}: {item['msg']}"
+            f"  {'.'.join(map(str, item['loc']))}: {_problem(item['type'], item['msg'])}"
             for item in error.errors(include_input=False, include_context=False)
         )
         raise SettingsError(
@@ -211,3 +216,18 @@ def load_settings() -> Settings:
         ) from None
     except ValueError as error:
         raise SettingsError(f"{config_path()} is not valid TOML: {error}") from None
+
+
+def _problem(kind: str, message: str) -> str:
+    return "is no setting: see README.md" if kind == "extra_forbidden" else message
+
+
+def _misspelt_variables(environment: Iterable[str]) -> list[tuple[str, str]]:
+    """Those with one underscore where there are two: they would be passed over without a word."""
+    meant = {
+        f"FTSTREAM_{group}_{name}".upper(): f"FTSTREAM_{group}__{name}".upper()
+        for group, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Group)
+        for name in field.annotation.model_fields
+    }
+    return [(name, meant[name]) for name in sorted(environment) if name in meant]

@@ -196,6 +196,8 @@ async def _apply_all(settings: Settings, captures: Sequence[CaptureNames], dry_r
         console.print(f"Debezium {await client.debezium_version()}")
         for names in captures:
             await _apply(client, settings, names, dry_run)
+    if not dry_run:
+        console.print("Next: ftstream worker")
 
 
 async def _apply(

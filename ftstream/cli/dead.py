@@ -25,7 +25,8 @@ POLL_SECONDS = 0.2
 SHOWN_BYTES = 4_000
 
 FLOW = click.option("--flow", type=click.Choice([flow.name for flow in READY]), help="One flow.")
-EVERY = click.option("--all", "every", is_flag=True, help="All dead ones.")
+EVERY_DEAD = click.option("--all", "every", is_flag=True, help="All dead ones.")
+EVERY = click.option("--all", "every", is_flag=True, help="All that `dead list` shows.")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
@@ -99,7 +100,11 @@ def list_(flow: str | None, state: str | None, limit: int, as_json: bool) -> Non
     if not found:
         click.echo("nothing is put aside")
         return
-    grid = Grid("ref", "state", "table", "row", "since", "attempts", "error")
+    grid = Grid()
+    for name in ("ref", "state", "table"):
+        grid.add_column(name, no_wrap=True)
+    for name in ("row", "since", "attempts", "error"):
+        grid.add_column(name, overflow="fold")
     for reference, letter in found:
         since = letter.parked_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         row = (str(reference), letter.state, letter.table_name, letter.entity_id, since)
@@ -137,16 +142,18 @@ def retry(references: tuple[Reference, ...], every: bool, flow: str | None, time
 
     Exit codes: 0 all are applied, 1 some are not.
     """
-    left = asyncio.run(_retry(references, every, flow, timeout))
+    found = asyncio.run(_chosen(references, every, flow, state=None))
+    left = asyncio.run(_retry(found, timeout))
     for reference, letter in left:
         click.echo(f"{reference} {letter.table_name} {letter.entity_id}: {letter.error}", err=True)
     if left:
         raise Failure(f"{len(left)} are not applied; they are tried further")
+    click.echo(f"{len(found)} are applied")
 
 
 @dead.command()
 @REFERENCES
-@EVERY
+@EVERY_DEAD
 @FLOW
 @YES
 def drop(references: tuple[Reference, ...], every: bool, flow: str | None, yes: bool) -> None:
@@ -180,11 +187,14 @@ async def _find(
     return found
 
 
-async def _chosen(references: Sequence[Reference], every: bool, flow: str | None) -> Found:
+async def _chosen(
+    references: Sequence[Reference], every: bool, flow: str | None, state: str | None = "dead"
+) -> Found:
+    """Those that are named, or all in this state."""
     if bool(references) is every:
         raise click.UsageError("name some, as `ftstream dead list` has them, or --all")
     if every:
-        return await _find(flow=flow, state="dead")
+        return await _find(flow=flow, state=state)
     found = await _find(references=references)
     if missing := set(references) - {reference for reference, _ in found}:
         raise Failure(
@@ -200,11 +210,8 @@ async def _show(reference: Reference) -> tuple[Letter, bytes | None, bytes]:
         return letter, *await dead_letters.record(connection, reference.id)
 
 
-async def _retry(
-    references: Sequence[Reference], every: bool, flow: str | None, timeout: float
-) -> Found:
+async def _retry(found: Found, timeout: float) -> Found:
     """Those that are not applied when the time is up."""
-    found = await _chosen(references, every, flow)
     for site, ids in _by_site(found).items():
         conninfo = load_settings().database(site).conninfo()
         async with await open_connection(conninfo) as connection:

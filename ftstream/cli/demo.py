@@ -52,4 +52,8 @@ def demo(seconds: float, rate: float, seed: int | None, folder: Path) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    # Stopping takes a few seconds, in which people press again: that must not leave half of it running.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    click.echo("\nstopping: a few seconds", err=True)
     raise KeyboardInterrupt

@@ -53,11 +53,24 @@ class Failure(click.ClickException):
         self.exit_code = exit_code
 
 
+_NOT_SET_UP = " (`ftstream init` makes it: has it been run?)"
+
+
+def _message(error: Exception) -> str:
+    match error:
+        case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
+            return f"{error.diag.message_primary}{_NOT_SET_UP}"
+        case psycopg.OperationalError() if "authentication failed" in str(error):
+            return f"{str(error).strip()}{_NOT_SET_UP}"
+        case _:
+            return str(error).strip()
+
+
 def failure(error: Exception) -> Failure | None:
     """The message and exit code for an error that a command may meet; None for a fault of ours."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            message = str(error).strip()
+            message = _message(error)
             return Failure(
                 f"{message}\n{error.trace}" if isinstance(error, TaskFailed) else message, code
             )

@@ -35,8 +35,9 @@ class TableType(click.ParamType):
         if isinstance(value, tuple):
             return value
         known = {table.name: (flow, table) for flow in READY for table in flow.tables}
-        if value in known:
-            return known[value]
+        for flow, table in known.values():
+            if value in (table.name, table.qualified):
+                return flow, table
         return self.fail(f"{value!r} is no synced table; there are: {', '.join(known)}")
 
 
@@ -45,7 +46,7 @@ class TableType(click.ParamType):
 Examples:
   ftstream history gfx_hands 6f1c8a5e-7c0e-4c8e-9d7e-2f6a1b0c3d4e
   ftstream history gfx_hands 6f1c8a5e-7c0e-4c8e-9d7e-2f6a1b0c3d4e --json
-Exit codes: 0, 1 nothing is known of it, 2 wrong use, 3 a database does not answer."""
+Exit codes: 0, 1 nothing is known of it or a database does not answer, 2 wrong use."""
 )
 @click.argument("table", metavar="TABLE", type=TableType())
 @click.argument("entity_id", metavar="ID")

@@ -68,6 +68,8 @@ async def _remove(
     if not yes:
         _show(plan)
         click.confirm("Remove all of this?", abort=True)
+    if plan.empty:
+        click.echo("nothing of ftstream is there")
     async for done in run_removal(settings, plan, topics, connectors):
         if done.changed:
             show_done(done)

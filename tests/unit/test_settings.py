@@ -67,6 +67,17 @@ def test_every_problem_is_told_at_once_with_its_name(monkeypatch: pytest.MonkeyP
         assert name in str(failure.value)
 
 
+def test_variable_with_one_underscore_too_few_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be passed over, and another database be worked on than was meant."""
+    monkeypatch.setenv("FTSTREAM_EXTERNAL_DSN", "postgresql://u:hunter2@db/x")
+    monkeypatch.setenv("FTSTREAM_KAFKA_JAAS", "of Connect's own")
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert str(error.value) == (
+        "FTSTREAM_EXTERNAL_DSN is no setting: did you mean FTSTREAM_EXTERNAL__DSN?"
+    )
+
+
 def test_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ftstream.toml").write_text("[kafkas]\nx = 1\n")
     with pytest.raises(SettingsError, match="kafkas"):
