@@ -150,7 +150,7 @@ async def test_child_that_comes_while_its_parent_is_deleted_waits_and_finds_it_g
         async with connection.transaction():
             await user.run("delete from gfx_players where id = %s", PLAYER)
             arriving = asyncio.create_task(external.apply(*changes))
-            await until_waiting(external, "ftstream")
+            await until_waiting(external, arriving)
         with pytest.raises(ApplyFailed) as first:
             await arriving
         assert first.value.failure.sqlstate in ("55P03", PARENT_MISSING)

@@ -226,13 +226,14 @@ def test_sites_agree_on_the_greatest_write_whatever_arrives_when(machine: type[T
     )
 
 
-async def until_waiting(place: Place, name: str) -> None:
-    """Wait until a session of this application waits for a lock."""
+async def until_waiting(place: Place, arriving: asyncio.Task[None]) -> None:
+    """Wait until ftstream waits for a lock there, or has given way already."""
     waiting = (
         "select count(*) > 0 from pg_stat_activity"
-        " where datname = current_database() and application_name = %s and wait_event_type = 'Lock'"
+        " where datname = current_database() and application_name = 'ftstream'"
+        " and wait_event_type = 'Lock'"
     )
-    while await place.run(waiting, name) != [(True,)]:
+    while not arriving.done() and await place.run(waiting) != [(True,)]:
         await asyncio.sleep(0.01)
 
 
@@ -274,7 +275,7 @@ async def test_change_that_meets_a_write_that_is_not_committed_yet(
                 await write(external, ONE, None)
             *_, change = await external.captured()
             arriving = asyncio.create_task(applied(supabase, change))
-            await until_waiting(supabase, "ftstream")
+            await until_waiting(supabase, arriving)
         await arriving
     await two.exchange()
     await two.must_agree("notes")
@@ -294,7 +295,7 @@ async def test_ftstream_gives_way_and_never_a_user(pair: Pair, two: Two) -> None
             for key in (first, second):
                 await write(external, key, "theirs")
             arriving = asyncio.create_task(supabase.apply(*await external.captured()))
-            await until_waiting(supabase, "ftstream")
+            await until_waiting(supabase, arriving)
             await write(user, first, "mine, too")
     with pytest.raises(ApplyFailed) as given_way:
         await arriving
