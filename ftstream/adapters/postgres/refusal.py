@@ -14,12 +14,12 @@ from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import ApplyFailed, Sites
-from ftstream.adapters.postgres.statements import REGISTER
+from ftstream.adapters.postgres.statements import QUERIES, REGISTER
 from ftstream.adapters.postgres.transaction import Transactions
 from ftstream.core import unavailable
 from ftstream.core.change import Change
 from ftstream.core.failures import Failure, Policy
-from ftstream.core.plan import Batch
+from ftstream.core.plan import Batch, aside_row
 from ftstream.core.register import Stamp, stamp_of
 from ftstream.flows import Flow
 
@@ -72,6 +72,8 @@ class Refusals:
         await self._answer(target, change)
         for each in batch.changes:
             await target.execute(statement(REGISTER["log_refusal"]), _values(each))
+        if entries := [*map(aside_row, batch.aside)]:
+            await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
 
     async def _holders(self, target: AsyncConnection, change: Change) -> dict[str, Stamp]:
         """Who holds what it wants, and since when: never, for a row that is older than ftstream."""
@@ -92,9 +94,8 @@ class Refusals:
         return int(row[0]) if row else 0
 
     async def _answer(self, target: AsyncConnection, change: Change) -> None:
-        table = self._flow.table(change.table)
         values: dict[str, Any] = {
-            "target": f"{table.schema}.{table.name}",
+            "target": self._flow.table(change.table).qualified,
             "table": change.table,
             "id": change.entity_id,
             "version": change.version,
