@@ -230,7 +230,7 @@ class Parking:
         )
         if change is None:
             raise MalformedMessage("a record without a value")
-        if not parked.reread or change.version:
+        if not parked.reread or change.site:
             return change
         # Later changes of its row may be applied: what it says is old, and the owner knows what is true.
         return msgspec.structs.replace(

@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from ftstream.core.change import Change, MalformedMessage, Operation, checked_key
 
-# What a topic holds is not to be trusted: a version beyond PostgreSQL's last timestamp would stop the flow.
-_Version = Annotated[int, Meta(ge=0, le=2**62)]
+# What a topic holds is not to be trusted: the year 2255 leaves room for every clock, and for what follows it.
+_Version = Annotated[int, Meta(ge=1, le=9 * 10**15)]
 
 
 class _Edit(msgspec.Struct, gc=False):

@@ -37,6 +37,8 @@ class Aside:
     state: State
     failure: Failure
     whole: bool
+    version: int = 0
+    """Of a change from an outbox."""
 
     @property
     def at(self) -> Partition:
@@ -69,6 +71,7 @@ def park(change: Change, failure: Failure) -> Aside:
         State.PARKED,
         failure,
         whole=not change.partial and change.operation is not Operation.TRUNCATE,
+        version=change.version,
     )
 
 

@@ -188,6 +188,8 @@ async def test_write_that_cannot_be_captured_fails_and_says_why(place: Place) ->
 
 
 async def test_author_is_the_login_that_postgrest_acts_for(place: Place) -> None:
+    # What lies deeper the user may set, and an empty address is none.
+    forged = '{"user_metadata": {"email": "boss@example.com"}, "email": "", "sub": "42"}'
     claims = '{"role": "authenticated", "sub": "42", "email": "kim@example.com"}'
     async with place.user.transaction():
         await place.run("select set_config('request.jwt.claims', %s, true)", claims)
@@ -195,9 +197,24 @@ async def test_author_is_the_login_that_postgrest_acts_for(place: Place) -> None
     async with place.user.transaction():
         await place.run("select set_config('ftstream.author', 'importer', true)")
         await place.run("update notes set body = 'a'")
-    await place.run("delete from notes")
+    async with place.user.transaction():
+        await place.run("select set_config('request.jwt.claims', %s, true)", forged)
+        await place.run("update notes set body = 'b'")
+    async with place.user.transaction():
+        await place.run("select set_config('request.jwt.claims', 'no token', true)")
+        await place.run("delete from notes")
     authors = [msgspec.json.decode(change.message)["author"] for change in await place.captured()]
-    assert authors == ["kim@example.com", "importer", place.user.info.user]
+    assert authors == ["kim@example.com", "importer", "42", place.user.info.user]
+
+
+async def test_nobody_becomes_the_owner_of_the_capture_function(pair: Pair, two: Two) -> None:
+    """A view of one's own that is named like a catalog is not looked at."""
+    role = f"apply_{pair.database}"
+    async with await pair.connect(Site.SUPABASE, role) as writer:
+        await writer.execute("create temp view pg_class as select 1/0 as oid, 'x' as relname")
+        await writer.execute("create temp view pg_attribute as select 1/0 as attrelid")
+        await writer.execute("insert into notes (id, body) values (%s, 'a')", [ONE])
+    assert len(await two.supabase.captured()) == 1
 
 
 async def test_writer_never_writes_an_older_version_than_it_could_see(place: Place) -> None:

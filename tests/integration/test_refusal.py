@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from ftstream.adapters.postgres.sites import ApplyFailed
 from ftstream.core.change import Change
 from ftstream.core.failures import Policy
 from ftstream.core.plan import Batch
+from ftstream.flows import Site
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places
@@ -130,6 +132,29 @@ async def test_both_sites_insert_different_rows_with_the_same_value(two: Two) ->
     assert await two.external.run("select body from notes") == [("second",)]
     kept = "select change->'row'->>'body' from ftstream.sync_log where outcome = 'refused'"
     assert await two.supabase.run(kept) == [("first",)]
+
+
+async def test_answer_has_what_a_user_commits_while_it_is_made(pair: Pair, two: Two) -> None:
+    """Else the other site would get the row as it was before, in a greater version."""
+    await put(two.supabase, A, 1, "old")
+    async with await pair.connect(Site.SUPABASE) as connection:
+        user = Place(Site.SUPABASE, connection, two.supabase.sites, two.supabase.applier)
+        async with connection.transaction():
+            await put(user, A, 1, "edit")
+            again = (
+                "select ftstream.hand_over_again('public.notes', array[%s], array[1], 'x', false)"
+            )
+            answering = asyncio.create_task(two.supabase.run(again, A))
+            waiting = (
+                "select count(*) > 0 from pg_stat_activity"
+                " where datname = current_database() and wait_event_type = 'Lock'"
+            )
+            while await user.run(waiting) != [(True,)]:
+                await asyncio.sleep(0.01)
+        await answering
+    await settle(two)
+    await two.must_agree("notes")
+    assert await two.external.run("select body from notes") == [("edit",)]
 
 
 async def test_what_the_target_has_alone_survives_a_swap(pair: Pair, two: Two) -> None:

@@ -48,11 +48,14 @@ class Publishing:
             failure: Exception | None = error
         else:
             failure = None
-        taken = await asyncio.gather(*futures, return_exceptions=True)
-        lost = [i for i, each in enumerate(taken) if isinstance(each, BaseException)]
+        # The client would try for ever, and send an old state after another publisher's newer one.
+        if futures:
+            await asyncio.wait(futures, timeout=self._timeout_ms / 1000)
+        taken = [_taken(future) for future in futures]
+        lost = [i for i, each in enumerate(taken) if each is not None]
         done = lost[0] if lost else len(taken)
         if done < len(messages):
-            await self.close()
+            await self._drop()
         if not done and messages:
             reason = failure or taken[0]
             raise KafkaUnreachable(self._kafka.bootstrap_servers, str(reason)) from failure
@@ -61,6 +64,13 @@ class Publishing:
     async def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
+            await producer.stop()
+
+    async def _drop(self) -> None:
+        """Without sending what waits, which stopping would do: it is taken from the outbox again."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer._sender.close()
             await producer.stop()
 
     async def _open(self) -> Any:
@@ -80,3 +90,12 @@ class Publishing:
                 raise
             self._producer = producer
         return self._producer
+
+
+def _taken(future: asyncio.Future[Any]) -> BaseException | None:
+    """Why Kafka has not taken it; None if it has."""
+    if not future.done():
+        return TimeoutError("not acknowledged in time")
+    if future.cancelled():
+        return asyncio.CancelledError()
+    return future.exception()

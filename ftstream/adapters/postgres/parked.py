@@ -123,15 +123,26 @@ async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
     if emptied:
         await target.execute(statement(QUERIES["reread"]), {"tables": sorted(emptied)})
     if batch.settled:
-        await target.execute(SUPERSEDE, {"entities": _entities(batch.settled)})
+        settled = _settling(batch)
+        await target.execute(SUPERSEDE, {"entities": Json.of(settled)})
     for aside in batch.aside:
         if aside.whole:
-            replaced = _entities([(aside.table, aside.entity_id)])
-            await target.execute(SUPERSEDE, {"entities": replaced})
+            replaced = [{"table": aside.table, "id": aside.entity_id, "version": aside.version}]
+            await target.execute(SUPERSEDE, {"entities": Json.of(replaced)})
         await target.execute(statement(QUERIES["park"]), {"flow": flow, **_row(aside)})
     behind = {(a.table, a.entity_id) for a in batch.aside if a.operation is not None}
     if behind:
         await target.execute(statement(QUERIES["revive"]), {"entities": _entities(behind)})
+
+
+def _settling(batch: Batch) -> list[dict[str, object]]:
+    """The rows that are settled, each with the greatest version that settles it; 0 in a flow without."""
+    newest = dict.fromkeys(batch.settled, 0)
+    for change in batch.changes:
+        entity = (change.table, change.entity_id)
+        if entity in newest:
+            newest[entity] = max(newest[entity], change.version)
+    return [{"table": t, "id": i, "version": v} for (t, i), v in newest.items()]
 
 
 def _row(aside: Aside) -> dict[str, object]:

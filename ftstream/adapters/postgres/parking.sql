@@ -38,9 +38,13 @@ from gone
 
 -- name: of_settled_rows
 -- Which to give up: those of rows that a later change has settled.
-(p.table_name, p.entity_id) in (
-    select r."table", r.id from json_to_recordset(%(entities)s) as r("table" text, id text)
-) and p.operation is not null
+p.operation is not null and exists (
+    select from json_to_recordset(%(entities)s) as r("table" text, id text, version bigint)
+    where (r."table", r.id) = (p.table_name, p.entity_id)
+      -- Of changes from an outbox the later write counts, whatever comes last.
+      and (r.version = 0 or p.source_time <= to_timestamp(0) + (r.version / 1000000) * interval '1 second'
+                                              + (r.version %% 1000000) * interval '1 microsecond')
+)
 
 -- name: of_these_ids
 -- Which to give up: those that a person has named.

@@ -24,7 +24,7 @@ from ftstream.core.register import Stamp, stamp_of
 from ftstream.flows import Flow
 
 MOST_ANSWERS = 50
-"""To writes of one row: two programs that fight over a value are a person's to part."""
+"""To writes of one row in ten minutes: two programs that fight over a value are a person's to part."""
 
 
 class Refusals:
@@ -79,14 +79,22 @@ class Refusals:
         """Who holds what it wants, and since when: never, for a row that is older than ftstream."""
         statements = self._schema.statements[change.table]
         wanted = unavailable.only(bytes(change.image or b"{}").decode(), statements.blocking)
-        ids: set[str] = set()
-        for query in statements.blockers:
-            cursor = await target.execute(query, {"images": Json.of([wanted])})
-            ids |= {row[0] for row in await cursor.fetchall()}
-        values = {"table": change.table, "ids": sorted(ids)}
-        cursor = await target.execute(statement(REGISTER["holders"]), values)
+        images = {"images": Json.of([wanted])}
+
+        async def blocking() -> list[str]:
+            found = [
+                await (await target.execute(q, images)).fetchall() for q in statements.blockers
+            ]
+            return sorted({row[0] for rows in found for row in rows})
+
+        ids = await blocking()
+        await target.execute(statements.lock, {"ids": ids})
+        cursor = await target.execute(
+            statement(REGISTER["holders"]), {"table": change.table, "ids": ids}
+        )
         known = {row[0]: Stamp(*row[1:]) for row in await cursor.fetchall()}
-        return {entity_id: known.get(entity_id, Stamp(-1, "")) for entity_id in sorted(ids)}
+        # One may have moved while it was waited for.
+        return {entity_id: known.get(entity_id, Stamp(-1, "")) for entity_id in await blocking()}
 
     async def _refused(self, target: AsyncConnection, change: Change) -> int:
         values = {"table": change.table, "id": change.entity_id}

@@ -112,9 +112,10 @@ select w.entity_id, w.version, w.site::text from ftstream.last_write w
 where w.table_name = %(table)s and w.entity_id = any(%(ids)s::text[]) order by w.entity_id for update
 
 -- name: refusals
--- How often a row was refused.
+-- How often a row was refused lately.
 select count(*) from ftstream.sync_log
 where entity_id = %(id)s and table_name = %(table)s and outcome = 'refused'
+  and logged_at > now() - interval '10 minutes'
 
 -- name: answer
 -- Tells the other site how this row is here, in a version that it cannot but take.

@@ -41,11 +41,24 @@ comment on table ftstream.outbox is
     'Changes on their way to Kafka. On External the log is their only copy: each row is deleted as soon as it is written';
 alter table ftstream.outbox enable row level security;
 
+-- Who PostgREST acts for, from the token's own claims: what lies deeper (user_metadata) the user may set.
+create function ftstream.claimed(claims text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+    if coalesce(claims, '') = '' then
+        return null;
+    end if;
+    return coalesce(nullif(claims::jsonb ->> 'email', ''), nullif(claims::jsonb ->> 'sub', ''));
+exception when invalid_text_representation then
+    return null;  -- somebody has set it to what is no token
+end $$;
+revoke all on function ftstream.claimed(text) from public;
+
 -- Hands an entity as it is here to the outbox: its last write, and its row, null if it is gone.
 create function ftstream.hand_over(
     here ftstream.site, target regclass, entity text, written ftstream.operation, version bigint, author text,
     image jsonb, json_nulls text[]
-) returns void language plpgsql set search_path = '' as $$
+) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     name    constant text := (select c.relname from pg_class c where c.oid = target);
     message constant text := jsonb_build_object(
@@ -72,7 +85,7 @@ revoke all on function ftstream.hand_over(
 -- What tells which jsonb columns of a row hold a JSON null, which in its image looks like no value at all:
 -- an expression over the row as $1, or null if none can.
 create function ftstream.json_null_checks(target regclass, image jsonb) returns text
-language sql stable set search_path = '' as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select 'array_remove(array['
            || string_agg(format('case when ($1).%1$I is not null then %1$L end', a.attname), ', ') || '], null)'
     from pg_attribute a
@@ -87,7 +100,7 @@ revoke all on function ftstream.json_null_checks(regclass, jsonb) from public;
 create function ftstream.capture() returns trigger
 language plpgsql security definer
 -- Values as text that every server reads alike. Row security must not hide a row: that is an error here.
-set search_path = '' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
+set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
 set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
 declare
     here     constant ftstream.site := tg_argv[0];
@@ -99,8 +112,7 @@ declare
     -- Who: the login that PostgREST acts for, or the user that the application names, or the role.
     author   constant text          := coalesce(
         nullif(current_setting('ftstream.author', true), ''),
-        substring(claims from '"email"\s*:\s*"([^"]+)"'), substring(claims from '"sub"\s*:\s*"([^"]+)"'),
-        session_user::text);
+        ftstream.claimed(claims), session_user::text);
     probe      record;
     found      record;
     renamed    boolean := false;
@@ -149,7 +161,7 @@ create function ftstream.hand_over_again(
     target regclass, entities text[], versions bigint[], author text, only_unknown boolean
 ) returns integer
 language plpgsql security definer
-set search_path = '' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
+set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
 set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
 declare
     name       constant text   := (select c.relname from pg_class c where c.oid = target);
@@ -157,9 +169,11 @@ declare
     arguments  constant text[] := (
         select array_agg(convert_from(decode(a.piece, 'escape'), current_setting('server_encoding')) order by a.place)
         from pg_trigger t, unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) with ordinality as a(piece, place)
-        where t.tgrelid = target and t.tgname = 'ftstream_capture' and a.place <= t.tgnargs);
+        where t.tgrelid = target and t.tgname = 'ftstream_capture' and a.place <= t.tgnargs
+          and t.tgfoid = 'ftstream.capture()'::regprocedure);
     key_type   constant text   := (
         select format_type(a.atttypid, null) from pg_attribute a where a.attrelid = target and a.attname = arguments[3]);
+    asked      record;
     found      record;
     written    ftstream.operation;
     json_nulls text[];
@@ -171,29 +185,30 @@ begin
         raise exception '% is not captured', target using errcode = 'object_not_in_prerequisite_state',
             hint = 'Run `ftstream init`.';
     end if;
-    for found in execute format(
-        'select e.id, e.version, to_jsonb(t) as image, t as current'
-        ' from unnest($1, $2) as e(id, version) left join %s t on t.%I = e.id::%s order by e.id',
-        target, arguments[3], key_type) using entities, versions
-    loop
+    for asked in select e.id, e.version from unnest(entities, versions) as e(id, version) order by e.id loop
+        -- Row first, then last_write, as a user's own write takes its locks; and the image after both, or a
+        -- user who commits meanwhile would be told the other site as he was before, in a greater version.
+        execute format('select from %s t where t.%I = $1::%s for update', target, arguments[3], key_type) using asked.id;
+        insert into ftstream.last_write as w (table_name, entity_id, version, site, operation)
+        values (name, asked.id, asked.version, arguments[1]::ftstream.site, 'update')
+        on conflict (table_name, entity_id) do update
+        set version = greatest(excluded.version, w.version + 1), site = excluded.site
+        where not only_unknown
+        returning w.version into stamp;
+        continue when stamp is null;
+        execute format('select to_jsonb(t) as image, t as current from %s t where t.%I = $1::%s',
+                       target, arguments[3], key_type) into found using asked.id;
         json_nulls := null;
         checks := ftstream.json_null_checks(target, found.image);
         if checks is not null then
             execute 'select ' || checks into json_nulls using found.current;
         end if;
         written := case when found.image is null then 'delete' else 'update' end;
-        insert into ftstream.last_write as w (table_name, entity_id, version, site, operation)
-        values (name, found.id, found.version, arguments[1]::ftstream.site, written)
-        on conflict (table_name, entity_id) do update
-        set version = greatest(excluded.version, w.version + 1), site = excluded.site, operation = excluded.operation
-        where not only_unknown
-        returning w.version into stamp;
-        if stamp is not null then
-            perform ftstream.hand_over(
-                arguments[1]::ftstream.site, target, found.id, written, stamp, author,
-                found.image - arguments[4:], json_nulls);
-            done := done + 1;
-        end if;
+        update ftstream.last_write w set operation = written where (w.table_name, w.entity_id) = (name, asked.id);
+        perform ftstream.hand_over(
+            arguments[1]::ftstream.site, target, asked.id, written, stamp, author,
+            found.image - arguments[4:], json_nulls);
+        done := done + 1;
     end loop;
     return done;
 end $$;
@@ -201,7 +216,7 @@ revoke all on function ftstream.hand_over_again(regclass, text[], bigint[], text
 
 -- Argument: the flow. Rows that go at once leave no trace of which they were.
 create function ftstream.refuse_truncate() returns trigger
-language plpgsql set search_path = '' as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception '%.% is synchronised row by row (flow %): TRUNCATE is refused',
         tg_table_schema, tg_table_name, tg_argv[0]

@@ -24,7 +24,7 @@ where f.contype = 'f' and f.conparentid = 0;
 
 -- The primary key of a table and its type; null where it has several columns.
 create function ftstream.key_of(target regclass, out name text, out type text)
-language sql stable set search_path = '' as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select a.attname, format_type(a.atttypid, null) from pg_catalog.pg_index i
     join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
     where i.indrelid = target and i.indisprimary and i.indnkeyatts = 1
@@ -34,7 +34,7 @@ revoke all on function ftstream.key_of(regclass) from public;
 -- Aborts with FT005 unless all that these rows refer to is here; what is, stays until the transaction ends.
 -- The detail lists what is missing.
 create function ftstream.require_parents(child_table regclass, ids text[]) returns void
-language plpgsql security definer set search_path = '' set row_security = 'off' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
 declare
     key     record;
     fk      record;
@@ -68,7 +68,7 @@ revoke all on function ftstream.require_parents(regclass, text[]) from public;
 -- carried with them is left to its own changes. Aborts with FT006 where a foreign key forbids the delete;
 -- the detail lists who refers to what.
 create function ftstream.release_children(parent_table regclass, ids text[], carried regclass[]) returns void
-language plpgsql security definer set search_path = '' set row_security = 'off' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
 declare
     key       record;
     child_key record;
@@ -121,7 +121,7 @@ revoke all on function ftstream.release_children(regclass, text[], regclass[]) f
 -- A row that some captured or guarded table refers to, as an image; null if there is none.
 create function ftstream.parent_image(parent_table regclass, columns text[], key text[]) returns jsonb
 language plpgsql security definer
-set search_path = '' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
+set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
 set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
 declare
     image jsonb;
@@ -136,7 +136,7 @@ revoke all on function ftstream.parent_image(regclass, text[], text[]) from publ
 
 -- Puts a row here that others refer to and that no flow carries, if nothing is in its way.
 create function ftstream.carry_parent(parent_table regclass, image jsonb) returns boolean
-language plpgsql security definer set search_path = '' set row_security = 'off' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
 declare
     columns text;
     done    integer;
@@ -154,11 +154,11 @@ revoke all on function ftstream.carry_parent(regclass, jsonb) from public;
 
 -- What those two may touch: tables that one of the flows' tables refers to, or one of those in turn.
 create function ftstream.require_referred_to(target regclass) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if not exists (
         with recursive reached(table_id) as (
-            select t.tgrelid from pg_catalog.pg_trigger t where t.tgname in ('ftstream_capture', 'ftstream_guard')
+            select t.tgrelid from pg_catalog.pg_trigger t where t.tgfoid in ('ftstream.capture()'::regprocedure, 'ftstream.refuse_edit()'::regprocedure)
             union select f.parent from ftstream.foreign_keys f join reached r on f.child = r.table_id)
         select from reached where table_id = target) then
         raise exception 'no table of a flow refers to %', target using errcode = 'insufficient_privilege';
