@@ -24,6 +24,9 @@ CONFIG_VARIABLE = "FTSTREAM_CONFIG"
 DEFAULT_CONFIG = Path("ftstream.toml")
 
 
+MAX_REQUEST_BYTES = 16 * 2**20
+"""The largest record that a producer sends, Connect's or ftstream's own; the topics allow a little more."""
+
 _CONNECTION: dict[str, Any] = {
     "application_name": "ftstream",
     # A connection that a failover or a firewall swallowed would hang for two hours by default;

@@ -176,8 +176,7 @@ class ChangeAgent:
         if self.halted is not None:
             return None
         try:
-            if self._preparing is not None:
-                await self._preparing
+            await self._prepared()
             return await self._located(partitions)
         except Halted as error:
             await self.halt(error)
@@ -224,11 +223,15 @@ class ChangeAgent:
 
     async def _write(self) -> None:
         try:
-            if self._preparing is not None:
-                await self._preparing
+            await self._prepared()
             await self._writer.run()
         except Halted as error:
             await self.halt(error)
+
+    async def _prepared(self) -> None:
+        """Raises FlowHalted."""
+        if self._preparing is not None:
+            await self._preparing
 
     async def _watch_schema(self) -> None:
         """A column that the target gets shows in no image."""

@@ -58,7 +58,8 @@ def decide(rig: Rig, say: Say) -> None:
             )
             say("Supabase's constraint is mended, and the change is retried")
             _supabase(rig, "allow_odd_players")
-            say(f"    {rig.run('dead', 'retry', letter['ref']).strip()}: applied")
+            for line in rig.run("dead", "retry", letter["ref"]).splitlines():
+                say(f"    {line}")
 
 
 def _replace_worker(rig: Rig) -> None:

@@ -11,7 +11,6 @@ from pydantic import SecretStr
 
 from ftstream.adapters.connect.client import root_cause
 from ftstream.adapters.connect.config import (
-    MAX_REQUEST_BYTES,
     connector_config,
     rendered,
     snapshot_over,
@@ -21,7 +20,11 @@ from ftstream.adapters.connect.masking import MASK, is_secret, masked, scrubbed
 from ftstream.adapters.connect.render import example_settings, examples
 from ftstream.adapters.kafka.security import client_options
 from ftstream.adapters.kafka.signals import decode_notification, incremental_snapshot
-from ftstream.adapters.kafka.topics import MAX_MESSAGE_BYTES, change_topics, topics_of_all
+from ftstream.adapters.kafka.topics import (
+    MAX_MESSAGE_BYTES,
+    change_topics,
+    topics_of_all,
+)
 from ftstream.flows import (
     FLOWS,
     GFX,
@@ -36,7 +39,7 @@ from ftstream.flows import (
     Table,
     log_captures,
 )
-from ftstream.settings import Database, Kafka, Settings
+from ftstream.settings import MAX_REQUEST_BYTES, Database, Kafka, Settings
 
 FOLDER = Path(__file__).parents[2] / "connectors"
 

@@ -11,15 +11,12 @@ from collections.abc import Iterable, Mapping
 
 from ftstream.core.unavailable import PLACEHOLDER
 from ftstream.flows import HEARTBEAT_PREFIX, CaptureNames, Names, Site
-from ftstream.settings import Kafka, Settings
+from ftstream.settings import MAX_REQUEST_BYTES, Kafka, Settings
 
 CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
 
 REGEX_ROUTER = "org.apache.kafka.connect.transforms.RegexRouter"
 TOPIC_MATCHES = "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"
-
-MAX_REQUEST_BYTES = 16 * 2**20
-"""The largest record Connect sends. The topics allow a little more (kafka/topics.py)."""
 
 # What Connect's worker looks up for itself where Kafka asks for TLS or a login: paths and secrets
 # of its own machine, which ftstream neither knows nor stores.
@@ -320,7 +317,7 @@ def _outbox_transforms(names: CaptureNames) -> dict[str, str]:
         "transforms": "outbox,heartbeat",
         "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter",
         "transforms.outbox.route.by.field": "table_name",
-        "transforms.outbox.route.topic.replacement": _outbox_topics(names) + "${routedByValue}",
+        "transforms.outbox.route.topic.replacement": _topic_prefix(names) + "${routedByValue}",
         "transforms.outbox.table.field.event.key": "entity_id",
         "transforms.outbox.table.field.event.payload": "payload",
         "transforms.outbox.table.field.event.id": "id",
@@ -333,7 +330,7 @@ def _outbox_transforms(names: CaptureNames) -> dict[str, str]:
     }
 
 
-def _outbox_topics(names: CaptureNames) -> str:
+def _topic_prefix(names: CaptureNames) -> str:
     return Names(names.capture.flows[0], names.namespace).topic_prefix(Site.EXTERNAL)
 
 
@@ -344,7 +341,7 @@ def _table_pattern(names: CaptureNames) -> str:
 
 def _table_replacement(names: CaptureNames) -> str:
     """The topic of a table with the table left open, as RegexRouter wants it."""
-    return Names(names.capture.flows[0], names.namespace).topic_prefix(Site.EXTERNAL) + "$1"
+    return _topic_prefix(names) + "$1"
 
 
 def _key_field(names: CaptureNames) -> str:

@@ -17,13 +17,13 @@ from aiokafka.errors import (
 )
 
 from ftstream.flows import CaptureNames, Flow, Names, captures_of
-from ftstream.settings import Kafka, Settings
+from ftstream.settings import MAX_REQUEST_BYTES, Kafka, Settings
 
 from .errors import KafkaUnreachable, TopicRefused, TopicsDiffer
 from .security import client_options
 
-MAX_MESSAGE_BYTES = 16 * 2**20 + 64 * 2**10
-"""A little over the 16 MiB a producer sends, so that whatever it accepts the broker does too."""
+MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + 64 * 2**10
+"""A little over what a producer sends, so that whatever it accepts the broker does too."""
 
 _HOUR = 3_600_000
 _CREATED = 0
