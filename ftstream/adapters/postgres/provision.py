@@ -282,7 +282,12 @@ def _published(table: str, columns: list[str] | None) -> sql.Composable:
     return sql.SQL("{} ({})").format(identifier(table), listed)
 
 
-_EVENTS = {TriggerKind.GUARD: 62, TriggerKind.CAPTURE: 29, TriggerKind.TRUNCATE: 34}
+_EVENTS = {
+    TriggerKind.GUARD: 31,
+    TriggerKind.GUARD_TRUNCATE: 34,
+    TriggerKind.CAPTURE: 29,
+    TriggerKind.TRUNCATE: 34,
+}
 """PostgreSQL's tgtype: see the statement `triggers` of site_state.sql."""
 
 
@@ -305,16 +310,20 @@ def _trigger(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
         return
     parts = {"trigger": sql.Identifier(kind.value), "table": identifier(trigger.table)}
     arguments = sql.SQL(", ").join(map(sql.Literal, trigger.arguments))
+    function = statement(kind.function.removesuffix("()"))
     match kind:
         case TriggerKind.GUARD:
             query, why = "create_guard", "edits here would be overwritten: the other site owns it"
+        case TriggerKind.GUARD_TRUNCATE:
+            query, why = "create_truncate", "it would come back: the other site owns it"
         case TriggerKind.CAPTURE:
             query, why = "create_capture", "from now on each change goes to the other site"
         case TriggerKind.TRUNCATE:
             query, why = "create_truncate", "which rows it took could not be told"
         case _ as never:
             assert_never(never)
-    yield Statement(build(query, **parts, arguments=arguments), f"{trigger.table}: {why}")
+    made = build(query, **parts, function=function, arguments=arguments)
+    yield Statement(made, f"{trigger.table}: {why}")
     yield Statement(build("enable_trigger", **parts), "for writers with triggers off, too")
 
 

@@ -74,25 +74,26 @@ alter publication {name} set
 drop publication {name}
 
 -- name: create_guard
--- Refuses every writer but ftstream.
+-- Refuses every writer but ftstream. Each row: a foreign key that is looked after when its parent goes
+-- updates none here as long as nothing refers to it.
 create or replace trigger {trigger}
-    before insert or update or delete or truncate on {table} for each statement
+    before insert or update or delete on {table} for each row
     when (current_setting('ftstream.applying', true) is distinct from 'on')
-    execute function ftstream.refuse_edit({arguments})
+    execute function {function}({arguments})
 
 -- name: create_capture
 -- Hands each change of every writer but ftstream to the outbox.
 create or replace trigger {trigger}
     after insert or update or delete on {table} for each row
     when (current_setting('ftstream.applying', true) is distinct from 'on')
-    execute function ftstream.capture({arguments})
+    execute function {function}({arguments})
 
 -- name: create_truncate
 -- Refuses TRUNCATE of every writer but ftstream.
 create or replace trigger {trigger}
     before truncate on {table} for each statement
     when (current_setting('ftstream.applying', true) is distinct from 'on')
-    execute function ftstream.refuse_truncate({arguments})
+    execute function {function}({arguments})
 
 -- name: enable_trigger
 -- Also in sessions that have switched triggers off.

@@ -71,13 +71,14 @@ class TriggerKind(enum.Enum):
     """ftstream's triggers on the flows' tables. They run for every writer but ftstream itself."""
 
     GUARD = "ftstream_guard"  # refuses edits of a table that the other site owns
+    GUARD_TRUNCATE = "ftstream_guard_truncate"  # the same of TRUNCATE, which touches no row
     CAPTURE = "ftstream_capture"  # hands each change to the outbox
     TRUNCATE = "ftstream_truncate"  # refuses what the outbox cannot tell
 
     @property
     def function(self) -> str:
         match self:
-            case TriggerKind.GUARD:
+            case TriggerKind.GUARD | TriggerKind.GUARD_TRUNCATE:
                 return "ftstream.refuse_edit()"
             case TriggerKind.CAPTURE:
                 return "ftstream.capture()"
@@ -191,10 +192,11 @@ class Wanted:
     @property
     def guards(self) -> tuple[Trigger, ...]:
         return tuple(
-            Trigger(TriggerKind.GUARD, table.qualified, flow.name, (flow.name, flow.owner.value))
+            Trigger(kind, table.qualified, flow.name, (flow.name, flow.owner.value))
             for flow in self.flows
             if flow.guarded is self.site and flow.owner is not None
             for table in flow.tables
+            for kind in (TriggerKind.GUARD, TriggerKind.GUARD_TRUNCATE)
         )
 
     @property
