@@ -127,6 +127,27 @@ delete from ftstream.outbox where table_name = any({tables}::text[])
 -- Who wrote the entities of the flow's tables last.
 delete from ftstream.last_write where table_name = any({tables}::text[])
 
+-- name: drop_reconciled
+-- The other site may lack rows of these tables.
+delete from ftstream.reconciled where table_name = any({tables}::text[])
+
+-- name: forget_uncaptured
+-- The other site may lack rows of a table that was not captured until now.
+delete from ftstream.reconciled
+where table_name = {name} and not exists (
+    select from pg_trigger t
+    where t.tgrelid = {table}::regclass and t.tgname = 'ftstream_capture' and t.tgenabled = 'A')
+
+-- name: note_empty
+-- A table that is empty when its capture begins lacks nothing on the other site; nobody writes it now.
+insert into ftstream.reconciled (table_name, how)
+select {name}, 'empty when its capture began' where not exists (select from {table})
+on conflict do nothing
+
+-- name: see_all
+-- Rows that are hidden would look like none: then it is an error.
+set local row_security = off
+
 -- name: create_slot
 -- The flow's position in the log, from here on.
 select pg_create_logical_replication_slot({slot}, 'pgoutput')
