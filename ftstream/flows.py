@@ -119,6 +119,7 @@ OVERRIDES = Flow(
     capture=Capture.OUTBOX,
     sources=(Site.EXTERNAL, Site.SUPABASE),
     conflict=Conflict.LAST_WRITE_WINS,
+    ready=True,
 )
 CUE_SHEETS = Flow(
     name="cue_sheets",
@@ -126,6 +127,7 @@ CUE_SHEETS = Flow(
     capture=Capture.OUTBOX,
     sources=(Site.EXTERNAL, Site.SUPABASE),
     conflict=Conflict.LAST_WRITE_WINS,
+    ready=True,
 )
 RENDER_QUEUE = Flow(
     name="render_queue",
@@ -133,6 +135,7 @@ RENDER_QUEUE = Flow(
     capture=Capture.OUTBOX,
     sources=(Site.SUPABASE,),
     conflict=Conflict.SUPABASE_OWNS,
+    ready=True,
 )
 
 FLOWS: tuple[Flow, ...] = (GFX, WSOP, OVERRIDES, CUE_SHEETS, RENDER_QUEUE)
