@@ -20,6 +20,7 @@ from typing import Any, LiteralString
 import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from psycopg import sql
 from psycopg.rows import TupleRow
 
 from ftstream.adapters.kafka.security import client_options
@@ -84,6 +85,12 @@ class Worker:
             self.process.send_signal(signal.SIGABRT)  # Python's fault handler tells where it is
             self.process.wait()
             raise AssertionError(f"does not stop:\n{self.log}") from None
+
+    def halted(self) -> None:
+        """Wait until a flow has halted, with one line that says so, and stop what goes on."""
+        self.until_said("the other flows go on")
+        assert self.stop() == 0
+        assert len(self.errors) == 1, self.log
 
     def ended(self) -> int:
         """Wait until it ends by itself; returns its exit code."""
@@ -171,6 +178,12 @@ class Scene:
         with psycopg.connect(self.rig.dsn(site, user), autocommit=True) as connection:
             cursor = connection.execute(query, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def rename(self, site: SiteName, table: str, name: str) -> None:
+        """Give a table another name."""
+        query = sql.SQL("alter table {} rename to {}")
+        with psycopg.connect(self.rig.dsn(site), autocommit=True) as connection:
+            connection.execute(query.format(sql.Identifier(table), sql.Identifier(name)))
 
     def publish(self, table: str, key: bytes | None, value: bytes | None) -> None:
         """Put a record into a change topic, as anybody who may write there can."""

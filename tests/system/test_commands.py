@@ -70,6 +70,7 @@ def test_heartbeats_reach_sync_status(running: Rig) -> None:
     with psycopg.connect(running.dsn("supabase")) as connection:
         rows = connection.execute(
             "select entity_type, last_heartbeat_at is not null from ftstream.sync_status"
+            " where source = 'gfx'"
         ).fetchall()
     assert sorted(rows) == [
         (table, True) for table in ("gfx_hand_players", "gfx_hands", "gfx_players", "gfx_sessions")
