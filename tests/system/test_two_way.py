@@ -16,8 +16,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ftstream.adapters.kafka.security import client_options
+from ftstream.adapters.postgres import outbox
+from ftstream.agents import publisher
 from ftstream.demo.rig import Rig, SiteName
-from ftstream.flows import OVERRIDES, Names
+from ftstream.flows import OVERRIDES, Names, Site
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, set_up
 
@@ -86,6 +88,11 @@ def must_agree(scene: Scene, table: str) -> None:
 
 def stamps(scene: Scene) -> set[tuple[str, int]]:
     """Id and version of each change in the topics of the flow, repetitions once."""
+    return set(asyncio.run(messages(scene)))
+
+
+async def messages(scene: Scene) -> list[tuple[str, int]]:
+    """Id and version of each change in the topics of the flow, those of a row in their order."""
     flow = OVERRIDES
     names = Names(flow, scene.rig.namespace)
     partitions = [
@@ -95,19 +102,69 @@ def stamps(scene: Scene) -> set[tuple[str, int]]:
         for number in range(scene.rig.settings.kafka.partitions)
     ]
 
-    async def read() -> set[tuple[str, int]]:
-        found = set()
-        async with AIOKafkaConsumer(**client_options(scene.rig.settings.kafka)) as consumer:
-            consumer.assign(partitions)
-            await consumer.seek_to_beginning()
-            ends = await consumer.end_offsets(partitions)
-            while any([(await consumer.position(tp)) < end for tp, end in ends.items()]):
-                for records in (await consumer.getmany(timeout_ms=100)).values():
-                    changes = [json.loads(record.value) for record in records]
-                    found |= {(change["id"], change["version"]) for change in changes}
-        return found
+    found = []
+    async with AIOKafkaConsumer(**client_options(scene.rig.settings.kafka)) as consumer:
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning()
+        ends = await consumer.end_offsets(partitions)
+        while any([(await consumer.position(tp)) < end for tp, end in ends.items()]):
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                changes = [json.loads(record.value) for record in records]
+                found += [(change["id"], change["version"]) for change in changes]
+    return found
 
-    return asyncio.run(read())
+
+async def test_publisher_that_stalled_after_its_select_sends_nothing_old(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "TURN_SECONDS", 1.0)
+    monkeypatch.setattr(publisher, "LEASE_SECONDS", 0.5)
+    key = str(uuid.uuid4())
+    table = OVERRIDES.tables[0]
+    topics = {table.name: Names(OVERRIDES, scene.rig.namespace).topic(table, Site.SUPABASE)}
+    selected, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Stalling(outbox.Turn):
+        async def next(self) -> list[outbox.Entry]:
+            entries = await super().next()
+            if entries:
+                selected.set()
+                await goes_on.wait()
+            return entries
+
+    async def write(text: str) -> None:
+        # Of a player of WSOP, to whom no foreign key leads: no worker has brought others here yet.
+        query = UPSERT.replace("gfx_player_id", "wsop_player_id")
+        await asyncio.to_thread(scene.execute, "supabase", query, key, PLAYER, text)
+
+    async def all_published() -> None:
+        async with asyncio.timeout(30):
+            while scene.execute("supabase", "select id from ftstream.outbox"):
+                await asyncio.sleep(0.05)
+
+    turn = outbox.Turn
+    monkeypatch.setattr(outbox, "Turn", Stalling)
+    first = publisher.Publisher(scene.rig.settings, topics)
+    one = asyncio.create_task(first.run())
+    await write("old")
+    await selected.wait()
+    monkeypatch.setattr(outbox, "Turn", turn)
+    await write("new")
+    second = publisher.Publisher(scene.rig.settings, topics)
+    other = asyncio.create_task(second.run())
+    await all_published()  # once PostgreSQL has ended the turn of the first
+    goes_on.set()
+    other.cancel()
+    await asyncio.gather(other, return_exceptions=True)
+    await write("newer")
+    await all_published()  # by the first, which has gone on
+    one.cancel()
+    await asyncio.gather(one, return_exceptions=True)
+    await first.close()
+    await second.close()
+    versions = [version for entity, version in await messages(scene) if entity == key]
+    assert len(versions) == 3
+    assert versions == sorted(versions)
 
 
 def test_write_between_init_and_the_connector_arrives(scene: Scene, workers: list[Worker]) -> None:
