@@ -22,6 +22,9 @@ from ftstream.settings import Settings
 PATIENCE = 6
 """How often rows that others hold are tried, half a second each, when no other row makes progress."""
 
+TOGETHER = 200
+"""Entities whose logged writes, whole rows, are read together."""
+
 Connections = Mapping[Site, AsyncConnection]
 
 
@@ -125,19 +128,20 @@ def _of_write(entries: Sequence[Entry], wish: OneWrite) -> Restoration:
 async def _since(
     connections: Connections, target: Target, wish: Since
 ) -> tuple[list[Restoration], list[str]]:
-    ids = set(wish.ids) or await _changed(connections, target.table, wish.at)
-    known = await _known(connections, target, ids)
-    last = [await history.last_writes(c, target.table, ids) for c in connections.values()]
+    ids = sorted(set(wish.ids) or await _changed(connections, target.table, wish.at))
     reaches = await _reaches(connections, target.flow)
     found: list[Restoration] = []
     untouched: list[str] = []
-    for key in sorted(ids):
-        stamps = [stamps[key] for stamps in last if key in stamps]
-        each = _restoration(key, known[key], wish, stamps, reaches)
-        if each is not None:
-            found.append(each)
-        elif wish.ids:
-            untouched.append(key)
+    for group in (ids[start : start + TOGETHER] for start in range(0, len(ids), TOGETHER)):
+        known = await _known(connections, target, group)
+        last = [await history.last_writes(c, target.table, group) for c in connections.values()]
+        for key in group:
+            stamps = [stamps[key] for stamps in last if key in stamps]
+            each = _restoration(key, known[key], wish, stamps, reaches)
+            if each is not None:
+                found.append(each)
+            elif wish.ids:
+                untouched.append(key)
     return found, untouched
 
 

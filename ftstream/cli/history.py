@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.table import Column
 from rich.table import Table as Grid
 
 from ftstream.adapters.postgres.history import entries, reading
@@ -65,7 +66,14 @@ async def _read(flow: Flow, table: Table, entity_id: str) -> list[Entry]:
 
 def _show(found: list[Entry], title: str) -> None:
     grid = Grid(
-        "written", "version", "arrived at", "by", "operation", "outcome", "what", title=title
+        "written",
+        Column("version", no_wrap=True),
+        "arrived at",
+        "by",
+        "operation",
+        "outcome",
+        "what",
+        title=title,
     )
     before: Entry | None = None
     for entry in found:

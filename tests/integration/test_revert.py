@@ -91,7 +91,11 @@ def left(results: Sequence[Outcome]) -> dict[str, str]:
     return {r.intent.entity_id: r.reason for r in results if isinstance(r, Left)}
 
 
-async def test_since_takes_back_what_either_site_wrote(least: Pair, two: Two) -> None:
+async def test_since_takes_back_what_either_site_wrote(
+    least: Pair, two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftstream.revert.TOGETHER", 2)
+    monkeypatch.setattr("ftstream.adapters.postgres.revert.TOGETHER", 2)
     await write(two, two.external, ONE, body="a")
     await write(two, two.supabase, ONE, body="b")
     await write(two, two.external, TWO, body="deleted later", spot=2)
@@ -333,6 +337,27 @@ async def test_every_value_comes_back_as_it_was(least: Pair) -> None:
         found, results = await reverted(least, two, Since(then))
         assert left(results) == {} and not found.impossible
         assert set(actions(found).values()) == {Action.UPDATE, Action.INSERT}
+        assert await two.external.rows("notes") == before
+
+
+async def test_what_differs_only_in_how_it_is_written_is_a_difference(least: Pair) -> None:
+    """A JSON null is not no value, and a numeric has its scale."""
+    async with two_places(least, NOTES, ODD_SETUP) as two:
+        await two.external.run("insert into notes (id, doc) values (%s, 'null')", ONE)
+        await two.external.run("insert into notes (id, doc) values (%s, null)", TWO)
+        await two.external.run("insert into notes (id, amount) values (%s, 0.1000)", THREE)
+        await two.exchange()
+        before, then = await two.external.rows("notes"), await now(two)
+        await two.external.run("update notes set doc = null where id = %s", ONE)
+        await two.external.run("update notes set doc = 'null' where id = %s", TWO)
+        await two.external.run("update notes set amount = 0.1 where id = %s", THREE)
+        await two.exchange()
+        found, _ = await reverted(least, two, Since(then))
+        assert [dict(intent.columns) for intent in found.intents] == [
+            {"doc": (None, "null")},
+            {"doc": ("null", None)},
+            {"amount": ("0.1", "0.1000")},
+        ]
         assert await two.external.rows("notes") == before
 
 

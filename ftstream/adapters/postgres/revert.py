@@ -86,7 +86,6 @@ class Reversals:
 
     async def _begin(self, author: str) -> None:
         await self._connection.execute(statement(QUERIES["begin"]), {"author": author})
-        await self._connection.execute(statement(SESSION["exact_text"]))
         await self._connection.execute(statement(SESSION["own_names"]))
 
     def _statement(self, intent: Intent) -> sql.Composed:
