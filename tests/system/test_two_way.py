@@ -153,6 +153,28 @@ def test_render_job_goes_through_its_states_and_external_only_reads(
     must_agree(scene, "render_queue")
 
 
+def test_edits_of_both_sites_are_taken_back_by_the_command(
+    scene: Scene, workers: list[Worker]
+) -> None:
+    changed, deleted, inserted = (str(uuid.UUID(int=n)) for n in (50, 51, 52))
+    update = "update player_overrides set override_value = %s where id = %s"
+    for key in (changed, deleted):
+        scene.execute("external", INSERT, key, PLAYER, "before")
+    must_agree(scene, "player_overrides")
+    ((then,),) = scene.execute("supabase", "select clock_timestamp()::text")
+    scene.execute("external", update, "wrong", changed)
+    scene.execute("supabase", "delete from player_overrides where id = %s", deleted)
+    scene.execute("external", INSERT, inserted, PLAYER, "wrong")
+    must_agree(scene, "player_overrides")
+    command = ("revert", "player_overrides", "--since", str(then))
+    assert "override_value: wrong -> before" in scene.rig.run(*command, "--dry-run")
+    assert value(scene, "supabase", changed) == "wrong"
+    assert "3 of 3 rows written on supabase" in scene.rig.run(*command, "--yes")
+    must_agree(scene, "player_overrides")
+    values = [value(scene, "external", key) for key in (changed, deleted, inserted)]
+    assert values == ["before", "before", None]
+
+
 def test_both_sites_are_edited_while_worker_and_connect_are_killed(
     scene: Scene, workers: list[Worker]
 ) -> None:
