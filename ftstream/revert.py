@@ -64,12 +64,13 @@ async def plan(settings: Settings, target: Target, wish: Since | OneWrite) -> Pl
             admin = target.admin and site is target.site
             conninfo = settings.database(site).conninfo(admin=admin)
             connections[site] = await stack.enter_async_context(history.reading(conninfo))
-        found, untouched = await _wanted(connections, target, wish)
+        reaches = await _reaches(connections, target.flow)
+        found, untouched = await _wanted(connections, target, wish, reaches)
         states = {r.entity_id: r.state for r in found if r.state is not None}
         reversals = await Reversals.open(connections[target.site], target.table)
         intents = [intent async for intent in reversals.intents(states)]
     impossible = (Impossible(r.entity_id, r.reason) for r in found if r.state is None)
-    return Plan(tuple(intents), tuple(impossible), tuple(untouched))
+    return Plan(tuple(intents), tuple(impossible), tuple(untouched), reaches)
 
 
 async def carry_out(
@@ -94,7 +95,7 @@ async def carry_out(
 
 
 async def _wanted(
-    connections: Connections, target: Target, wish: Since | OneWrite
+    connections: Connections, target: Target, wish: Since | OneWrite, reaches: Mapping[str, int]
 ) -> tuple[list[Restoration], list[str]]:
     """What each entity is to be, and the ids that were asked for to which nothing has happened."""
     match wish:
@@ -102,7 +103,7 @@ async def _wanted(
             known = await _known(connections, target, [entity_id])
             return [_of_write(known[entity_id], wish)], []
         case Since():
-            return await _since(connections, target, wish)
+            return await _since(connections, target, wish, reaches)
 
 
 def _of_write(entries: Sequence[Entry], wish: OneWrite) -> Restoration:
@@ -126,10 +127,9 @@ def _of_write(entries: Sequence[Entry], wish: OneWrite) -> Restoration:
 
 
 async def _since(
-    connections: Connections, target: Target, wish: Since
+    connections: Connections, target: Target, wish: Since, reaches: Mapping[str, int]
 ) -> tuple[list[Restoration], list[str]]:
     ids = sorted(set(wish.ids) or await _changed(connections, target.table, wish.at))
-    reaches = await _reaches(connections, target.flow)
     found: list[Restoration] = []
     untouched: list[str] = []
     for group in (ids[start : start + TOGETHER] for start in range(0, len(ids), TOGETHER)):

@@ -17,6 +17,7 @@ from rich.table import Table as Grid
 from ftstream.cli.errors import FAILED
 from ftstream.cli.flows import TableType
 from ftstream.cli.since import SinceType
+from ftstream.core.history import moment
 from ftstream.core.reversal import Action, Intent, Left, Plan, Result, Written
 from ftstream.flows import Capture, Flow, Site, Table
 from ftstream.revert import OneWrite, Since, Target, carry_out, plan
@@ -103,6 +104,8 @@ def revert(
     )
     settings = load_settings()
     settings.require_databases()
+    if admin and not settings.database(target.site).admin_dsn.get_secret_value():
+        raise click.UsageError(f"--admin: no admin_dsn is set for {target.site}")
     found = asyncio.run(plan(settings, target, wish))
     if not as_json or not (dry_run or yes):
         _show(found, target, Console(markup=False, highlight=False, stderr=as_json))
@@ -180,6 +183,8 @@ def _show(found: Plan, target: Target, console: Console) -> None:
     for ids, what in ((so, "already so"), (found.untouched, "nothing has happened to it since")):
         for entity_id in ids:
             console.print(f"{entity_id}: {what}")
+    for site, at in found.reaches.items():
+        console.print(f"the log of {site} reaches back to {moment(at):%Y-%m-%d %H:%M} UTC")
     if not found.writes:
         console.print("nothing to write")
 
@@ -214,7 +219,8 @@ def _document(
     rows = [_row(intent, became.get(intent.entity_id)) for intent in found.intents]
     rows += [{"id": each.entity_id, "reason": each.reason} for each in found.impossible]
     head = {"table": target.table.name, "site": target.site.value, "author": author}
-    return head | {"rows": rows, "untouched": list(found.untouched)}
+    reaches = {site: moment(at).isoformat() for site, at in found.reaches.items()}
+    return head | {"rows": rows, "untouched": list(found.untouched), "logs_reach_back_to": reaches}
 
 
 def _row(intent: Intent, result: Result | None) -> dict[str, Any]:

@@ -62,11 +62,15 @@ class Impossible:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that was asked for; `untouched`: asked for by id, and nothing has happened to them."""
+    """All that was asked for; `untouched`: asked for by id, and nothing has happened to them.
+
+    `reaches`: by site, since when its log is whole (microseconds).
+    """
 
     intents: tuple[Intent, ...] = ()
     impossible: tuple[Impossible, ...] = ()
     untouched: tuple[str, ...] = ()
+    reaches: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def writes(self) -> tuple[Intent, ...]:

@@ -443,6 +443,29 @@ async def test_sheet_comes_back_with_production_s_triggers_and_a_deferred_refere
         assert await two.external.run(sheets) == before[:1]
 
 
+async def test_lost_connection_is_told_of_every_row_that_was_left(least: Pair, two: Two) -> None:
+    for key in (ONE, TWO, THREE):
+        await write(two, two.external, key, body="a")
+    then = await now(two)
+    for key in (ONE, TWO, THREE):
+        await write(two, two.external, key, body="b")
+    await two.supabase.run(
+        "create function quit() returns trigger language plpgsql as"
+        " $$ begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$"
+    )
+    await two.supabase.run(
+        "create trigger quit before update on notes for each row"
+        f" when (new.id = '{TWO}') execute function quit()"
+    )
+    _, results = await reverted(least, two, Since(then))
+    reasons = left(results)
+    assert reasons.keys() == {TWO, THREE}
+    assert all(reason.startswith("the connection was lost") for reason in reasons.values())
+    await two.supabase.run("drop trigger quit on notes")
+    _, results = await reverted(least, two, Since(then))
+    assert left(results) == {} and len(results) == 2
+
+
 @pytest.fixture
 def command(least: Pair, two: Two, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     monkeypatch.setattr("ftstream.cli.flows.READY", (NOTES,))
@@ -471,6 +494,7 @@ async def test_command_shows_asks_and_writes(two: Two, command: CliRunner) -> No
 
     done = await run(command, "--since", then, "--author", ME, said="y\n")
     assert done.exit_code == 0 and "2 of 2 rows written on supabase" in done.output
+    assert done.output.count("reaches back to") == 2  # one log a site
     assert [row[1] for row in await values(two.supabase)] == ["a"]
     await two.exchange()
     again = await run(command, "--since", then)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from ftstream.cli import main
-from ftstream.flows import FLOWS
+from ftstream.flows import FLOWS, Site
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,24 @@ def test_wrong_use_is_told(
     result = CliRunner().invoke(main, ["revert", *arguments])
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
+
+
+def test_admin_needs_the_owner_s_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libpq would take its defaults for an address, and write there."""
+    monkeypatch.setattr("ftstream.cli.flows.READY", FLOWS)
+    for site in Site:
+        monkeypatch.setenv(
+            f"FTSTREAM_{site.upper()}__DSN", f"postgresql://nobody@127.0.0.1:1/{site}"
+        )
+    result = CliRunner().invoke(main, ["revert", "cue_sheets", "--since", "1h", "--admin"])
+    assert result.exit_code == 2 and "no admin_dsn is set for supabase" in result.output
+
+
+def test_database_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftstream.cli.flows.READY", FLOWS)
+    for site in Site:
+        monkeypatch.setenv(
+            f"FTSTREAM_{site.upper()}__DSN", f"postgresql://nobody@127.0.0.1:1/{site}"
+        )
+    result = CliRunner().invoke(main, ["revert", "cue_sheets", "--since", "1h", "--yes"])
+    assert result.exit_code == 1 and "Connection refused" in result.output
