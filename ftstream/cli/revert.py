@@ -172,11 +172,13 @@ def _write(
 
 
 def _show(found: Plan, target: Target, console: Console) -> None:
-    grid = Grid("row", "", "what", title=f"{target.table.name} on {target.site}")
+    grid = Grid(title=f"{target.table.name} on {target.site}")
+    for name in ("row", "", "what"):
+        grid.add_column(name, overflow="fold", no_wrap=name == "row")
     for intent in found.writes:
         grid.add_row(intent.entity_id, intent.action, _what(intent))
     for each in found.impossible:
-        grid.add_row(each.entity_id, "cannot be", each.reason)
+        grid.add_row(each.entity_id, "cannot", each.reason)
     if grid.rows:
         console.print(grid)
     so = [intent.entity_id for intent in found.intents if intent.action is Action.NOTHING]
