@@ -101,12 +101,13 @@ async def _wanted(
     match wish:
         case OneWrite(entity_id):
             known = await _known(connections, target, [entity_id])
-            return [_of_write(known[entity_id], wish)], []
+            return [of_write(known[entity_id], wish)], []
         case Since():
             return await _since(connections, target, wish, reaches)
 
 
-def _of_write(entries: Sequence[Entry], wish: OneWrite) -> Restoration:
+def of_write(entries: Sequence[Entry], wish: OneWrite) -> Restoration:
+    """What that write left, of the writes of its entity."""
     stamps = [entry.stamp for entry in entries if entry.stamp]
     found = [
         entry

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from psycopg import sql
 
+from ftstream.adapters.postgres.revert import Reversals
 from ftstream.cli import main
-from ftstream.core.reversal import Action, Left, Plan, Written
+from ftstream.core.reversal import Action, Intent, Left, Plan, Written
 from ftstream.core.reversal import Result as Outcome
 from ftstream.flows import CUE_SHEETS, Capture, Conflict, Flow, Site, Table
 from ftstream.revert import OneWrite, Since, Target, carry_out, plan
@@ -262,15 +264,27 @@ async def test_user_who_holds_a_row_goes_first(
     assert [row[1] for row in await values(two.supabase)] == ["b", "a"]
 
 
-async def test_row_that_is_held_for_a_moment_is_waited_for(least: Pair, two: Two) -> None:
+async def test_row_that_is_held_for_a_moment_is_waited_for(
+    least: Pair, two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await write(two, two.external, ONE, body="a")
     then = await now(two)
     await write(two, two.external, ONE, body="b")
+    gave_way, attempt = asyncio.Event(), Reversals.write
+
+    async def watched(self: Reversals, intent: Intent, author: str) -> None:
+        try:
+            await attempt(self, intent, author)
+        except psycopg.errors.LockNotAvailable:
+            gave_way.set()
+            raise
+
+    monkeypatch.setattr(Reversals, "write", watched)
     found = await plan(least.settings, TARGET, Since(then))
     async with two.supabase.user.transaction():
         await two.supabase.run("select from notes where id = %s for update", ONE)
         writing = asyncio.create_task(carry_out(least.settings, TARGET, found.writes, ME))
-        await asyncio.sleep(0.8)  # longer than one attempt waits
+        await asyncio.wait_for(gave_way.wait(), 30)
     assert left(await writing) == {}
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from click.testing import CliRunner
 
 from ftstream.cli import main
+from ftstream.core.history import Entry, Restoration
+from ftstream.core.register import Stamp
 from ftstream.flows import FLOWS, Site
+from ftstream.revert import OneWrite, of_write
 
 
 @pytest.mark.parametrize(
@@ -57,3 +62,15 @@ def test_database_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
         )
     result = CliRunner().invoke(main, ["revert", "cue_sheets", "--since", "1h", "--yes"])
     assert result.exit_code == 1 and "Connection refused" in result.output
+
+
+def test_version_that_both_sites_wrote_takes_the_site() -> None:
+    at = datetime(2026, 11, 24, tzinfo=UTC)
+    ours, theirs = (
+        Entry(site.other, at, "update", "applied", at, Stamp(7, site), image=f'{{"by": "{site}"}}')
+        for site in Site
+    )
+    either = of_write([ours, theirs], OneWrite("x", 7))
+    assert either.state is None and "name one, external:7 or supabase:7" in either.reason
+    named = of_write([ours, theirs], OneWrite("x", 7, Site.SUPABASE))
+    assert named == Restoration("x", theirs.state)
