@@ -36,11 +36,15 @@ class Conflict(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A synced table; excluded columns are left out of capture, apply and comparison alike."""
+    """A synced table; excluded columns are left out of capture, apply and comparison alike.
+
+    `written` is the column that says when a row was written, where the row is older than ftstream.
+    """
 
     name: str
     schema: str = "public"
     key: str = "id"
+    written: str = "updated_at"
     excluded: frozenset[str] = frozenset()
 
     @property
@@ -111,10 +115,11 @@ WSOP = Flow(
 )
 OVERRIDES = Flow(
     name="overrides",
-    tables=_tables("player_overrides", "profile_images"),
+    tables=(Table("player_overrides"), Table("profile_images", written="uploaded_at")),
     capture=Capture.OUTBOX,
     sources=(Site.EXTERNAL, Site.SUPABASE),
     conflict=Conflict.LAST_WRITE_WINS,
+    ready=True,
 )
 CUE_SHEETS = Flow(
     name="cue_sheets",
@@ -122,6 +127,7 @@ CUE_SHEETS = Flow(
     capture=Capture.OUTBOX,
     sources=(Site.EXTERNAL, Site.SUPABASE),
     conflict=Conflict.LAST_WRITE_WINS,
+    ready=True,
 )
 RENDER_QUEUE = Flow(
     name="render_queue",
@@ -129,6 +135,7 @@ RENDER_QUEUE = Flow(
     capture=Capture.OUTBOX,
     sources=(Site.SUPABASE,),
     conflict=Conflict.SUPABASE_OWNS,
+    ready=True,
 )
 
 FLOWS: tuple[Flow, ...] = (GFX, WSOP, OVERRIDES, CUE_SHEETS, RENDER_QUEUE)

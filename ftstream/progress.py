@@ -133,7 +133,12 @@ class Direction:
 
     async def lag(self, seconds: float) -> Lag:
         """What the target logged in the last seconds."""
-        return Lag(*await self._one(self._at_target, "lag", seconds=seconds))
+        topics = list(self._topics)
+        return Lag(*await self._one(self._at_target, "lag", topics=topics, seconds=seconds))
+
+    async def conflicts(self) -> int:
+        """Changes that have come, and lost to one of the target's."""
+        return int((await self._one(self._at_target, "conflicts", topics=list(self._topics)))[0])
 
     async def unapplied(self) -> int:
         """Records in Kafka that the target does not have yet."""

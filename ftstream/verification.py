@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -10,23 +9,20 @@ from dataclasses import dataclass, field
 
 from psycopg import AsyncConnection
 
+from ftstream import reconciliation
 from ftstream.adapters.kafka.repair import open_repairs
 from ftstream.adapters.postgres.catalog import carried, read_columns
-from ftstream.adapters.postgres.compare import Digests
+from ftstream.adapters.postgres.compare import Digests, compare_ranges
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.core.comparison import (
     Difference,
     Kind,
     differing_columns,
-    differing_ranges,
     differing_rows,
 )
-from ftstream.flows import Flow, Names, Site, Table
+from ftstream.flows import Capture, Flow, Names, Site, Table
 from ftstream.progress import FlowProgress, NotCaughtUp, watch
 from ftstream.settings import Settings
-
-RANGE_ROWS = 10_000
-"""Rows of a range: what is read, and held in memory, where a range differs."""
 
 SETTLE_ROWS = 20_000
 """Rows that differ and are looked at again together."""
@@ -85,15 +81,13 @@ class Verification:
         """
         verdict, source, target = await self._open(table)
         say(f"{table.name}: digests")
-        bounds, unequal = await self._ranges(verdict, source, target)
+        ranges = await compare_ranges(source, target)
+        verdict.rows = ranges.rows
         candidates: set[str] = set()
-        for position, number in enumerate(unequal, 1):
-            say(f"{table.name}: range {position} of {len(unequal)} that differ")
-            ours, theirs = await asyncio.gather(
-                source.range_rows(number, bounds), target.range_rows(number, bounds)
-            )
-            candidates |= differing_rows(ours, theirs).keys()
-            if len(candidates) >= SETTLE_ROWS or (candidates and position == len(unequal)):
+        for position, number in enumerate(ranges.unequal, 1):
+            say(f"{table.name}: range {position} of {len(ranges.unequal)} that differ")
+            candidates |= (await ranges.differing(number)).keys()
+            if len(candidates) >= SETTLE_ROWS or (candidates and number == ranges.unequal[-1]):
                 say(f"{table.name}: looking again at {len(candidates)} rows that differ")
                 await self._conclude(verdict, source, target, candidates, limit, found)
                 candidates = set()
@@ -113,17 +107,6 @@ class Verification:
             self._flow, table, only_at={at: names for at, names in alone.items() if names}
         )
         return verdict, Digests(self._source, table, pairs), Digests(self._target, table, pairs)
-
-    async def _ranges(
-        self, verdict: TableVerdict, source: Digests, target: Digests
-    ) -> tuple[list[str], list[int]]:
-        """The bounds of the ranges, and the numbers of those that differ."""
-        async with source.snapshot(), target.snapshot():
-            found = await asyncio.gather(source.bounds(RANGE_ROWS), target.bounds(RANGE_ROWS))
-            bounds = await source.merged([key for side in found for key in side])
-            ours, theirs = await asyncio.gather(source.ranges(bounds), target.ranges(bounds))
-        verdict.rows = sum(each.rows for each in ours.values())
-        return bounds, differing_ranges(ours, theirs)
 
     async def _conclude(
         self,
@@ -147,12 +130,11 @@ class Verification:
     ) -> dict[str, Kind]:
         """Which of these rows differ, none of them in flight.
 
-        A row counts if the source held the same in two looks: each time before everything was applied
-        and after the target was read.
+        A row counts if both sites held the same in two looks, everything having been applied between.
         """
         found: dict[str, Kind] = {}
         waiting = set(candidates)
-        seen: dict[str, int | None] = {}
+        seen: dict[str, tuple[int | None, int | None]] = {}
         for _ in range(SETTLE_ROUNDS):
             before = await source.rows(waiting)
             await self._catch_up(table, len(waiting))
@@ -160,10 +142,11 @@ class Verification:
             after = await source.rows(waiting)
             # A row that the target holds as the source had it is in step, however fast it moves.
             odd = {i for i in waiting if there.get(i) not in (before.get(i), after.get(i))}
-            # Twice, lest it be one that has moved and come back.
-            sure = {i for i in odd if before.get(i) == after.get(i) == seen.get(i, _NEVER)}
+            looks = {i: (after.get(i), there.get(i)) for i in odd}
+            # Twice, lest it be one that has moved and come back, or that is on its way to the source.
+            sure = {i for i in odd if before.get(i) == after.get(i) and looks[i] == seen.get(i)}
             found |= differing_rows(_only(before, sure), _only(there, sure))
-            seen = {i: after.get(i) for i in odd}
+            seen = looks
             waiting = odd - sure
             if not waiting:
                 return found
@@ -176,10 +159,6 @@ class Verification:
             raise NotCaughtUp(
                 f"{table.name}: {rows} rows differ, and may be in flight: {error}"
             ) from error
-
-
-_NEVER = -(2**64)
-"""No digest: of a row that was not looked at yet."""
 
 
 def _only(digests: Mapping[str, int], ids: Collection[str]) -> dict[str, int]:
@@ -244,8 +223,11 @@ async def repair(
 ) -> int:
     """Bring every row that differs in step, through the flow's own agent, and return how many.
 
-    Rows that the owner does not have are removed. Raises like `verify`, and KafkaError.
+    Rows that the owner does not have are removed; where there is no owner the last write stays. Raises
+    like `verify`, and KafkaError.
     """
+    if flow.capture is Capture.OUTBOX:
+        return await reconciliation.repair(flow, settings, tables or flow.tables, say)
     requested = 0
     names, target = Names(flow, settings.namespace), flow.targets[0]
     async with open_repairs(settings.kafka, names, target) as repairs:

@@ -22,6 +22,7 @@ _VERBS = {
     "history": "ftstream.cli.history:history",
     "init": "ftstream.cli.init:init",
     "notifications": "ftstream.cli.notifications:notifications",
+    "reconcile": "ftstream.cli.reconcile:reconcile",
     "remove": "ftstream.cli.remove:remove",
     "resume": "ftstream.cli.resume:resume",
     "revert": "ftstream.cli.revert:revert",

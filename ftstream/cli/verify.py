@@ -44,7 +44,8 @@ Exit codes: 0 equal, {_OTHER_EXITS}, 3 Kafka does not answer.""",
     "--repair",
     "repairs",
     is_flag=True,
-    help="Carry rows that are missing or different, and remove those that the owner does not have.",
+    help="Carry rows that are missing or different, and remove those that the owner does not have;"
+    " where nobody owns them, the last write of each stays.",
 )
 @click.option("--yes", is_flag=True, help="With --repair: do not ask.")
 def command(
@@ -63,8 +64,6 @@ def command(
     """
     settings = load_settings()
     chosen = _chosen(flows, tables)
-    if repairs and (both := [flow.name for flow, _ in chosen if flow.owner is None]):
-        raise click.UsageError(f"nobody owns the rows of {', '.join(both)}: name other flows")
     verdicts = asyncio.run(_verify(settings, chosen, limit, timeout))
     if repairs and not all(verdict.equal for verdict in verdicts):
         _show(verdicts, Console(highlight=False, stderr=output == "json"))

@@ -62,6 +62,8 @@ PARENT_MISSING = "FT005"
 """Raised by require_parents: a row refers to one that the target does not have."""
 REFERRED_TO = "FT006"
 """Raised by release_children: a row that is to be deleted is referred to, and must not go."""
+NEVER_MET = "FT007"
+"""Of ftstream's own: a site may hold rows that the other one was never told of."""
 
 UNDEFINED_TABLE = "42P01"
 UNSUPPORTED = "0A000"

@@ -81,8 +81,6 @@ class Rig:
         self.workers: list[subprocess.Popen[bytes]] = []
         self.overrides: dict[str, str] = {}
         """Variables that win over the rig's own, for its commands and workers."""
-        self.module = "ftstream"
-        """The Python module whose commands are run."""
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +148,7 @@ class Rig:
     def run(self, *arguments: str) -> str:
         """Run an ftstream command; raises CommandFailed with what it said."""
         done = subprocess.run(
-            [sys.executable, "-m", self.module, *arguments],
+            [sys.executable, "-m", "ftstream", *arguments],
             env=os.environ | self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -171,12 +169,12 @@ class Rig:
         """Start a worker in a process group of its own: Ctrl-C is the rig's to pass on.
 
         `environment` adds to the rig's variables; `command` is a Python module and its
-        arguments, if it is not the rig's own worker.
+        arguments, if it is not ftstream's own worker.
         """
         output = (log or self.stack.folder / "logs" / "worker.log").open("ab")
         with output, _uninterrupted():
             worker = subprocess.Popen(
-                [sys.executable, "-m", *(command or (self.module, "worker"))],
+                [sys.executable, "-m", *(command or ("ftstream", "worker"))],
                 env=os.environ | self.environment | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
-from ftstream.demo import incidents
+from ftstream.demo import editors, incidents
 from ftstream.demo.rig import Rig, temporary_stack
 from ftstream.demo.traffic import Traffic, TrafficStats
-from ftstream.flows import GFX
+from ftstream.flows import GFX, OVERRIDES, READY, Flow, Site
 from ftstream.progress import FlowProgress, watch
 from ftstream.verification import TableVerdict, verify
 
@@ -45,41 +45,60 @@ def _play(rig: Rig, seconds: float, rate: float, seed: int, console: Console) ->
     rig.start_worker(
         environment={"FTSTREAM_APPLY__DEAD_AFTER_SECONDS": incidents.DEAD_AFTER_SECONDS}
     )
-    stats = asyncio.run(_traffic(rig, seconds, rate, seed, console))
+    stats, edits = asyncio.run(_traffic(rig, seconds, rate, seed, console))
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(stats.operations.items()))
     console.print(f"written on External (seed {seed}): {stats.changes} rows: {done}")
-    incidents.decide(rig, lambda line: console.print(line, markup=False))
+    console.print(f"edited on both sites at once: {edits.number} times")
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
+    editors.refused(rig, say)
+    incidents.decide(rig, say)
     with _step(console, "ftstream wait"):
         rig.run("wait", "--timeout", str(WAIT_SECONDS))
     with _step(console, "ftstream verify"):
-        verdicts = asyncio.run(verify(GFX, rig.settings))
+        verdicts = asyncio.run(_verified(rig))
     return _told(verdicts, console)
 
 
 async def _traffic(
     rig: Rig, seconds: float, rate: float, seed: int, console: Console
-) -> TrafficStats:
+) -> tuple[TrafficStats, editors.Edits]:
     traffic = asyncio.create_task(Traffic(seed, rig.dsn("external"), rate).run(seconds=seconds))
     trouble = asyncio.create_task(incidents.play(rig, seconds, console.print))
-    async with watch(GFX, rig.settings) as progress:
+    people = asyncio.create_task(editors.play(rig, seconds, seed, console.print))
+    async with AsyncExitStack() as stack:
+        watched = {
+            flow: await stack.enter_async_context(watch(flow, rig.settings)) for flow in READY
+        }
         began = time.monotonic()
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             while not traffic.done():
                 await asyncio.wait({traffic}, timeout=1)
-                line = await _line(progress, time.monotonic() - began)
+                line = await _line(watched, time.monotonic() - began)
                 live.update(line)
                 if not console.is_terminal and int(time.monotonic() - began) % 10 == 0:
                     console.print(line)
     await trouble
-    return await traffic
+    return await traffic, await people
 
 
-async def _line(progress: FlowProgress, elapsed: float) -> str:
-    lag, waiting = await progress.directions[0].lag(5), await progress.unapplied()
+async def _line(watched: Mapping[Flow, FlowProgress], elapsed: float) -> str:
+    lag = await watched[GFX].directions[0].lag(5)
+    edits = {each.target: (await each.lag(5)).p50_ms for each in watched[OVERRIDES].directions}
+    waiting = sum([await each.unapplied() for each in watched.values()])
+    every = [direction for each in watched.values() for direction in each.directions]
+    conflicts = sum([await direction.conflicts() for direction in every])
     return (
         f"  {elapsed:4.0f} s   {lag.rows / 5:6.0f} changes/s applied   lag p50 {lag.p50_ms} ms,"
-        f" p99 {lag.p99_ms} ms   {waiting} waiting in Kafka"
+        f" p99 {lag.p99_ms} ms   edits p50 {edits[Site.SUPABASE]} ms to Supabase,"
+        f" {edits[Site.EXTERNAL]} ms back   {conflicts} conflicts settled   {waiting} waiting in Kafka"
     )
+
+
+async def _verified(rig: Rig) -> list[TableVerdict]:
+    return [verdict for flow in READY for verdict in await verify(flow, rig.settings)]
 
 
 def _told(verdicts: list[TableVerdict], console: Console) -> bool:

@@ -245,6 +245,7 @@ async def test_the_guard_refuses_every_kind_of_edit_and_says_where_to_edit(pair:
         "truncate gfx_players cascade",
     )
     async with await pair.connect(Site.SUPABASE, "postgres") as connection:
+        await add_player(connection)
         for mode in ("origin", "replica"):
             await connection.execute(sql.SQL("set session_replication_role = {}").format(mode))
             for edit in edits:
@@ -258,13 +259,16 @@ async def test_the_guard_refuses_every_kind_of_edit_and_says_where_to_edit(pair:
 async def test_the_guard_lets_ftstream_pass(pair: Pair) -> None:
     await initialise(pair)
     async with await pair.connect(Site.SUPABASE, "postgres") as connection:
-        async with connection.transaction():
-            await begin_apply(connection)
-            await connection.execute(
-                "insert into gfx_players (player_hash, name) values ('h', 'n')"
-            )
+        await add_player(connection)
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
             await connection.execute("delete from gfx_players")
+
+
+async def add_player(connection: AsyncConnection) -> None:
+    """As ftstream does."""
+    async with connection.transaction():
+        await begin_apply(connection)
+        await connection.execute("insert into gfx_players (player_hash, name) values ('h', 'n')")
 
 
 async def begin_apply(connection: AsyncConnection) -> None:

@@ -7,15 +7,18 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+from psycopg.errors import ObjectNotInPrerequisiteState
 
 from ftstream.adapters.postgres.sites import ApplyFailed
 from ftstream.core.failures import PARENT_MISSING, Policy
-from ftstream.flows import CUE_SHEETS, OVERRIDES, Site
+from ftstream.flows import CUE_SHEETS, OVERRIDES, RENDER_QUEUE, Site
 from tests.integration.conftest import Pair
 from tests.integration.test_register import until_waiting
 from tests.integration.two_way import Place, Two, two_places
 
-SESSION, SHEET, OTHER, ITEM, PLAYER, OVERRIDE = (str(uuid.UUID(int=n)) for n in range(1, 7))
+SESSION, SHEET, OTHER, ITEM, PLAYER, OVERRIDE, JOB, RENDER = (
+    str(uuid.UUID(int=n)) for n in range(1, 9)
+)
 
 _DANGLING = """
     select format('select %%L where exists (select from %%s c where %%s and not exists'
@@ -189,6 +192,38 @@ async def test_parent_whose_unique_value_is_taken_is_not_carried(sheets: Two) ->
         await external.apply(*await supabase.captured())
     assert waiting.value.entities == {("cue_sheets", SHEET)}
     assert await external.rows("cue_sheets") == []
+
+
+async def test_guarded_rows_stay_as_they_are_when_what_they_refer_to_goes(least: Pair) -> None:
+    async with two_places(least, RENDER_QUEUE) as two:
+        external, supabase = two.both
+        for place in two.both:
+            await add_job(place, JOB)
+            await add_job(place, OTHER)
+        await supabase.run(
+            "insert into render_queue (id, job_id, render_type, aep_project, aep_comp_name, gfx_data)"
+            " values (%s, %s, (enum_range(null::orch_render_type))[1], 'p', 'c', '{}')",
+            RENDER,
+            JOB,
+        )
+        await external.apply(*await supabase.captured())
+        # `on delete set null` updates no row here: nothing refers to it.
+        await external.run("delete from job_queue where id = %s", OTHER)
+        with pytest.raises(ObjectNotInPrerequisiteState, match="which supabase owns: update"):
+            await external.run("delete from job_queue where id = %s", JOB)
+        await supabase.run("delete from job_queue where id = %s", JOB)
+        await external.apply(*await supabase.captured())
+        await external.run("delete from job_queue where id = %s", JOB)
+        await two.must_agree("render_queue")
+        await must_not_dangle(two)
+
+
+async def add_job(place: Place, key: str) -> None:
+    await place.run(
+        "insert into job_queue (id, job_type, job_name, created_by)"
+        " values (%s, (enum_range(null::orch_job_type))[1], 'j', 'kim')",
+        key,
+    )
 
 
 async def test_worker_may_look_at_and_put_rows_only_where_a_flow_refers_to_them(

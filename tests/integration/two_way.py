@@ -6,7 +6,7 @@ A test decides when a change arrives: in what order, how often, how late.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
@@ -115,20 +115,26 @@ class Two:
 
 @asynccontextmanager
 async def two_places(
-    pair: Pair, flow: Flow, setup: Sequence[LiteralString] = ()
+    pair: Pair,
+    flow: Flow,
+    setup: Sequence[LiteralString] = (),
+    meet: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Two]:
-    """Both sites set up for a flow by `init`; `setup` is run on both before."""
+    """Both sites set up for a flow by `init`; `setup` is run on both before, `meet` once after it."""
     for site in Site:
         async with await pair.connect(site, pair.cluster(site).site.admin) as owner:
             for query in setup:
                 await owner.execute(query)
+    async with await pair.connect(Site.EXTERNAL) as user:
+        await user.execute(
+            "select pg_create_logical_replication_slot("
+            "current_database() || '_looked_at', 'test_decoding')"
+        )
     async for _ in run_init(pair.settings, MemoryTopics(), [flow]):
         pass
+    if meet is not None:
+        await meet()
     places = [await _place(pair, flow, site) for site in (Site.EXTERNAL, Site.SUPABASE)]
-    await places[0].run(
-        "select pg_create_logical_replication_slot("
-        "current_database() || '_looked_at', 'test_decoding')"
-    )
     try:
         yield Two(*places)
     finally:

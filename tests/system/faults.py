@@ -85,7 +85,7 @@ class World:
             self.scene.until_applied(200)
         restarted = self._connector_failed()
         if restarted:
-            self.scene.rig.run("connectors", "apply")
+            self.scene.rig.run("connectors", "apply", "gfx")
         self.scene.caught_up()
         healed = time.monotonic() - over
         self.scene.must_be_equal()

@@ -25,7 +25,7 @@ from psycopg.rows import TupleRow
 from ftstream.adapters.kafka.security import client_options
 from ftstream.demo.rig import Rig, SiteName
 from ftstream.demo.traffic import Traffic
-from ftstream.flows import GFX, CaptureNames, Names, Site, log_captures
+from ftstream.flows import GFX, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.progress import watch
 from ftstream.verification import verify
 from tests.conftest import POLL_SECONDS, until
@@ -190,7 +190,7 @@ class Scene:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Run an ftstream command, whatever comes of it."""
         return subprocess.run(
-            [sys.executable, "-m", self.rig.module, *arguments],
+            [sys.executable, "-m", "ftstream", *arguments],
             env=os.environ | self.rig.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -360,10 +360,10 @@ _VERSIONS: Mapping[str, LiteralString] = {
 
 
 @contextlib.contextmanager
-def set_up(rig: Rig) -> Iterator[Scene]:
-    """The rig after `init` and `connectors apply`; workers left over are stopped at the end."""
+def set_up(rig: Rig, flows: Sequence[Flow] = (GFX,)) -> Iterator[Scene]:
+    """The rig after `init`, with the connectors of these flows; workers left are stopped at the end."""
     rig.run("init")
-    rig.run("connectors", "apply")
+    rig.run("connectors", "apply", *(flow.name for flow in flows))
     yield Scene(rig)
     rig.stop_workers()
 

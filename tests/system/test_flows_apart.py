@@ -14,12 +14,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from ftstream.adapters.kafka.security import client_options
-from ftstream.adapters.kafka.topics import change_topics, ensure_topics
 from ftstream.demo.rig import Rig
-from ftstream.flows import Names, Site
+from ftstream.flows import RENDER_QUEUE, Names, Site
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, set_up
-from tests.system.two_flows import JOBS
 
 FROZEN_SECONDS = float(os.environ.get("FTSTREAM_FROZEN_SECONDS", "8"))
 """`make soak` has it frozen for a minute."""
@@ -28,17 +26,13 @@ FROZEN_SECONDS = float(os.environ.get("FTSTREAM_FROZEN_SECONDS", "8"))
 @pytest.fixture(scope="module")
 def scene(rig: Rig) -> Iterator[Scene]:
     with set_up(rig) as scene:
-        specs = change_topics(Names(JOBS, rig.namespace), rig.settings)
-        asyncio.run(ensure_topics(rig.settings, specs))
         yield scene
 
 
 @pytest.fixture
 def worker(scene: Scene) -> Iterator[Worker]:
-    """As External's owner: `init` gives a flow that is not there no rights. A buffer that fills soon."""
+    """With a buffer that fills soon."""
     worker = scene.worker(
-        command=("tests.system.two_flows",),
-        FTSTREAM_EXTERNAL__DSN=scene.rig.dsn("external"),
         FTSTREAM_APPLY__BUFFER_ROWS="200",
         FTSTREAM_APPLY__BATCH_ROWS="50",
     ).ready()
@@ -48,17 +42,22 @@ def worker(scene: Scene) -> Iterator[Worker]:
 
 
 def send_jobs(scene: Scene, number: int) -> None:
-    """What a connector on Supabase would send."""
-    topic = Names(JOBS, scene.rig.namespace).topic(JOBS.tables[0], Site.SUPABASE)
+    """What a publisher of Supabase's outbox sends."""
+    topic = Names(RENDER_QUEUE, scene.rig.namespace).topic(RENDER_QUEUE.tables[0], Site.SUPABASE)
 
     async def send() -> None:
         async with AIOKafkaProducer(**client_options(scene.rig.settings.kafka)) as producer:
             for _ in range(number):
                 key = str(uuid.uuid4())
                 row = {"id": key, "render_type": "custom", "aep_project": "p"}
-                row |= {"aep_comp_name": "c", "gfx_data": "{}"}
-                event = {"op": "c", "source": {"table": "render_queue"}, "after": row}
-                await producer.send(topic, json.dumps(event).encode(), key=key.encode())
+                edit = {
+                    "id": key,
+                    "op": "insert",
+                    "site": "supabase",
+                    "version": time.time_ns() // 1_000,
+                    "row": row | {"aep_comp_name": "c", "gfx_data": {}},
+                }
+                await producer.send(topic, json.dumps(edit).encode(), key=key.encode())
             await producer.flush()
 
     asyncio.run(send())

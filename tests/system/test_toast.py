@@ -51,7 +51,7 @@ def carried(rig: Rig) -> Rig:
         with psycopg.connect(rig.dsn(site)) as connection:
             add_columns(connection)
     rig.run("init")
-    rig.run("connectors", "apply")
+    rig.run("connectors", "apply", "gfx")
     start_worker(rig)
     with psycopg.connect(rig.dsn("external"), autocommit=True) as external:
         for case in ("later", "replaced", "alternating", "rekeyed", "missing", "absent", "gone"):

@@ -37,14 +37,13 @@ UPSERT: LiteralString = (
 @pytest.fixture(scope="module")
 def scene(rig: Rig) -> Iterator[Scene]:
     """With a write that was committed before there was a connector to capture it."""
-    rig.module = "tests.system.all_flows"
     rig.run("init")
     scene = Scene(rig)
     scene.execute(
         "external", "insert into gfx_players (id, player_hash, name) values (%s, 'h', 'n')", PLAYER
     )
     scene.execute("external", INSERT, EARLY, PLAYER, "early")
-    with set_up(rig) as scene:
+    with set_up(rig, [OVERRIDES]) as scene:
         yield scene
 
 

@@ -328,7 +328,7 @@ def snapshot(rig: Rig) -> Differences:
                 "update gfx_players set date = %s where player_hash = %s", (date, case)
             )
     rig.run("init")
-    rig.run("connectors", "apply")
+    rig.run("connectors", "apply", "gfx")
     rig.start_worker(rig.stack.folder / "logs" / f"{rig.namespace}.log")
     return differences(rig)
 

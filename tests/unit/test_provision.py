@@ -33,7 +33,14 @@ from ftstream.adapters.postgres.site_state import (
     Slot,
     TableState,
 )
-from ftstream.adapters.postgres.wanted import Policy, Right, Wanted, role_of, wanted
+from ftstream.adapters.postgres.wanted import (
+    Policy,
+    Right,
+    TriggerKind,
+    Wanted,
+    role_of,
+    wanted,
+)
 from ftstream.flows import FLOWS, GFX, RENDER_QUEUE, Flow, Site, Table, log_captures
 from ftstream.settings import Database, Settings
 from ftstream.setup import script
@@ -198,8 +205,9 @@ def test_the_apply_role_of_external_only_reads_what_external_owns() -> None:
 
 def test_a_flow_that_supabase_owns_is_guarded_on_external() -> None:
     guards = aim(Site.EXTERNAL, RENDER_QUEUE).guards
-    assert [(g.table, g.arguments) for g in guards] == [
-        ("public.render_queue", ("render_queue", "supabase"))
+    assert [(g.kind, g.table, g.arguments) for g in guards] == [
+        (kind, "public.render_queue", ("render_queue", "supabase"))
+        for kind in (TriggerKind.GUARD, TriggerKind.GUARD_TRUNCATE)
     ]
     assert aim(Site.SUPABASE, RENDER_QUEUE).guards == ()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection, sql
@@ -11,10 +13,13 @@ from psycopg import AsyncConnection, sql
 from ftstream.adapters.postgres.catalog import Column, carried_key
 from ftstream.adapters.postgres.connection import SESSION
 from ftstream.adapters.postgres.queries import Queries, identifier, statement
-from ftstream.core.comparison import RangeDigest
+from ftstream.core.comparison import Kind, RangeDigest, differing_ranges, differing_rows
 from ftstream.flows import Table
 
 _QUERIES = Queries.load(__package__, "compare.sql")
+
+RANGE_ROWS = 10_000
+"""Rows of a range: what is read, and held in memory, where a range differs."""
 
 Pairs = Sequence[tuple[Column, Column]]
 """The columns that are compared, as each site has them."""
@@ -78,6 +83,35 @@ class Digests:
         async with self._connection.transaction():
             await self._connection.execute(statement(SESSION["exact_text"]))
             return await (await self._connection.execute(built, values)).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """The ranges of a table that are not equal on both sites, by number."""
+
+    source: Digests
+    target: Digests
+    rows: int
+    """Of the source, in all of its ranges."""
+    bounds: Sequence[str]
+    unequal: Sequence[int]
+
+    async def differing(self, number: int) -> dict[str, Kind]:
+        """The rows that differ in one of them; they may be in flight."""
+        ours, theirs = await asyncio.gather(
+            self.source.range_rows(number, self.bounds), self.target.range_rows(number, self.bounds)
+        )
+        return differing_rows(ours, theirs)
+
+
+async def compare_ranges(source: Digests, target: Digests) -> Ranges:
+    """Digest the table on both sites, each in one snapshot."""
+    async with source.snapshot(), target.snapshot():
+        found = await asyncio.gather(source.bounds(RANGE_ROWS), target.bounds(RANGE_ROWS))
+        bounds = await source.merged([key for side in found for key in side])
+        ours, theirs = await asyncio.gather(source.ranges(bounds), target.ranges(bounds))
+    rows = sum(each.rows for each in ours.values())
+    return Ranges(source, target, rows, bounds, differing_ranges(ours, theirs))
 
 
 def _column(name: str) -> sql.Composed:

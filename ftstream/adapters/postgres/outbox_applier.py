@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.parents import Parents
 from ftstream.adapters.postgres.queries import statement
+from ftstream.adapters.postgres.reconcile import unreconciled
 from ftstream.adapters.postgres.refusal import Refusals
 from ftstream.adapters.postgres.register_rows import RegisterRows, Writes, stamp
 from ftstream.adapters.postgres.rows import locked
@@ -23,11 +24,11 @@ from ftstream.adapters.postgres.statements import QUERIES, REGISTER, Shape
 from ftstream.adapters.postgres.transaction import Transactions, own_names
 from ftstream.core import notification
 from ftstream.core.change import Change
-from ftstream.core.failures import PARENT_MISSING, REFERRED_TO, Failure, Policy
+from ftstream.core.failures import NEVER_MET, PARENT_MISSING, REFERRED_TO, Failure, Policy
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Batch, Entity, Outcome, aside_row
 from ftstream.core.register import newest
-from ftstream.flows import Flow
+from ftstream.flows import Flow, Site
 from ftstream.settings import Apply
 
 Tell = Callable[[Notification], None]
@@ -56,13 +57,25 @@ class OutboxApplier:
     async def prepare(self, sites: Sites | None = None) -> bool:
         """Read both catalogs, through these connections or its own; True if a table has changed.
 
-        Raises ApplyFailed.
+        Raises ApplyFailed, as long as a site may hold rows that the other was never told of too.
         """
-        return await self._catalogs.read(sites)
+        changed = await self._catalogs.read(sites)
+        await self._must_have_met(sites or self._sites)
+        return changed
 
     async def apply(self, batch: Batch) -> None:
         """Apply the batch, whole or not at all. Raises ApplyFailed."""
         await self._catalogs.apply(batch, partial(self._attempt, batch))
+
+    async def _must_have_met(self, sites: Sites) -> None:
+        async with sites.exclusively():
+            connections = {
+                sites.target_site: await sites.target(),
+                sites.target_site.other: await sites.source(),
+            }
+            for site in self._flow.sources:
+                if names := await unreconciled(connections[site], self._flow.tables):
+                    raise ApplyFailed(_apart(self._flow, site, names))
 
     async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
         writes = Writes(batch, newest(batch.changes, self._flow.tie), shapes)
@@ -144,6 +157,15 @@ class OutboxApplier:
         ahead = max((-lag for _, lag in outcomes.values()), default=0) / 1000
         if ahead > self._settings.clock_skew_seconds:
             self._tell(notification.clock_ahead(self._flow.name, ahead))
+
+
+def _apart(flow: Flow, site: Site, tables: Sequence[str]) -> Failure:
+    return Failure(
+        Policy.RETRY,
+        NEVER_MET,
+        f"{site} may hold rows of {', '.join(tables)} that {site.other} was never told of",
+        f"run `ftstream reconcile {flow.name}`",
+    )
 
 
 def _single(writes: Writes, error: ApplyFailed) -> Change:

@@ -17,10 +17,15 @@ from pg_replication_slots where slot_name = %(slot)s
 select topic, kafka_partition, next_offset from ftstream.applied_offset where topic = any(%(topics)s)
 
 -- name: lag
--- Rows logged since a time, and their lag in milliseconds.
+-- Changes of these topics logged since a time, and their lag in milliseconds.
 select count(*), coalesce(percentile_disc(0.5) within group (order by lag_ms), 0),
        coalesce(percentile_disc(0.99) within group (order by lag_ms), 0)
-from ftstream.sync_log where logged_at > now() - make_interval(secs => %(seconds)s)
+from ftstream.sync_log
+where topic = any(%(topics)s) and logged_at > now() - make_interval(secs => %(seconds)s)
+
+-- name: conflicts
+-- Changes of these topics that have met one of the other site, and lost.
+select count(*) from ftstream.sync_log where topic = any(%(topics)s) and outcome::text like 'conflict%%'
 
 -- name: parked
 -- Changes that are tried again; dead ones are not.

@@ -19,7 +19,7 @@ from ftstream.adapters.postgres.migrate import Migration
 from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.adapters.postgres.site_state import Publication, Role, SiteState, TriggerState
 from ftstream.adapters.postgres.wanted import Policy, Right, Trigger, TriggerKind, Wanted
-from ftstream.flows import LogCapture, Site
+from ftstream.flows import LogCapture, Site, Table
 
 QUERIES = Queries.load(__package__, "provision.sql")
 MASK = "********"
@@ -75,8 +75,13 @@ def plan_site(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> tuple[S
         Step(wanted.site, "schema ftstream", tuple(_migrations(due))),
         *_provisions(wanted, state, verifiers),
         *(
-            Step(wanted.site, f"replication slot {slot}", tuple(_slot(slot, state)), Stage.SLOTS)
-            for slot in (wanted.names(capture).slot for capture in wanted.captures)
+            Step(
+                wanted.site,
+                f"replication slot {wanted.names(capture).slot}",
+                tuple(_slot(wanted, capture, state)),
+                Stage.SLOTS,
+            )
+            for capture in wanted.captures
         ),
         *_outbox(wanted, state),
     )
@@ -174,8 +179,24 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
 
 def _outbox(wanted: Wanted, state: SiteState) -> Iterator[Step]:
     for flow_name, triggers in groupby(wanted.outbox_triggers, lambda trigger: trigger.flow):
-        made = tuple(s for trigger in triggers for s in _trigger(trigger, state))
+        made = tuple(s for trigger in triggers for s in _captured(trigger, state))
         yield Step(wanted.site, f"capture of flow {flow_name}", made, Stage.CAPTURE)
+
+
+def _captured(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
+    """The trigger, and whether the table holds rows from before it."""
+    made = tuple(_trigger(trigger, state))
+    if not made or trigger.kind is not TriggerKind.CAPTURE:
+        yield from made
+        return
+    name = sql.Literal(trigger.table.partition(".")[2])
+    table = sql.Literal(trigger.table)
+    yield Statement(build("see_all"), "to look at all of its rows")
+    forgotten = build("forget_uncaptured", name=name, table=table)
+    yield Statement(forgotten, "what was written without it is unknown to the other site")
+    yield from made
+    noted = build("note_empty", name=name, table=identifier(trigger.table))
+    yield Statement(noted, "no rows from before: nothing to reconcile")
 
 
 def _capture(wanted: Wanted) -> tuple[str, ...]:
@@ -282,7 +303,12 @@ def _published(table: str, columns: list[str] | None) -> sql.Composable:
     return sql.SQL("{} ({})").format(identifier(table), listed)
 
 
-_EVENTS = {TriggerKind.GUARD: 62, TriggerKind.CAPTURE: 29, TriggerKind.TRUNCATE: 34}
+_EVENTS = {
+    TriggerKind.GUARD: 31,
+    TriggerKind.GUARD_TRUNCATE: 34,
+    TriggerKind.CAPTURE: 29,
+    TriggerKind.TRUNCATE: 34,
+}
 """PostgreSQL's tgtype: see the statement `triggers` of site_state.sql."""
 
 
@@ -305,16 +331,20 @@ def _trigger(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
         return
     parts = {"trigger": sql.Identifier(kind.value), "table": identifier(trigger.table)}
     arguments = sql.SQL(", ").join(map(sql.Literal, trigger.arguments))
+    function = statement(kind.function.removesuffix("()"))
     match kind:
         case TriggerKind.GUARD:
             query, why = "create_guard", "edits here would be overwritten: the other site owns it"
+        case TriggerKind.GUARD_TRUNCATE:
+            query, why = "create_truncate", "it would come back: the other site owns it"
         case TriggerKind.CAPTURE:
             query, why = "create_capture", "from now on each change goes to the other site"
         case TriggerKind.TRUNCATE:
             query, why = "create_truncate", "which rows it took could not be told"
         case _ as never:
             assert_never(never)
-    yield Statement(build(query, **parts, arguments=arguments), f"{trigger.table}: {why}")
+    made = build(query, **parts, function=function, arguments=arguments)
+    yield Statement(made, f"{trigger.table}: {why}")
     yield Statement(build("enable_trigger", **parts), "for writers with triggers off, too")
 
 
@@ -327,10 +357,20 @@ def _status(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
         yield Statement(build("add_status", rows=values), "one row for each table, pending")
 
 
-def _slot(name: str, state: SiteState) -> Iterator[Statement]:
-    if name not in state.slots:
-        made = build("create_slot", slot=sql.Literal(name))
-        yield Statement(made, "the log is kept from now on: start the connector soon")
+def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Statement]:
+    name = wanted.names(capture).slot
+    if name in state.slots:
+        return
+    made = build("create_slot", slot=sql.Literal(name))
+    yield Statement(made, "the log is kept from now on: start the connector soon")
+    captured = [t.name for flow in capture.flows for t in flow.tables if _is_captured(t, state)]
+    if capture.outbox and captured:
+        lost = build("drop_reconciled", tables=sql.Literal(captured))
+        yield Statement(lost, "what was captured since the slot was lost is in no log")
+
+
+def _is_captured(table: Table, state: SiteState) -> bool:
+    return (table.qualified, TriggerKind.CAPTURE.value) in state.triggers
 
 
 def build(query: str, /, **parts: sql.Composable) -> sql.Composed:

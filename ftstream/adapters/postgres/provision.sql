@@ -74,25 +74,26 @@ alter publication {name} set
 drop publication {name}
 
 -- name: create_guard
--- Refuses every writer but ftstream.
+-- Refuses every writer but ftstream. Each row: a foreign key that is looked after when its parent goes
+-- updates none here as long as nothing refers to it.
 create or replace trigger {trigger}
-    before insert or update or delete or truncate on {table} for each statement
+    before insert or update or delete on {table} for each row
     when (current_setting('ftstream.applying', true) is distinct from 'on')
-    execute function ftstream.refuse_edit({arguments})
+    execute function {function}({arguments})
 
 -- name: create_capture
 -- Hands each change of every writer but ftstream to the outbox.
 create or replace trigger {trigger}
     after insert or update or delete on {table} for each row
     when (current_setting('ftstream.applying', true) is distinct from 'on')
-    execute function ftstream.capture({arguments})
+    execute function {function}({arguments})
 
 -- name: create_truncate
 -- Refuses TRUNCATE of every writer but ftstream.
 create or replace trigger {trigger}
     before truncate on {table} for each statement
     when (current_setting('ftstream.applying', true) is distinct from 'on')
-    execute function ftstream.refuse_truncate({arguments})
+    execute function {function}({arguments})
 
 -- name: enable_trigger
 -- Also in sessions that have switched triggers off.
@@ -125,6 +126,27 @@ delete from ftstream.outbox where table_name = any({tables}::text[])
 -- name: drop_last_write
 -- Who wrote the entities of the flow's tables last.
 delete from ftstream.last_write where table_name = any({tables}::text[])
+
+-- name: drop_reconciled
+-- The other site may lack rows of these tables.
+delete from ftstream.reconciled where table_name = any({tables}::text[])
+
+-- name: forget_uncaptured
+-- The other site may lack rows of a table that was not captured until now.
+delete from ftstream.reconciled
+where table_name = {name} and not exists (
+    select from pg_trigger t
+    where t.tgrelid = {table}::regclass and t.tgname = 'ftstream_capture' and t.tgenabled = 'A')
+
+-- name: note_empty
+-- A table that is empty when its capture begins lacks nothing on the other site; nobody writes it now.
+insert into ftstream.reconciled (table_name, how)
+select {name}, 'empty when its capture began' where not exists (select from {table})
+on conflict do nothing
+
+-- name: see_all
+-- Rows that are hidden would look like none: then it is an error.
+set local row_security = off
 
 -- name: create_slot
 -- The flow's position in the log, from here on.

@@ -41,6 +41,7 @@ class Sites:
     """A connection to the target and, for rows that the log lacks, one to the source."""
 
     def __init__(self, target: Site, settings: Settings) -> None:
+        self.target_site = target
         self._target_conninfo = settings.database(target).conninfo()
         self._source_conninfo = settings.database(target.other).conninfo()
         self._target: AsyncConnection | None = None

@@ -29,6 +29,7 @@ _LOG = ("ftstream.sync_log", ("SELECT", "INSERT"))
 _DISPLACED = ("ftstream.displaced", ("SELECT", "INSERT"))
 _PARKED = ("ftstream.parked_change", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _LAST_WRITE = ("ftstream.last_write", ("SELECT", "INSERT", "UPDATE"))
+_RECONCILED = ("ftstream.reconciled", ("SELECT", "INSERT", "UPDATE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
 _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
@@ -41,6 +42,7 @@ _FUNCTIONS = (
     "ftstream.release_children(regclass, text[], regclass[])",
     "ftstream.parent_image(regclass, text[], text[])",
     "ftstream.carry_parent(regclass, jsonb)",
+    "ftstream.referring(regclass, text)",
 )
 _WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _POOLER_HOST = ".pooler.supabase.com"
@@ -71,13 +73,14 @@ class TriggerKind(enum.Enum):
     """ftstream's triggers on the flows' tables. They run for every writer but ftstream itself."""
 
     GUARD = "ftstream_guard"  # refuses edits of a table that the other site owns
+    GUARD_TRUNCATE = "ftstream_guard_truncate"  # the same of TRUNCATE, which touches no row
     CAPTURE = "ftstream_capture"  # hands each change to the outbox
     TRUNCATE = "ftstream_truncate"  # refuses what the outbox cannot tell
 
     @property
     def function(self) -> str:
         match self:
-            case TriggerKind.GUARD:
+            case TriggerKind.GUARD | TriggerKind.GUARD_TRUNCATE:
                 return "ftstream.refuse_edit()"
             case TriggerKind.CAPTURE:
                 return "ftstream.capture()"
@@ -138,7 +141,7 @@ class Wanted:
     @property
     def own_tables(self) -> tuple[str, ...]:
         """ftstream's tables that the apply role works with; External is no target of a status."""
-        if not self.applied:
+        if not (self.applied or self.outbox_flows):
             return ()
         return tuple(name for name, _ in self._own_rights())
 
@@ -158,7 +161,7 @@ class Wanted:
         for flow in self.applied:
             for table in flow.tables:
                 rights |= {Right(role, "table", table.qualified, right) for right in _WRITE}
-        if self.applied:
+        if self.own_tables:
             rights.add(Right(role, "schema", "ftstream", "USAGE"))
             rights |= {Right(role, "function", name, "EXECUTE") for name in _FUNCTIONS}
             rights.add(Right(role, "table", "ftstream.foreign_keys", "SELECT"))  # a view
@@ -191,10 +194,11 @@ class Wanted:
     @property
     def guards(self) -> tuple[Trigger, ...]:
         return tuple(
-            Trigger(TriggerKind.GUARD, table.qualified, flow.name, (flow.name, flow.owner.value))
+            Trigger(kind, table.qualified, flow.name, (flow.name, flow.owner.value))
             for flow in self.flows
             if flow.guarded is self.site and flow.owner is not None
             for table in flow.tables
+            for kind in (TriggerKind.GUARD, TriggerKind.GUARD_TRUNCATE)
         )
 
     @property
@@ -238,6 +242,7 @@ class Wanted:
         yield _DISPLACED
         yield _PARKED
         yield _LAST_WRITE
+        yield _RECONCILED
         if self.site is Site.SUPABASE:
             yield _STATUS
             yield _NOTIFICATIONS

@@ -1,0 +1,54 @@
+-- What `reconcile` reads and writes on each site.
+
+-- name: unreconciled
+-- Those of these tables that may hold rows which the other site was never told of.
+select t.name from unnest(%(tables)s::text[]) as t(name)
+where not exists (select from ftstream.reconciled r where r.table_name = t.name) order by t.name
+
+-- name: mark
+-- The other site knows of every row of these tables, or is told.
+insert into ftstream.reconciled (table_name, how) select unnest(%(tables)s::text[]), 'compared'
+on conflict (table_name) do update set reconciled_at = now(), how = excluded.how
+
+-- name: held
+-- What this site holds of each of these entities: whether a row, of when it says it is, and the last write.
+select i.id, t.{key} is not null, {written}, w.version, w.site::text, w.operation = 'delete'
+from unnest(%(ids)s::text[]) as i(id)
+left join {table} t on t.{key} = i.id::{key_type}
+left join ftstream.last_write w on (w.table_name, w.entity_id) = ({name}, i.id)
+
+-- name: written
+-- When a row says it was written, in microseconds: no clock has seen what lies ahead of it.
+(extract(epoch from least(greatest(t.{column}::timestamptz, 'epoch'), now())) * 1000000)::bigint
+
+-- name: ledger
+-- Every last write of a table, in an order that is the same on both sites.
+select w.entity_id, w.version, w.site::text from ftstream.last_write w
+where w.table_name = %(table)s order by w.entity_id collate "C"
+
+-- name: unique_values
+-- The values of one unique key that these rows hold.
+select t.{key}::text, row({columns})::text from {table} t
+where t.{key} = any(%(ids)s::text[]::{key_type}[]) and {present}
+
+-- name: hand_over
+-- Has the other site told of these rows as they are here.
+select ftstream.hand_over_again(%(table)s::regclass, %(ids)s::text[], %(versions)s::bigint[], 'ftstream', %(only_unknown)s)
+
+-- name: lock
+-- Nobody refers to the row any more, or changes it, until the transaction ends.
+select from {table} t where t.{key} = %(id)s::text::{key_type} for update
+
+-- name: referring
+-- What refers to the row.
+select child, rows from ftstream.referring(%(table)s::regclass, %(id)s::text)
+
+-- name: give_up
+-- Deletes a row that is another one's double, as an edit that the other site is told of; kept in displaced.
+with gone as (delete from {table} t where t.{key} = %(id)s::text::{key_type} returning t.*)
+insert into ftstream.displaced (table_name, entity_id, reason, image)
+select {name}, g.{key}::text, 'the same as ' || %(stays)s::text || ', as somebody has decided', to_jsonb(g) from gone g
+
+-- name: give_way
+-- Rows that a user holds are waited for, but not for long.
+set local lock_timeout = '10s'

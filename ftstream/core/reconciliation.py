@@ -1,0 +1,132 @@
+"""Which site's row stays where both were filled before they met, or have come to differ since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ftstream.core.register import Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a site holds of an entity.
+
+    `written`: when its row says that it was written, in microseconds; 0 if it does not say. `last`: its
+    last write, None if that is older than ftstream.
+    """
+
+    there: bool = False
+    written: int = 0
+    last: Stamp | None = None
+    deleted: bool = False
+
+    def stamp(self, site: str) -> Stamp | None:
+        """The last write, as far as anybody knows."""
+        if self.last is not None:
+            return self.last
+        return Stamp(max(1, self.written), site) if self.there else None
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """A site tells the other one of its row. `version` None: in that of its last write.
+
+    `unknown`: only as long as nobody has written the row since it was looked at.
+    """
+
+    site: str
+    version: int | None
+    unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The site whose row stays; a loser that nobody was told of is handed over too, so that it is kept."""
+
+    entity_id: str
+    winner: str
+    hand_overs: tuple[HandOver, ...]
+    alone: bool
+    """Only one site has the row."""
+
+
+def decide(
+    entity_id: str,
+    held: Mapping[str, Held],
+    *,
+    tie: str,
+    owner: str | None = None,
+    prefer: str | None = None,
+) -> Decision | None:
+    """What to do about an entity of which the sites differ; None if neither has ever had it.
+
+    The owner's row stays, if there is one; else the last write, or for rows that are older than ftstream
+    that of the site to `prefer`.
+    """
+    alone = sum(each.there for each in held.values()) == 1
+    if owner is not None:
+        return Decision(entity_id, owner, (_owned(held, owner),), alone)
+    stamps = {site: each.stamp(site) for site, each in held.items()}
+    known = {site: stamp for site, stamp in stamps.items() if stamp is not None}
+    if not known:
+        return None
+    winner = _winner(held, known, tie, prefer)
+    told = [_told(held, known, site, site == winner) for site in known]
+    return Decision(entity_id, winner, tuple(each for each in told if each), alone)
+
+
+def _owned(held: Mapping[str, Held], owner: str) -> HandOver:
+    """In a version that the other site cannot but take."""
+    last = held[owner].last
+    others = [each.last.version for site, each in held.items() if site != owner and each.last]
+    if last is not None and all(version <= last.version for version in others):
+        return HandOver(owner, None, unknown=False)
+    version = max(1, held[owner].written, *(version + 1 for version in others))
+    return HandOver(owner, version, unknown=False)
+
+
+def _winner(
+    held: Mapping[str, Held], known: Mapping[str, Stamp], tie: str, prefer: str | None
+) -> str:
+    both_old = len(known) == 2 and all(each.last is None for each in held.values())
+    if both_old and prefer is not None:
+        return prefer
+    if len(known) == 2 and len(set(known.values())) == 1:
+        # Both know the same write, and one has lost its row: it was not this write that took it.
+        there = [site for site, each in held.items() if each.there and not each.deleted]
+        (stamp,) = set(known.values())
+        return there[0] if len(there) == 1 else stamp.site
+    return max(known, key=lambda site: (known[site].version, known[site].site == tie))
+
+
+def _told(
+    held: Mapping[str, Held], known: Mapping[str, Stamp], site: str, wins: bool
+) -> HandOver | None:
+    if held[site].last is not None:
+        return HandOver(site, None, unknown=False) if wins else None
+    version = known[site].version
+    if wins:  # against what it may not know, where it is preferred
+        version = max(version, *(s.version + 1 for at, s in known.items() if at != site), 1)
+    return HandOver(site, version, unknown=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """Rows that would have the same unique value: one entity under two ids, perhaps."""
+
+    columns: tuple[str, ...]
+    value: str
+    ids: tuple[tuple[str, str], ...]
+    """Site and id of each."""
+
+
+def clashes(columns: tuple[str, ...], values: Mapping[str, Mapping[str, str]]) -> Iterable[Clash]:
+    """`values`: site to id to value, of the rows that stay."""
+    holders: dict[str, list[tuple[str, str]]] = {}
+    for site, rows in values.items():
+        for entity_id, value in rows.items():
+            holders.setdefault(value, []).append((site, entity_id))
+    for value, ids in sorted(holders.items()):
+        if len({entity_id for _, entity_id in ids}) > 1:
+            yield Clash(columns, value, tuple(sorted(ids)))

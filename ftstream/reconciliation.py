@@ -1,0 +1,203 @@
+"""Brings two filled databases together, or back together: each row's last write goes to the other site."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from psycopg import AsyncConnection
+
+from ftstream.adapters.postgres.catalog import carried, read_columns, read_unique_keys
+from ftstream.adapters.postgres.compare import Digests, compare_ranges
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.reconcile import Holding, mark
+from ftstream.core.reconciliation import Clash, Decision, clashes, decide
+from ftstream.core.register import Stamp
+from ftstream.flows import Flow, Site, Table
+from ftstream.settings import Settings
+
+LOOK_ROWS = 5_000
+"""Rows that are looked at together on both sites."""
+
+Say = Callable[[str], None]
+
+
+class Referred(Exception):
+    """A row that is to go is referred to; the message says by what."""
+
+
+@dataclass(slots=True)
+class TablePlan:
+    """What reconciling one table would do."""
+
+    table: Table
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    clashes: list[Clash] = field(default_factory=list)
+    doubles: dict[str, str] = field(default_factory=dict)
+    """Rows that go, to those that stay in their place."""
+
+    def wins(self) -> Counter[tuple[str, bool]]:
+        """How many rows stay, by site and whether only that site has them."""
+        return Counter((each.winner, each.alone) for each in self.decisions.values())
+
+
+class Reconciliation:
+    """Of one flow captured by outbox; made by `reconciliation`. Every method may raise psycopg.Error."""
+
+    def __init__(
+        self, flow: Flow, connections: Mapping[Site, AsyncConnection], prefer: Site | None
+    ) -> None:
+        self._flow = flow
+        self._connections = connections
+        self._prefer = prefer
+
+    async def plan(
+        self, table: Table, doubles: Mapping[str, str], say: Say = lambda _: None
+    ) -> TablePlan:
+        """Compare the table, rows and last writes, and decide what differs.
+
+        `doubles` go for those that stay. Raises TableMissing.
+        """
+        plan = TablePlan(table)
+        digests, holdings = await self._open(table)
+        say(f"{table.name}: digests")
+        ranges = await compare_ranges(*digests)
+        for position, number in enumerate(ranges.unequal, 1):
+            say(f"{table.name}: range {position} of {len(ranges.unequal)} that differ")
+            await self._decide(plan, holdings, [*await ranges.differing(number)])
+        say(f"{table.name}: last writes")
+        await self._decide(plan, holdings, await _unequal_ledgers(*holdings))
+        plan.doubles = {goes: doubles[goes] for goes in doubles if goes in plan.decisions}
+        for goes in plan.doubles:
+            del plan.decisions[goes]
+        await self._find_clashes(plan, holdings)
+        return plan
+
+    async def carry_out(self, plan: TablePlan, say: Say = lambda _: None) -> int:
+        """Hand over what was decided, and note that the table's sites have met; how many rows.
+
+        Run again, it finds what is left. Raises Referred.
+        """
+        _, holdings = await self._open(plan.table)
+        done = 0
+        for holding in holdings:
+            for goes, stays in plan.doubles.items():
+                if referring := await holding.give_up(goes, stays):
+                    raise Referred(_referred(plan.table, goes, stays, holding.site, referring))
+            asked = [
+                (decision.entity_id, each)
+                for decision in plan.decisions.values()
+                for each in decision.hand_overs
+                if each.site == holding.site
+            ]
+            say(f"{plan.table.name}: {len(asked)} rows of {holding.site}")
+            done += await holding.hand_over(asked)
+        for site in self._flow.sources:
+            await mark(self._connections[site], [plan.table])
+        return done
+
+    async def _open(self, table: Table) -> tuple[tuple[Digests, Digests], tuple[Holding, Holding]]:
+        columns = {site: await read_columns(self._connections[site], table) for site in Site}
+        pairs = carried(columns[Site.EXTERNAL], columns[Site.SUPABASE])
+        external, supabase = (
+            (
+                Digests(self._connections[site], table, pairs),
+                Holding(self._connections[site], site, table, columns[site]),
+            )
+            for site in (Site.EXTERNAL, Site.SUPABASE)
+        )
+        return (external[0], supabase[0]), (external[1], supabase[1])
+
+    async def _decide(
+        self, plan: TablePlan, holdings: Sequence[Holding], ids: Sequence[str]
+    ) -> None:
+        flow, prefer = self._flow, self._prefer
+        due = [i for i in ids if i not in plan.decisions]
+        for start in range(0, len(due), LOOK_ROWS):
+            some = due[start : start + LOOK_ROWS]
+            looks = await asyncio.gather(*(holding.held(some) for holding in holdings))
+            for i in some:
+                held = {h.site.value: look[i] for h, look in zip(holdings, looks, strict=True)}
+                decision = decide(i, held, tie=flow.tie, owner=flow.owner, prefer=prefer)
+                if decision is not None:
+                    plan.decisions[i] = decision
+
+    async def _find_clashes(self, plan: TablePlan, holdings: Sequence[Holding]) -> None:
+        """Only rows that differ can have a value that another one has on the other site."""
+        staying: dict[str, list[str]] = {}
+        for decision in plan.decisions.values():
+            staying.setdefault(decision.winner, []).append(decision.entity_id)
+        for columns in await read_unique_keys(self._connections[self._flow.targets[0]], plan.table):
+            values: dict[str, Mapping[str, str]] = {
+                holding.site: await holding.unique_values(columns, staying.get(holding.site, []))
+                for holding in holdings
+            }
+            plan.clashes += clashes(columns, values)
+
+
+@asynccontextmanager
+async def reconciliation(
+    flow: Flow, settings: Settings, prefer: Site | None = None
+) -> AsyncIterator[Reconciliation]:
+    """Open what reconciling a flow takes. Raises psycopg.OperationalError."""
+    async with AsyncExitStack() as stack:
+        connections = {
+            site: await stack.enter_async_context(
+                await open_connection(settings.database(site).conninfo())
+            )
+            for site in Site
+        }
+        yield Reconciliation(flow, connections, prefer)
+
+
+async def repair(
+    flow: Flow, settings: Settings, tables: Collection[Table], say: Say = lambda _: None
+) -> int:
+    """Have each site tell the other one of what differs; how many rows."""
+    async with reconciliation(flow, settings) as opened:
+        return sum(
+            [await opened.carry_out(await opened.plan(table, {}, say), say) for table in tables]
+        )
+
+
+async def _unequal_ledgers(ours: Holding, theirs: Holding) -> list[str]:
+    """The entities of which the sites know different last writes."""
+    found: list[str] = []
+    left, right = ours.ledger(), theirs.ledger()
+    one, other = await _next(left), await _next(right)
+    while one is not None or other is not None:
+        if one == other:
+            one, other = await _next(left), await _next(right)
+        elif other is None or (one is not None and _comes(one) < _comes(other)):
+            assert one is not None
+            found.append(one[0])
+            one = await _next(left)
+        elif one is None or _comes(other) < _comes(one):
+            found.append(other[0])
+            other = await _next(right)
+        else:
+            found.append(one[0])
+            one, other = await _next(left), await _next(right)
+    return found
+
+
+async def _next(ledger: AsyncIterator[tuple[str, Stamp]]) -> tuple[str, Stamp] | None:
+    return await anext(ledger, None)
+
+
+def _comes(entry: tuple[str, Stamp]) -> bytes:
+    """As the "C" collation orders keys."""
+    return entry[0].encode()
+
+
+def _referred(
+    table: Table, goes: str, stays: str, site: Site, referring: Sequence[tuple[str, int]]
+) -> str:
+    listed = ", ".join(f"{rows} of {child}" for child, rows in referring)
+    return (
+        f"{table.name} {goes} is referred to on {site} by {listed}: have them refer to {stays},"
+        " or give them up, and run it again"
+    )

@@ -1,0 +1,270 @@
+"""Two filled databases meet: the last write of each row stays, whoever writes meanwhile."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import LiteralString
+
+import pytest
+from psycopg import AsyncConnection
+
+from ftstream.adapters.postgres.history import entries
+from ftstream.adapters.postgres.outbox_applier import OutboxApplier
+from ftstream.adapters.postgres.reconcile import unreconciled
+from ftstream.adapters.postgres.schema import Schema
+from ftstream.adapters.postgres.sites import ApplyFailed, Sites
+from ftstream.core.failures import NEVER_MET
+from ftstream.flows import RENDER_QUEUE, Capture, Conflict, Flow, Site, Table
+from ftstream.reconciliation import Referred, TablePlan, reconciliation, repair
+from ftstream.setup import run_init
+from tests.integration.conftest import MemoryTopics, Pair
+from tests.integration.two_way import Two, two_places
+
+SHEETS = Flow(
+    name="sheets",
+    tables=(Table("sheets"),),
+    capture=Capture.OUTBOX,
+    sources=(Site.EXTERNAL, Site.SUPABASE),
+    conflict=Conflict.LAST_WRITE_WINS,
+)
+SETUP: tuple[LiteralString, ...] = (
+    "create table sheets (id uuid primary key, body text, code text unique, updated_at timestamptz)",
+    "create table items (sheet uuid references sheets on delete cascade)",
+)
+SAME, NEWER_E, NEWER_S, ONLY_E, ONLY_S, TIE, UNDATED = (str(uuid.UUID(int=n)) for n in range(1, 8))
+
+Rows = Mapping[str, tuple[str, str | None, str | None]]
+"""Id to body, code and updated_at."""
+
+FILLED: Mapping[Site, Rows] = {
+    Site.EXTERNAL: {
+        SAME: ("same", "a", "2026-01-01"),
+        NEWER_E: ("of external", None, "2026-05-01 00:00:00.000001"),
+        NEWER_S: ("of external", "b", "2026-05-01"),
+        ONLY_E: ("of external", "c", "2026-01-01"),
+        TIE: ("of external", None, "2026-01-01"),
+        UNDATED: ("of external", None, None),
+    },
+    Site.SUPABASE: {
+        SAME: ("same", "a", "2026-01-01"),
+        NEWER_E: ("of supabase", None, "2026-05-01"),
+        NEWER_S: ("of supabase", "b", "infinity"),
+        ONLY_S: ("of supabase", "d", "2026-01-01"),
+        TIE: ("of supabase", None, "2026-01-01"),
+        UNDATED: ("of supabase", None, "-infinity"),
+    },
+}
+
+
+async def fill(pair: Pair, rows: Mapping[Site, Rows]) -> None:
+    for site in Site:
+        async with await pair.connect(site, pair.cluster(site).site.admin) as owner:
+            for query in SETUP:
+                await owner.execute(query)
+            for key, values in rows[site].items():
+                await owner.execute("insert into sheets values (%s, %s, %s, %s)", (key, *values))
+
+
+async def planned(
+    pair: Pair, prefer: Site | None = None, doubles: Mapping[str, str] | None = None
+) -> TablePlan:
+    async with reconciliation(SHEETS, pair.settings, prefer) as opened:
+        return await opened.plan(SHEETS.tables[0], doubles or {})
+
+
+async def carried_out(pair: Pair, plan: TablePlan) -> int:
+    async with reconciliation(SHEETS, pair.settings) as opened:
+        return await opened.carry_out(plan)
+
+
+async def bodies(two: Two) -> dict[str, str]:
+    await two.must_agree("sheets")
+    return dict(await two.external.run("select id::text, body from sheets"))
+
+
+async def test_last_write_of_each_row_stays_and_the_loser_is_kept(least: Pair) -> None:
+    await fill(least, FILLED)
+    told: list[int] = []
+
+    async def meet() -> None:
+        sites = Sites(Site.SUPABASE, least.settings)
+        schema = Schema(SHEETS, Site.SUPABASE, lambda _: None)
+        applier = OutboxApplier(SHEETS, sites, schema, least.settings.apply, lambda _: None)
+        with pytest.raises(ApplyFailed, match="was never told of") as refused:
+            await applier.prepare()
+        assert refused.value.failure.sqlstate == NEVER_MET
+        await sites.close()
+        plan = await planned(least)
+        assert set(plan.decisions) == {NEWER_E, NEWER_S, ONLY_E, ONLY_S, TIE, UNDATED}
+        async with await least.connect(Site.EXTERNAL) as user:  # meanwhile
+            await user.execute("update sheets set body = 'now' where id = %s", [ONLY_E])
+            await user.execute("delete from sheets where id = %s", [TIE])
+        told.append(await carried_out(least, plan))
+
+    async with two_places(least, SHEETS, meet=meet) as two:
+        await two.exchange()
+        assert await bodies(two) == {
+            SAME: "same",
+            NEWER_E: "of external",
+            NEWER_S: "of supabase",
+            ONLY_E: "now",
+            ONLY_S: "of supabase",
+            UNDATED: "of supabase",
+        }
+        assert told == [8]  # both of three pairs, one that only a site has, the loser of a delete
+        external = await entries(two.external.user, Site.EXTERNAL, SHEETS.tables[0], [TIE])
+        (loser,) = external[TIE]
+        assert loser.outcome == "conflict_update_delete" and loser.row
+        assert loser.row["body"] == "of supabase"
+        assert (await planned(least)).decisions == {}
+        await two.exchange()
+        assert not [change for place in two.both for change in await place.captured()]
+
+
+async def test_preferred_site_stays_where_both_are_old(least: Pair) -> None:
+    await fill(least, FILLED)
+
+    async def meet() -> None:
+        await carried_out(least, await planned(least, Site.EXTERNAL))
+
+    async with two_places(least, SHEETS, meet=meet) as two:
+        await two.exchange()
+        found = await bodies(two)
+        assert {found[key] for key in (NEWER_E, NEWER_S, TIE, UNDATED)} == {"of external"}
+        assert found[ONLY_S] == "of supabase"
+
+
+async def test_rows_that_swap_a_value_are_no_clash(least: Pair) -> None:
+    await fill(
+        least,
+        {
+            Site.EXTERNAL: {ONLY_E: ("e", "a", "2026-01-01"), SAME: ("e", "b", "2026-01-01")},
+            Site.SUPABASE: {ONLY_E: ("s", "b", "2026-01-02"), SAME: ("s", "a", "2026-01-02")},
+        },
+    )
+
+    async def meet() -> None:
+        plan = await planned(least)
+        assert plan.clashes == []
+        await carried_out(least, plan)
+
+    async with two_places(least, SHEETS, meet=meet) as two:
+        await two.exchange()
+        assert await bodies(two) == {ONLY_E: "s", SAME: "s"}
+
+
+async def test_one_entity_under_two_ids_is_for_a_person_to_decide(least: Pair) -> None:
+    await fill(
+        least,
+        {
+            Site.EXTERNAL: {ONLY_E: ("e", "a", "2026-01-01")},
+            Site.SUPABASE: {ONLY_S: ("s", "a", "2026-01-02")},
+        },
+    )
+
+    async def meet() -> None:
+        (clash,) = (await planned(least)).clashes
+        assert (clash.columns, clash.ids) == (
+            ("code",),
+            (("external", ONLY_E), ("supabase", ONLY_S)),
+        )
+        plan = await planned(least, doubles={ONLY_S: ONLY_E})
+        assert plan.clashes == []
+        async with await least.connect(Site.SUPABASE) as user:
+            await user.execute("insert into items values (%s)", [ONLY_S])
+            with pytest.raises(Referred, match=r"1 of public\.items: have them refer to"):
+                await carried_out(least, plan)
+            await user.execute("delete from items")
+        await carried_out(least, plan)
+
+    async with two_places(least, SHEETS, meet=meet) as two:
+        await two.exchange()
+        assert await bodies(two) == {ONLY_E: "e"}
+        kept = await two.supabase.run("select entity_id, image->>'body' from ftstream.displaced")
+        assert kept == [(ONLY_S, "s")]
+
+
+async def test_what_a_lost_slot_has_swallowed_is_found_by_the_last_writes(least: Pair) -> None:
+    async with two_places(least, SHEETS, SETUP) as two:
+        for key in (SAME, TIE, ONLY_E):
+            await two.external.run("insert into sheets (id, body) values (%s, 'first')", key)
+        await two.exchange()
+        await two.external.run("update sheets set body = 'changed' where id = %s", SAME)
+        await two.external.run("update sheets set body = 'changed' where id = %s", ONLY_E)
+        await two.external.run("update sheets set body = 'first' where id = %s", ONLY_E)
+        await two.external.run("delete from sheets where id = %s", TIE)
+        await two.external.run("insert into sheets (id, body) values (%s, 'new')", ONLY_S)
+        assert len(await two.external.captured()) == 5  # and nobody hears of it
+        assert await repair(SHEETS, least.settings, SHEETS.tables) == 4
+        await two.exchange()
+        assert await bodies(two) == {SAME: "changed", ONLY_E: "first", ONLY_S: "new"}
+
+
+async def test_rows_that_have_come_to_differ_are_told_again(least: Pair) -> None:
+    async with two_places(least, SHEETS, SETUP) as two:
+        for key in (SAME, TIE):
+            await two.external.run("insert into sheets (id, body) values (%s, 'right')", key)
+        await two.exchange()
+        async with await least.connect(Site.SUPABASE, "supabase_admin") as hand:
+            await hand.execute("alter table sheets disable trigger user")
+            await hand.execute("update sheets set body = 'wrong' where id = %s", [SAME])
+            await hand.execute("delete from sheets where id = %s", [TIE])
+            await hand.execute("alter table sheets enable always trigger ftstream_capture")
+        assert await repair(SHEETS, least.settings, SHEETS.tables) == 2
+        await two.exchange()
+        assert await bodies(two) == {SAME: "right", TIE: "right"}
+
+
+async def test_rows_of_an_owner_replace_whatever_the_other_site_has(least: Pair) -> None:
+    one, two_, three = SAME, TIE, ONLY_E
+    for site, rows in ((Site.SUPABASE, (one, two_)), (Site.EXTERNAL, (two_, three))):
+        async with await least.connect(site, least.cluster(site).site.admin) as owner:
+            for key in rows:
+                await owner.execute(
+                    "insert into render_queue (id, render_type, aep_project, aep_comp_name, gfx_data)"
+                    " values (%s, (enum_range(null::orch_render_type))[1], %s, 'c', '{}')",
+                    [key, site.value],
+                )
+
+    async def meet() -> None:
+        assert await repair(RENDER_QUEUE, least.settings, RENDER_QUEUE.tables) == 3
+
+    async with two_places(least, RENDER_QUEUE, meet=meet) as two:
+        await two.external.apply(*await two.supabase.captured())
+        await two.must_agree("render_queue")
+        assert len(await two.external.rows("render_queue")) == 2
+
+
+async def missing(connection: AsyncConnection) -> list[str]:
+    return await unreconciled(connection, SHEETS.tables)
+
+
+async def test_table_that_was_not_captured_for_a_while_is_to_be_reconciled(least: Pair) -> None:
+    async with two_places(least, SHEETS, SETUP) as two:
+        external = two.external
+        assert await missing(external.user) == []
+        await external.run("insert into sheets (id) values (%s)", SAME)
+        await again(least)
+        assert await missing(external.user) == []
+        async with await least.connect(Site.EXTERNAL, "admin") as owner:
+            await owner.execute("alter table sheets disable trigger ftstream_capture")
+        await again(least)
+        assert await missing(external.user) == ["sheets"]
+        assert await missing(two.supabase.user) == []
+
+
+async def test_lost_slot_is_to_be_reconciled(least: Pair) -> None:
+    async with two_places(least, SHEETS, SETUP) as two:
+        await two.external.run(
+            "select pg_drop_replication_slot(%s)", f"{least.database}_outbox_slot"
+        )
+        await again(least)
+        assert await missing(two.external.user) == ["sheets"]
+        await carried_out(least, await planned(least))
+        assert await missing(two.external.user) == []
+
+
+async def again(pair: Pair) -> None:
+    async for _ in run_init(pair.settings, MemoryTopics(), [SHEETS]):
+        pass
