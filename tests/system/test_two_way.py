@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ftstream.adapters.kafka.security import client_options
 from ftstream.demo.rig import Rig, SiteName
-from ftstream.flows import OVERRIDES, Names
+from ftstream.flows import GFX, OVERRIDES, Names
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, set_up
 
@@ -43,7 +43,7 @@ def scene(rig: Rig) -> Iterator[Scene]:
         "external", "insert into gfx_players (id, player_hash, name) values (%s, 'h', 'n')", PLAYER
     )
     scene.execute("external", INSERT, EARLY, PLAYER, "early")
-    with set_up(rig, [OVERRIDES]) as scene:
+    with set_up(rig, [GFX, OVERRIDES]) as scene:
         yield scene
 
 
@@ -166,7 +166,9 @@ def test_edits_of_both_sites_are_taken_back_by_the_command(
     scene.execute("external", INSERT, inserted, PLAYER, "wrong")
     must_agree(scene, "player_overrides")
     command = ("revert", "player_overrides", "--since", str(then))
-    assert "override_value: wrong -> before" in scene.rig.run(*command, "--dry-run")
+    shown = json.loads(scene.rig.run(*command, "--dry-run", "--json"))["rows"]
+    assert [row["action"] for row in shown] == ["changed", "inserted", "deleted"]
+    assert shown[0]["columns"]["override_value"] == {"now": "wrong", "then": "before"}
     assert value(scene, "supabase", changed) == "wrong"
     assert "3 of 3 rows written on supabase" in scene.rig.run(*command, "--yes")
     must_agree(scene, "player_overrides")
