@@ -14,6 +14,7 @@ from ftstream.adapters.postgres.catalog import carried, read_columns, read_uniqu
 from ftstream.adapters.postgres.compare import Digests, compare_ranges
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.reconcile import Holding, mark
+from ftstream.adapters.postgres.tombstones import horizon
 from ftstream.core.reconciliation import Clash, Decision, clashes, decide
 from ftstream.core.register import Stamp
 from ftstream.flows import Flow, Site, Table
@@ -38,6 +39,8 @@ class TablePlan:
     clashes: list[Clash] = field(default_factory=list)
     doubles: dict[str, str] = field(default_factory=dict)
     """Rows that go, to those that stay in their place."""
+    horizon: int = 0
+    """Up to which version a site refuses writes of entities that it does not know."""
 
     def wins(self) -> Counter[tuple[str, bool]]:
         """How many rows stay, by site and whether only that site has them."""
@@ -62,6 +65,8 @@ class Reconciliation:
         `doubles` go for those that stay. Raises TableMissing.
         """
         plan = TablePlan(table)
+        horizons = [await horizon(each, table.name) for each in self._connections.values()]
+        plan.horizon = max(horizons)
         digests, holdings = await self._open(table)
         say(f"{table.name}: digests")
         ranges = await compare_ranges(*digests)
@@ -121,7 +126,9 @@ class Reconciliation:
             looks = await asyncio.gather(*(holding.held(some) for holding in holdings))
             for i in some:
                 held = {h.site.value: look[i] for h, look in zip(holdings, looks, strict=True)}
-                decision = decide(i, held, tie=flow.tie, owner=flow.owner, prefer=prefer)
+                decision = decide(
+                    i, held, tie=flow.tie, owner=flow.owner, prefer=prefer, horizon=plan.horizon
+                )
                 if decision is not None:
                     plan.decisions[i] = decision
 

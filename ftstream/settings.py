@@ -150,6 +150,8 @@ class Apply(_Group):
     """How long a parked change is tried, once all that it might wait for is applied."""
     clock_skew_seconds: float = Field(default=5, gt=0)
     """How far the other site's clock may be ahead before somebody is told: its writes win until then."""
+    tombstone_days: int = Field(default=90, ge=1)
+    """How long a delete is remembered at least: a write that comes later than that is refused."""
     most_parked: int = Field(default=10_000, ge=1)
     """Rows whose values do not fit at which a flow halts: then it is no odd value, but the schema."""
 

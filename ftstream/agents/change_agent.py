@@ -27,6 +27,7 @@ from ftstream.agents.buffer import MEND, Buffer, Buffered, GapInLog
 from ftstream.agents.intake import Decode, Intake
 from ftstream.agents.parking import Parking
 from ftstream.agents.ports import Applier
+from ftstream.agents.pruning import Pruning
 from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
 from ftstream.core import notification
@@ -144,7 +145,9 @@ class ChangeAgent:
             except Halted as error:
                 self._halt(error)
                 return
-        work = (self._write(), self._tally.run(), self._watch_schema())
+        work = [self._write(), self._tally.run(), self._watch_schema()]
+        if self.flow.capture is Capture.OUTBOX and self.target is self.flow.targets[0]:
+            work.append(Pruning(self.flow, self._settings).run())
         self._tasks = [self._app.add_future(each) for each in work]
 
     async def stop(self) -> None:

@@ -58,31 +58,32 @@ def decide(
     tie: str,
     owner: str | None = None,
     prefer: str | None = None,
+    horizon: int = 0,
 ) -> Decision | None:
     """What to do about an entity of which the sites differ; None if neither has ever had it.
 
     The owner's row stays, if there is one; else the last write, or for rows that are older than ftstream
-    that of the site to `prefer`.
+    that of the site to `prefer`. Versions up to the `horizon` would be refused.
     """
     alone = sum(each.there for each in held.values()) == 1
     if owner is not None:
-        return Decision(entity_id, owner, (_owned(held, owner),), alone)
+        return Decision(entity_id, owner, (_owned(held, owner, horizon),), alone)
     stamps = {site: each.stamp(site) for site, each in held.items()}
     known = {site: stamp for site, stamp in stamps.items() if stamp is not None}
     if not known:
         return None
     winner = _winner(held, known, tie, prefer)
-    told = [_told(held, known, site, site == winner) for site in known]
+    told = [_told(held, known, site, site == winner, horizon) for site in known]
     return Decision(entity_id, winner, tuple(each for each in told if each), alone)
 
 
-def _owned(held: Mapping[str, Held], owner: str) -> HandOver:
+def _owned(held: Mapping[str, Held], owner: str, horizon: int) -> HandOver:
     """In a version that the other site cannot but take."""
     last = held[owner].last
     others = [each.last.version for site, each in held.items() if site != owner and each.last]
     if last is not None and all(version <= last.version for version in others):
         return HandOver(owner, None, unknown=False)
-    version = max(1, held[owner].written, *(version + 1 for version in others))
+    version = max(horizon + 1, held[owner].written, *(version + 1 for version in others))
     return HandOver(owner, version, unknown=False)
 
 
@@ -101,13 +102,14 @@ def _winner(
 
 
 def _told(
-    held: Mapping[str, Held], known: Mapping[str, Stamp], site: str, wins: bool
+    held: Mapping[str, Held], known: Mapping[str, Stamp], site: str, wins: bool, horizon: int
 ) -> HandOver | None:
     if held[site].last is not None:
         return HandOver(site, None, unknown=False) if wins else None
-    version = known[site].version
-    if wins:  # against what it may not know, where it is preferred
-        version = max(version, *(s.version + 1 for at, s in known.items() if at != site), 1)
+    versions = {at: max(stamp.version, horizon + 1) for at, stamp in known.items()}
+    version = versions.pop(site)
+    if wins:  # also over a later row, where it is preferred
+        version = max(version, *(other + 1 for other in versions.values()), 1)
     return HandOver(site, version, unknown=True)
 
 

@@ -16,7 +16,16 @@ from ftstream import setup
 from ftstream.adapters.postgres import migrate
 from ftstream.adapters.postgres.preflight import site_problems
 from ftstream.adapters.postgres.queries import Queries, statement
-from ftstream.flows import GFX, CaptureNames, Names, Site, log_captures
+from ftstream.flows import (
+    GFX,
+    OVERRIDES,
+    READY,
+    CaptureNames,
+    Flow,
+    Names,
+    Site,
+    log_captures,
+)
 from ftstream.settings import Connect, Database
 from ftstream.setup import Done, PreflightFailed, SetupFailed
 from ftstream.setup.survey import survey
@@ -37,9 +46,10 @@ async def initialise(pair: Pair, topics: MemoryTopics | None = None) -> list[Don
     return [done async for done in setup.run_init(pair.settings, topics or MemoryTopics())]
 
 
-async def remove(pair: Pair, *, flow: bool, topics: MemoryTopics) -> setup.RemovalPlan:
-    chosen = GFX if flow else None
-    plan = await setup.plan_removal(pair.settings, chosen, topics, NoConnectors())
+async def remove(
+    pair: Pair, *, flow: Flow | None = None, topics: MemoryTopics
+) -> setup.RemovalPlan:
+    plan = await setup.plan_removal(pair.settings, flow, topics, NoConnectors())
     async for _ in setup.run_removal(pair.settings, plan, topics, NoConnectors()):
         pass
     return plan
@@ -117,8 +127,13 @@ async def test_a_publication_with_other_tables_is_set_right(pair: Pair) -> None:
     changed = {done.what for done in await initialise(pair) if done.changed}
     assert f"publication {capture_names(pair).publication}" in changed
     async with await pair.connect(Site.EXTERNAL) as connection:
-        found = await rows(connection, "select pubviaroot from pg_publication")
-        tables = await rows(connection, "select tablename from pg_publication_tables")
+        ours = [capture_names(pair).publication]
+        found = await rows(
+            connection, "select pubviaroot from pg_publication where pubname = %s", ours
+        )
+        tables = await rows(
+            connection, "select tablename from pg_publication_tables where pubname = %s", ours
+        )
     assert found == [(True,)]
     assert len(tables) == len(TABLES)
 
@@ -347,7 +362,7 @@ async def test_remove_leaves_the_catalogs_as_they_were(least: Pair) -> None:
     before, topics = dumps(least), MemoryTopics()
     await initialise(least, topics)
     assert dumps(least) != before
-    plan = await remove(least, flow=False, topics=topics)
+    plan = await remove(least, topics=topics)
     assert dumps(least) == before
     assert topics.names == set()
     assert plan.left == ()
@@ -355,14 +370,20 @@ async def test_remove_leaves_the_catalogs_as_they_were(least: Pair) -> None:
     assert again.empty
 
 
-async def test_removing_one_flow_keeps_the_schema_and_init_makes_the_flow_anew(least: Pair) -> None:
+@pytest.mark.parametrize("flow", [GFX, OVERRIDES], ids=lambda flow: flow.name)
+async def test_removing_one_flow_keeps_the_schema_and_init_makes_the_flow_anew(
+    least: Pair, flow: Flow
+) -> None:
     topics = MemoryTopics()
     await initialise(least, topics)
     after_init = dumps(least)
-    await remove(least, flow=True, topics=topics)
+    await remove(least, flow=flow, topics=topics)
     async with await least.connect(Site.SUPABASE) as connection:
-        assert await rows(connection, "select * from ftstream.sync_status") == []
-        await connection.execute("delete from gfx_players")
+        left = {row[0] for row in await rows(connection, "select source from ftstream.sync_status")}
+        assert left == {each.name for each in READY} - {flow.name}
+        for table in flow.tables:
+            name = sql.Identifier(table.name)
+            await connection.execute(sql.SQL("delete from {}").format(name))
     await initialise(least, topics)
     assert dumps(least) == after_init
 

@@ -96,6 +96,12 @@ def test_what_is_handed_over_ends_with_the_winner_on_both_sites(
     assert ledger[E] == ledger[S] == told[decision.winner]
 
 
+def test_versions_lie_above_the_horizon_and_keep_their_order() -> None:
+    assert ruled({E: old(5), S: old(3)}, horizon=8) == (E, {E: 10, S: 9})
+    assert ruled({E: old(50), S: old(3)}, horizon=8) == (E, {E: 50, S: 9})
+    assert ruled({S: old(5), E: Held()}, owner=S, horizon=8) == (S, {S: 9})
+
+
 def test_rows_of_one_value_under_two_ids_clash() -> None:
     found = clashes(("code",), {E: {"1": "a", "2": "b"}, S: {"3": "a", "4": "c"}})
     assert list(found) == [Clash(("code",), "a", ((E, "1"), (S, "3")))]

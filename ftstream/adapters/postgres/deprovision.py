@@ -151,6 +151,7 @@ def _rows(wanted: Wanted, state: SiteState, topics_go: bool) -> Iterator[Stateme
         parts = {"tables": sql.Literal(outbox)}
         yield Statement(build("drop_outbox", **parts), "no publisher takes them any more")
         yield Statement(build("drop_last_write", **parts), "writes from now on are not noted")
+        yield Statement(build("drop_horizon", **parts), "nor were any deletes forgotten")
         yield Statement(build("drop_reconciled", **parts), "nor told the other site")
 
 

@@ -127,6 +127,10 @@ delete from ftstream.outbox where table_name = any({tables}::text[])
 -- Who wrote the entities of the flow's tables last.
 delete from ftstream.last_write where table_name = any({tables}::text[])
 
+-- name: drop_horizon
+-- Up to where the deletes of the flow's tables are forgotten.
+delete from ftstream.horizon where table_name = any({tables}::text[])
+
 -- name: drop_reconciled
 -- The other site may lack rows of these tables.
 delete from ftstream.reconciled where table_name = any({tables}::text[])

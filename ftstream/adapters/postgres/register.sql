@@ -8,11 +8,14 @@
 select from {table} as t where t.{key} = any(%(ids)s::text[]::{key_type}[]) order by t.{key} for update
 
 -- name: advance_last_write
--- Notes the greatest of the write that came and the one that there was, and that it came.
+-- Notes the greatest of the write that came and the one that there was, and that it came. Not of an entity
+-- that nobody knows, if the write is older than the tombstones that are gone.
 insert into ftstream.last_write as w (table_name, entity_id, version, site, operation, received, received_before)
 select r."table", r.id, r.version, r.site, r.op, r.version, 0
 from json_to_recordset(%(writes)s)
          as r("table" text, id text, op ftstream.operation, version bigint, site ftstream.site)
+where not exists (select from ftstream.horizon h where h.table_name = r."table" and h.version >= r.version)
+   or exists (select from ftstream.last_write k where (k.table_name, k.entity_id) = (r."table", r.id))
 order by r."table", r.id
 on conflict (table_name, entity_id) do update
 set (version, site, operation, received, received_before) = (
@@ -74,6 +77,7 @@ with logged as (
     insert into ftstream.sync_log
         (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset, source_time, lag_ms, change)
     select r.op, case
+               when w.entity_id is null then 'refused'
                when r.version <= w.received_before then 'duplicate'
                when not r.newest then 'superseded'
                when (w.version, w.site) = (r.version, r.site) then 'applied'
@@ -87,7 +91,7 @@ with logged as (
     from json_to_recordset(%(changes)s) as r(
              op ftstream.operation, "table" text, id text, version bigint, site ftstream.site, newest boolean,
              topic text, partition integer, "offset" bigint, change jsonb)
-    join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id),
+    left join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id),
          lateral (select to_timestamp(0) + (r.version / 1000000) * interval '1 second'
                        + (r.version %% 1000000) * interval '1 microsecond' as at) s
     returning outcome, lag_ms

@@ -28,7 +28,8 @@ _OFFSETS = ("ftstream.applied_offset", ("SELECT", "INSERT", "UPDATE"))
 _LOG = ("ftstream.sync_log", ("SELECT", "INSERT"))
 _DISPLACED = ("ftstream.displaced", ("SELECT", "INSERT"))
 _PARKED = ("ftstream.parked_change", ("SELECT", "INSERT", "UPDATE", "DELETE"))
-_LAST_WRITE = ("ftstream.last_write", ("SELECT", "INSERT", "UPDATE"))
+_LAST_WRITE = ("ftstream.last_write", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+_HORIZON = ("ftstream.horizon", ("SELECT", "INSERT", "UPDATE"))
 _RECONCILED = ("ftstream.reconciled", ("SELECT", "INSERT", "UPDATE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
@@ -242,6 +243,7 @@ class Wanted:
         yield _DISPLACED
         yield _PARKED
         yield _LAST_WRITE
+        yield _HORIZON
         yield _RECONCILED
         if self.site is Site.SUPABASE:
             yield _STATUS

@@ -1,0 +1,45 @@
+"""Has the tombstones of a flow pruned, now and then; nothing waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import psycopg
+
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.tombstones import prune
+from ftstream.flows import Flow, Site
+from ftstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PRUNE_SECONDS = 3600.0
+
+
+class Pruning:
+    """Of one flow captured by outbox, on both sites. Several workers may do it at once."""
+
+    def __init__(self, flow: Flow, settings: Settings) -> None:
+        self._flow = flow
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Prune until cancelled."""
+        while True:
+            try:
+                await self._prune()
+            except psycopg.Error as error:
+                # Tombstones that stay do no harm: the next round finds them again.
+                log.debug("flow %s: tombstones stay: %s", self._flow.name, str(error).strip())
+            await asyncio.sleep(PRUNE_SECONDS)
+
+    async def _prune(self) -> None:
+        days = self._settings.apply.tombstone_days
+        before = int((time.time() - days * 86_400) * 1_000_000)
+        external, supabase = (self._settings.database(site).conninfo() for site in Site)
+        async with await open_connection(external) as one, await open_connection(supabase) as other:
+            for table in self._flow.tables:
+                while pruned := await prune((one, other), table.name, before):
+                    log.info("%s: %d old deletes forgotten", table.name, pruned)
