@@ -25,6 +25,7 @@ _VERBS = {
     "reconcile": "ftstream.cli.reconcile:reconcile",
     "remove": "ftstream.cli.remove:remove",
     "resume": "ftstream.cli.resume:resume",
+    "revert": "ftstream.cli.revert:revert",
     "verify": "ftstream.cli.verify:command",
     "wait": "ftstream.cli.wait:wait",
     "worker": "ftstream.cli.worker:worker",

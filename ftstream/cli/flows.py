@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from ftstream.flows import READY, Capture, CaptureNames, Flow, log_captures
+from ftstream.flows import READY, Capture, CaptureNames, Flow, Table, log_captures
 from ftstream.settings import Settings
 
 
@@ -47,3 +47,23 @@ class FlowType(click.ParamType):
         return self.fail(
             f"{value!r} is no flow with a connector; there are: {names}", param, context
         )
+
+
+class TableType(click.ParamType):
+    """A table of a flow that is ready, by its name."""
+
+    name = "table"
+
+    def convert(
+        self,
+        value: str | tuple[Flow, Table],
+        param: click.Parameter | None,
+        context: click.Context | None,
+    ) -> tuple[Flow, Table]:
+        if isinstance(value, tuple):
+            return value
+        known = {table.name: (flow, table) for flow in READY for table in flow.tables}
+        for flow, table in known.values():
+            if value in (table.name, table.qualified):
+                return flow, table
+        return self.fail(f"{value!r} is no synced table; there are: {', '.join(known)}")

@@ -5,22 +5,37 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any
 
 from ftstream.core.register import Stamp
 
 Row = Mapping[str, Any]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an entity was: PostgreSQL's own JSON of the row, in which no number loses a digit; None: no row.
+
+    `json_nulls` names the columns in it that hold a JSON null, which there looks like no value at all.
+    """
+
+    image: str | None
+    json_nulls: frozenset[str] = frozenset()
+
+
+ABSENT = State(None)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One change as the site `at` has received it.
 
-    `stamp`, `author` and `image` are known of flows captured by outbox; `image` None: it was deleted. It
-    is PostgreSQL's own JSON, in which no number loses a digit; `json_nulls` names the columns in it that
-    hold a JSON null.
+    `stamp`, `author` and what the write left are known of flows captured by outbox: see State.
     """
 
     at: str
@@ -32,6 +47,11 @@ class Entry:
     author: str = ""
     image: str | None = None
     json_nulls: frozenset[str] = frozenset()
+
+    @property
+    def state(self) -> State:
+        """What the write left."""
+        return State(self.image, self.json_nulls)
 
     @property
     def row(self) -> Row | None:
@@ -81,33 +101,88 @@ def changed(before: Row | None, after: Row | None) -> dict[str, tuple[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """What an entity is to be again; `write` None: nobody knows, and `reason` says why."""
+    """What an entity is to be again; `state` None: nobody knows, and `reason` says why."""
 
     entity_id: str
-    write: Entry | None
-    reason: str
+    state: State | None
+    reason: str = ""
 
 
 def restoration(
-    entity_id: str, entries: Sequence[Entry], since: int, author: str | None
+    entity_id: str,
+    entries: Sequence[Entry],
+    since: int,
+    author: str | None = None,
+    *,
+    last: Iterable[Stamp] = (),
+    reaches: Mapping[str, int] | None = None,
 ) -> Restoration | None:
     """The last state before `since` (microseconds); None if nothing has happened to it since.
 
-    `entries` are its writes, in order. With an `author` only what that author has written last is taken
-    back, to the last state of before.
+    `entries` are its writes, in order; `last` is its last write as each site knows it; `reaches` says by
+    site since when the log there is whole (microseconds). With an `author` only what that author has
+    written last is taken back, to the state before.
     """
+    if missing := _unreceived(entries, since, last):
+        return Restoration(entity_id, None, missing)
     done = effective(entries)
-    later = [e for e in done if e.stamp and e.stamp.version >= since and _by(e, author)]
-    if not later:
+    later = [e for e in done if _since(e, since)]
+    if not any(_by(entry, author) for entry in later):
         return None
-    last = done[-1]
-    if not _by(last, author):
-        return Restoration(entity_id, None, f"{last.author} has changed it since")
-    first = later[0].stamp
-    before = [e for e in done if e.stamp and first and e.stamp < first]
+    taken = [*takewhile(lambda e: _since(e, since) and _by(e, author), reversed(done))]
+    if not taken:
+        return Restoration(entity_id, None, f"{done[-1].author} has changed it since")
+    before, first = done[: len(done) - len(taken)], taken[-1]
+    logs = {} if reaches is None else reaches
     if not before:
-        return Restoration(entity_id, None, "what it was before was never received here")
-    return Restoration(entity_id, before[-1], "")
+        if first.operation == "insert" and all(at <= since for at in logs.values()):
+            return Restoration(entity_id, ABSENT)
+        return Restoration(entity_id, None, _unknown(logs))
+    if _gap(before[-1], logs):
+        return Restoration(entity_id, None, _unknown(logs))
+    return Restoration(entity_id, before[-1].state)
+
+
+def _unreceived(entries: Sequence[Entry], since: int, last: Iterable[Stamp]) -> str | None:
+    """Why what is known cannot be all: a site has a later write than the logs."""
+    known = {entry.stamp for entry in entries}
+    for stamp in last:
+        if stamp.version >= since and stamp not in known:
+            at = moment(stamp.version)
+            return (
+                f"its write on {stamp.site} at {at:%Y-%m-%d %H:%M:%S} UTC is in no log: not received yet"
+                " (`ftstream wait`), put aside (`ftstream dead list`), or older than the logs"
+            )
+    return None
+
+
+def _gap(before: Entry, reaches: Mapping[str, int]) -> bool:
+    """Whether a later write may be lost: one log tells writes in order, another may begin after this."""
+    version = before.stamp.version if before.stamp else 0
+    return any(site != before.at and at > version for site, at in reaches.items())
+
+
+def _unknown(reaches: Mapping[str, int]) -> str:
+    reason = "what it was before was never received here, or is no longer logged"
+    logs = (
+        f"the log of {s} reaches back to {moment(at):%Y-%m-%d %H:%M} UTC"
+        for s, at in reaches.items()
+    )
+    return "; ".join((reason, *logs))
+
+
+def moment(version: int) -> datetime:
+    """The time that a version tells."""
+    return _EPOCH + timedelta(microseconds=version)
+
+
+def version_of(at: datetime) -> int:
+    """The version of a write at that time, exactly."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _since(entry: Entry, since: int) -> bool:
+    return entry.stamp is not None and entry.stamp.version >= since
 
 
 def _by(entry: Entry, author: str | None) -> bool:

@@ -113,7 +113,7 @@ async def test_last_write_of_each_row_stays_and_the_loser_is_kept(least: Pair) -
             UNDATED: "of supabase",
         }
         assert told == [8]  # both of three pairs, one that only a site has, the loser of a delete
-        external = await entries(two.external.user, Site.EXTERNAL, SHEETS.tables[0], entity_id=TIE)
+        external = await entries(two.external.user, Site.EXTERNAL, SHEETS.tables[0], [TIE])
         (loser,) = external[TIE]
         assert loser.outcome == "conflict_update_delete" and loser.row
         assert loser.row["body"] == "of supabase"

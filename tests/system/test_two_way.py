@@ -19,7 +19,7 @@ from ftstream.adapters.kafka.security import client_options
 from ftstream.adapters.postgres import outbox
 from ftstream.agents import publisher
 from ftstream.demo.rig import Rig, SiteName
-from ftstream.flows import OVERRIDES, Names, Site
+from ftstream.flows import GFX, OVERRIDES, Names, Site
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, set_up
 
@@ -45,7 +45,7 @@ def scene(rig: Rig) -> Iterator[Scene]:
         "external", "insert into gfx_players (id, player_hash, name) values (%s, 'h', 'n')", PLAYER
     )
     scene.execute("external", INSERT, EARLY, PLAYER, "early")
-    with set_up(rig, [OVERRIDES]) as scene:
+    with set_up(rig, [GFX, OVERRIDES]) as scene:
         yield scene
 
 
@@ -207,6 +207,30 @@ def test_render_job_goes_through_its_states_and_external_only_reads(
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="supabase owns"):
         scene.execute("external", "update render_queue set progress = 5")
     must_agree(scene, "render_queue")
+
+
+def test_edits_of_both_sites_are_taken_back_by_the_command(
+    scene: Scene, workers: list[Worker]
+) -> None:
+    changed, deleted, inserted = (str(uuid.UUID(int=n)) for n in (50, 51, 52))
+    update = "update player_overrides set override_value = %s where id = %s"
+    for key in (changed, deleted):
+        scene.execute("external", INSERT, key, PLAYER, "before")
+    must_agree(scene, "player_overrides")
+    ((then,),) = scene.execute("supabase", "select clock_timestamp()::text")
+    scene.execute("external", update, "wrong", changed)
+    scene.execute("supabase", "delete from player_overrides where id = %s", deleted)
+    scene.execute("external", INSERT, inserted, PLAYER, "wrong")
+    must_agree(scene, "player_overrides")
+    command = ("revert", "player_overrides", "--since", str(then))
+    shown = json.loads(scene.rig.run(*command, "--dry-run", "--json"))["rows"]
+    assert [row["action"] for row in shown] == ["changed", "inserted", "deleted"]
+    assert shown[0]["columns"]["override_value"] == {"now": "wrong", "then": "before"}
+    assert value(scene, "supabase", changed) == "wrong"
+    assert "3 of 3 rows written on supabase" in scene.rig.run(*command, "--yes")
+    must_agree(scene, "player_overrides")
+    values = [value(scene, "external", key) for key in (changed, deleted, inserted)]
+    assert values == ["before", "before", None]
 
 
 def test_both_sites_are_edited_while_worker_and_connect_are_killed(

@@ -1,15 +1,15 @@
-"""Reads what a site has received of entities, and writes old states as new edits."""
+"""Reads what a site has received of entities, and what it knows of their last writes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import LiteralString
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 
-from ftstream.adapters.postgres.catalog import read_columns
-from ftstream.adapters.postgres.queries import Queries, identifier, statement
+from ftstream.adapters.postgres.connection import SESSION, open_connection
+from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.core.history import Entry
 from ftstream.core.register import Stamp
 from ftstream.flows import Site, Table
@@ -17,16 +17,22 @@ from ftstream.flows import Site, Table
 QUERIES = Queries.load(__package__, "history.sql")
 
 
+@asynccontextmanager
+async def reading(conninfo: str) -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction that shows values exactly, and times so that psycopg can read them.
+
+    Whatever the role prefers. Raises psycopg.OperationalError.
+    """
+    async with await open_connection(conninfo) as connection, connection.transaction():
+        await connection.execute(statement(SESSION["exact_text"]))
+        yield connection
+
+
 async def entries(
-    connection: AsyncConnection,
-    at: Site,
-    table: Table,
-    *,
-    entity_id: str | None = None,
-    since: datetime | None = None,
+    connection: AsyncConnection, at: Site, table: Table, ids: Collection[str]
 ) -> dict[str, list[Entry]]:
-    """By entity: of this one, or of all that were written since a time. Raises psycopg.Error."""
-    values = {"table": table.name, "id": entity_id, "since": since}
+    """What is logged of these, by entity. Raises psycopg.Error, as all here do."""
+    values = {"table": table.name, "ids": list(ids)}
     cursor = await connection.execute(statement(QUERIES["entries"]), values)
     found: dict[str, list[Entry]] = {}
     for key, *columns in await cursor.fetchall():
@@ -34,46 +40,27 @@ async def entries(
     return found
 
 
-async def reaches(connection: AsyncConnection, table: Table) -> datetime | None:
-    """The oldest entry of the table's log."""
-    cursor = await connection.execute(statement(QUERIES["reaches"]), {"table": table.name})
+async def changed_since(connection: AsyncConnection, table: Table, since: datetime) -> set[str]:
+    """The entities that were written since, as far as this site knows."""
+    values = {"table": table.name, "since": since}
+    cursor = await connection.execute(statement(QUERIES["changed_since"]), values)
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def last_writes(
+    connection: AsyncConnection, table: Table, ids: Collection[str]
+) -> dict[str, Stamp]:
+    """The last writes of these, as this site knows them."""
+    values = {"table": table.name, "ids": list(ids)}
+    cursor = await connection.execute(statement(QUERIES["last_writes"]), values)
+    return {row[0]: Stamp(row[1], row[2]) for row in await cursor.fetchall()}
+
+
+async def reaches(connection: AsyncConnection) -> datetime | None:
+    """Since when this site's log is whole; None: there is no log yet."""
+    cursor = await connection.execute(statement(QUERIES["reaches"]))
     row = await cursor.fetchone()
     return row[0] if row else None
-
-
-async def restore(
-    connection: AsyncConnection, table: Table, entity_id: str, write: Entry, author: str
-) -> None:
-    """Write the row as that write left it, as an edit of this author. Raises psycopg.Error."""
-    names = {"table": identifier(table.schema, table.name), "key": identifier(table.key)}
-    await connection.execute(statement(QUERIES["author"]), {"author": author})
-    if write.image is None:
-        query = statement(QUERIES["remove"]).format(**names)
-        await connection.execute(query, {"id": entity_id})
-        return
-    held = write.row or {}
-    columns = [
-        column.name
-        for column in await read_columns(connection, table)
-        if column.name in held and not column.generated
-    ]
-    query = statement(QUERIES["restore"]).format(
-        **names,
-        columns=_listed("{}", columns),
-        values=sql.SQL(", ").join(_value(name, write) for name in columns),
-        assignments=_listed("{0} = excluded.{0}", columns),
-    )
-    await connection.execute(query, {"image": write.image})
-
-
-def _listed(form: LiteralString, columns: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join([sql.SQL(form).format(identifier(name)) for name in columns])
-
-
-def _value(column: str, write: Entry) -> sql.Composed:
-    if column in write.json_nulls:
-        return sql.Composed([sql.SQL("'null'::jsonb")])
-    return sql.SQL("r.{}").format(identifier(column))
 
 
 def _entry(

@@ -1,33 +1,33 @@
--- What a site has received of an entity, and writing an old state anew.
+-- What a site has received of entities, and what it knows of their last writes.
 
 -- name: entries
--- The log of one entity, or of all that were written since a time.
+-- The log of these entities.
 select l.entity_id, l.logged_at, l.operation::text, l.outcome::text, l.source_time,
        (l.change->>'version')::bigint as version, l.change->>'site' as site, l.change->>'author' as author,
        case when l.change->'row' <> 'null' then (l.change->'row')::text end as image,
        array(select jsonb_array_elements_text(case jsonb_typeof(l.change->'json_nulls') when 'array'
                                                    then l.change->'json_nulls' else '[]' end)) as json_nulls
 from ftstream.sync_log l
-where l.table_name = %(table)s
-  and case when %(id)s::text is not null then l.entity_id = %(id)s
-      else l.entity_id in (select s.entity_id from ftstream.sync_log s
-                           where s.table_name = %(table)s and s.source_time >= %(since)s and s.change is not null) end
+where l.table_name = %(table)s and l.entity_id = any(%(ids)s::text[])
 order by l.logged_at
 
+-- name: changed_since
+-- The entities that were written since a time, on this site or on the other. Partitions of the log from long
+-- before are left out: nothing is received a day before it was written, whatever the clocks say.
+select s.entity_id from ftstream.sync_log s
+where s.table_name = %(table)s and s.source_time >= %(since)s and s.change is not null
+  and s.logged_at >= %(since)s::timestamptz - interval '1 day'
+union
+select w.entity_id from ftstream.last_write w
+where w.table_name = %(table)s and w.version >= (extract(epoch from %(since)s::timestamptz) * 1000000)::bigint
+
+-- name: last_writes
+-- Who wrote these entities last.
+select w.entity_id, w.version, w.site::text from ftstream.last_write w
+where w.table_name = %(table)s and w.entity_id = any(%(ids)s::text[])
+
 -- name: reaches
--- How far back the log of a table reaches.
-select min(logged_at) from ftstream.sync_log where table_name = %(table)s
-
--- name: author
--- Whose edit it is, for the other site's log and this one's.
-select set_config('ftstream.author', %(author)s, true)
-
--- name: restore
--- Writes a row as it was; columns that came later keep what they hold.
-insert into {table} as t ({columns})
-select {values} from jsonb_populate_record(null::{table}, %(image)s::jsonb) as r
-on conflict ({key}) do update set {assignments}
-
--- name: remove
--- The row was not there.
-delete from {table} t where t.{key}::text = %(id)s
+-- How far back the log reaches: the first day that was not dropped yet.
+select min(to_date(right(c.relname, 8), 'YYYYMMDD'))::timestamp at time zone 'UTC'
+from pg_inherits i join pg_class c on c.oid = i.inhrelid
+where i.inhparent = 'ftstream.sync_log'::regclass and c.relname ~ '^sync_log_[0-9]{8}$'
