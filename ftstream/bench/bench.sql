@@ -49,3 +49,30 @@ insert into gfx_players (player_hash, name) values (md5(%(number)s::text), 'Kim'
 -- Milliseconds from the commit on External to the commit on Supabase, per change since a time.
 select extract(epoch from pg_xact_commit_timestamp(xmin) - source_time) * 1000
 from ftstream.sync_log where table_name = 'gfx_players' and source_time > to_timestamp(%(since)s)
+
+-- name: override
+-- One edit, for latency both ways.
+insert into player_overrides (wsop_player_id, field_name, override_value, reason, created_by)
+values (%(player)s, 'name', %(number)s::text, 'bench', 'bench')
+
+-- name: edit_latency
+-- Milliseconds from the edit on the other site to its commit on this one, per change since a time.
+select extract(epoch from pg_xact_commit_timestamp(xmin) - source_time) * 1000
+from ftstream.sync_log where table_name = 'player_overrides' and source_time > to_timestamp(%(since)s)
+
+-- name: overrides
+-- Many of them at once.
+insert into player_overrides (wsop_player_id, field_name, override_value, reason, created_by)
+select gen_random_uuid(), 'name', 'Kim ' || i, 'bench', 'bench' from generate_series(1, %(rows)s) i
+
+-- name: update_overrides
+-- Writes all of them again.
+update player_overrides set override_value = override_value || '.'
+
+-- name: applying
+-- Whether what follows is ftstream's own, and not captured.
+select set_config('ftstream.applying', %(applying)s, true)
+
+-- name: outbox
+-- What is not published yet.
+select count(*) from ftstream.outbox

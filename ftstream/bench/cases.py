@@ -20,7 +20,7 @@ from ftstream.devstack import Stack, jars
 from ftstream.flows import GFX
 from ftstream.progress import watch
 
-_QUERIES = Queries.load(__package__, "bench.sql")
+QUERIES = Queries.load(__package__, "bench.sql")
 
 CAPTURE_SECONDS = 600.0
 WARM_UP_SECONDS = 3.0
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """From commit on External to visible on Supabase, in milliseconds."""
+    """From commit on one site to visible on the other, in milliseconds."""
 
     p50: float
     p95: float
@@ -39,14 +39,14 @@ class Latency:
 
 def throughput(stack: Stack, rows: int, say: Say, *, narrow: bool) -> Run:
     """A backlog of gfx_hands, in 35 columns or 15."""
-    with _rig(stack, "bench15" if narrow else "bench35") as rig:
+    with rig_for(stack, "bench15" if narrow else "bench35") as rig:
         if narrow:
             for site in (rig.dsn("external"), rig.dsn("supabase")):
-                _execute(site, "narrow")
+                execute(site, "narrow")
         _set_up(rig)
         idle = asyncio.run(startup_cpu(rig))
         say(f"writing {rows:,} hands")
-        _execute(rig.dsn("external"), "narrow_hands" if narrow else "hands", rows=rows)
+        execute(rig.dsn("external"), "narrow_hands" if narrow else "hands", rows=rows)
         asyncio.run(_captured(rig))
         say("applying them")
         return asyncio.run(drain(rig, rows, idle))
@@ -54,10 +54,10 @@ def throughput(stack: Stack, rows: int, say: Say, *, narrow: bool) -> Run:
 
 def large_rows(stack: Stack, rows: int, say: Say) -> Run:
     """A backlog of sessions with 1 MB of raw_json each."""
-    with _rig(stack, "benchlarge") as rig:
+    with rig_for(stack, "benchlarge") as rig:
         _set_up(rig)
         say(f"writing {rows:,} sessions of 1 MB")
-        _execute(rig.dsn("external"), "sessions", rows=rows)
+        execute(rig.dsn("external"), "sessions", rows=rows)
         asyncio.run(_captured(rig))
         say("applying them")
         return asyncio.run(drain(rig, rows, 0.0))
@@ -68,10 +68,10 @@ def snapshot(stack: Stack, rows: int, say: Say) -> tuple[Run, Comparison]:
 
     Then they are equal on both sites, and compared.
     """
-    with _rig(stack, "benchsnap") as rig:
+    with rig_for(stack, "benchsnap") as rig:
         rig.run("init")
         say(f"writing {rows:,} hands before the connector starts")
-        _execute(rig.dsn("external"), "hands", rows=rows)
+        execute(rig.dsn("external"), "hands", rows=rows)
         process = psutil.Process(rig.start_worker().pid)
         say("snapshot")
         began = time.monotonic()
@@ -91,7 +91,7 @@ def snapshot(stack: Stack, rows: int, say: Say) -> tuple[Run, Comparison]:
 
 def latency(stack: Stack, rate: int, seconds: float, say: Say) -> Latency:
     """Single-row transactions at a steady rate."""
-    with _rig(stack, "benchlatency") as rig:
+    with rig_for(stack, "benchlatency") as rig:
         _set_up(rig)
         rig.start_worker()
         rig.run("wait")
@@ -100,8 +100,12 @@ def latency(stack: Stack, rate: int, seconds: float, say: Say) -> Latency:
         asyncio.run(_write_steadily(rig, rate, seconds + WARM_UP_SECONDS))
         rig.run("wait")
         with psycopg.connect(rig.dsn("supabase")) as connection:
-            query = connection.execute(statement(_QUERIES["latency"]), {"since": since})
-            lags = [float(row[0]) for row in query]
+            query = connection.execute(statement(QUERIES["latency"]), {"since": since})
+            return quantiles([float(row[0]) for row in query])
+
+
+def quantiles(lags: list[float]) -> Latency:
+    """Of milliseconds."""
     cuts = statistics.quantiles(lags, n=100)
     return Latency(round(cuts[49], 1), round(cuts[94], 1), round(cuts[98], 1))
 
@@ -116,7 +120,7 @@ def servers(stack: Stack) -> dict[str, str]:
 
 
 @contextmanager
-def _rig(stack: Stack, name: str) -> Iterator[Rig]:
+def rig_for(stack: Stack, name: str) -> Iterator[Rig]:
     """A rig that is gone before the next case is measured."""
     with Rig(stack, name) as rig:
         rig.create_databases()
@@ -129,9 +133,9 @@ def _set_up(rig: Rig) -> None:
     rig.run("connectors", "apply")
 
 
-def _execute(dsn: str, name: str, **values: object) -> None:
+def execute(dsn: str, name: str, **values: object) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(statement(_QUERIES[name]), values or None)
+        connection.execute(statement(QUERIES[name]), values or None)
 
 
 async def _captured(rig: Rig) -> None:
@@ -143,7 +147,7 @@ async def _write_steadily(rig: Rig, rate: int, seconds: float) -> None:
     async with await open_connection(rig.dsn("external")) as connection:
         began = time.monotonic()
         for number in range(int(rate * seconds)):
-            await connection.execute(statement(_QUERIES["player"]), {"number": number})
+            await connection.execute(statement(QUERIES["player"]), {"number": number})
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
 
 

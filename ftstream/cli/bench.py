@@ -1,4 +1,4 @@
-"""`ftstream bench`: throughput, latency and memory of the gfx flow on a local stack."""
+"""`ftstream bench`: throughput, latency and memory of the flows on a local stack."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from ftstream.bench import cases
+from ftstream.bench import cases, twoway
 from ftstream.demo.rig import temporary_stack
 
 RECORD = Path("bench/latest.json")
-CASES = ("full", "narrow", "latency", "large", "snapshot")
+CASES = ("full", "narrow", "latency", "large", "snapshot", "twoway", "outbox", "capture")
 
 
 @click.command(
@@ -33,6 +33,8 @@ Examples:
 @click.option("--large-rows", default=2_000, show_default=True, help="Sessions of 1 MB.")
 @click.option("--snapshot-rows", default=1_000_000, show_default=True)
 @click.option("--rate", default=200, show_default=True, help="Rows a second for latency.")
+@click.option("--edit-rate", default=20, show_default=True, help="Edits a second on each site.")
+@click.option("--outbox-rows", default=20_000, show_default=True, help="Edits in a backlog.")
 @click.option("--seconds", default=30.0, show_default=True, help="How long latency is measured.")
 @click.option("--only", multiple=True, type=click.Choice(CASES), help="Some cases; all without.")
 @click.option(
@@ -53,12 +55,14 @@ def bench(
     large_rows: int,
     snapshot_rows: int,
     rate: int,
+    edit_rate: int,
+    outbox_rows: int,
     seconds: float,
     only: tuple[str, ...],
     output: Path | None,
     folder: Path,
 ) -> None:
-    """Measure the gfx flow, audit on, one worker; write a table and a JSON file."""
+    """Measure the flows, audit on, one worker; write a table and a JSON file."""
     console = Console(highlight=False, stderr=True)
 
     def say(line: str) -> None:
@@ -81,6 +85,13 @@ def bench(
                     run, compared = cases.snapshot(stack, snapshot_rows, say)
                     figures[case] = cases.figures(run)
                     figures["verify"] = asdict(compared)
+                case "twoway":
+                    found = twoway.latency(stack, edit_rate, seconds, say)
+                    figures[case] = {name: asdict(each) for name, each in found.items()}
+                case "outbox":
+                    figures[case] = round(twoway.publishing(stack, outbox_rows, say))
+                case "capture":
+                    figures[case] = asdict(twoway.capture(stack, 1_500, say))
         servers = cases.servers(stack)
     _print(figures)
     if only and output is None:
@@ -104,6 +115,9 @@ def _report(figures: dict[str, Any], servers: dict[str, str]) -> dict[str, Any]:
             "snapshot": figures.get("snapshot"),
             "verify": figures.get("verify"),
         },
+        "twoway": {"latency_ms": figures.get("twoway")},
+        "outbox": {"changes_per_s": figures.get("outbox")},
+        "capture": figures.get("capture"),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "system": platform.system(),
@@ -125,7 +139,7 @@ def _report(figures: dict[str, Any], servers: dict[str, str]) -> dict[str, Any]:
 def _print(figures: dict[str, Any]) -> None:
     table = Table("case", "rows", "rows/s", "CPU us/row", "peak MB")
     for case, row in figures.items():
-        if "rows_per_s" in row:
+        if isinstance(row, dict) and "rows_per_s" in row:
             table.add_row(
                 case,
                 f"{row['rows']:,.0f}",
@@ -134,13 +148,21 @@ def _print(figures: dict[str, Any]) -> None:
                 f"{row['rss_mb']:.0f}",
             )
     console = Console()
-    console.print(table)
+    if table.rows:
+        console.print(table)
     if compared := figures.get("verify"):
         console.print(
             f"verify: {compared['rows']:,} equal rows in {compared['seconds']} s,"
             f" peak {compared['rss_mb']:.0f} MB"
         )
-    if found := figures.get("latency"):
-        console.print(
-            f"commit to visible, ms: p50 {found['p50']}, p95 {found['p95']}, p99 {found['p99']}"
-        )
+    waits = {"": figures.get("latency"), **(figures.get("twoway") or {})}
+    for where, lag in waits.items():
+        if lag:
+            way = f" {where.replace('_', ' ')}" if where else ""
+            console.print(
+                f"commit to visible{way}, ms: p50 {lag['p50']}, p95 {lag['p95']}, p99 {lag['p99']}"
+            )
+    if rate := figures.get("outbox"):
+        console.print(f"published from Supabase's outbox: {rate:,} changes/s")
+    if cost := figures.get("capture"):
+        console.print(f"capturing a row costs its writer {cost['us_per_row']} us")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,6 +22,9 @@ PAUSE_SECONDS = 0.25
 """Between two edits of one person."""
 
 PATIENCE_SECONDS = 60.0
+HISTORY_LINES = 12
+
+SITES: tuple[SiteName, ...] = ("external", "supabase")
 
 STATES = {"queued": 0, "rendering": 40, "encoding": 80, "completed": 100}
 
@@ -65,6 +69,37 @@ def refused(rig: Rig, say: Say) -> None:
             say(f"{site} refuses: {error.diag.message_primary}\n    {error.diag.message_hint}")
         else:
             raise AssertionError(f"{site} let {query} through")
+
+
+def bring_back(rig: Rig, say: Say) -> None:
+    """Show a row over which both were in conflict, and bring the loser's words back as a new edit."""
+    entity_id = _conflicted(rig)
+    if entity_id is None:
+        say("nobody was in conflict over an override this time")
+        return
+    say(f"$ ftstream history player_overrides {entity_id}   (its last lines)")
+    for line in rig.run("history", "player_overrides", entity_id).splitlines()[-HISTORY_LINES:]:
+        say(f"    {line}")
+    logged = json.loads(rig.run("history", "player_overrides", entity_id, "--json"))
+    loser = next(
+        entry for entry in logged if entry["outcome"].startswith("conflict") and entry["row"]
+    )
+    version = f"{loser['written_on']}:{loser['version']}"
+    say(f"$ ftstream revert player_overrides --id {entity_id} --version {version} --yes")
+    for line in rig.run(
+        "revert", "player_overrides", "--id", entity_id, "--version", version, "--yes"
+    ).splitlines():
+        say(f"    {line}")
+
+
+def _conflicted(rig: Rig) -> str | None:
+    """A row whose loser's words are in the log of a site."""
+    for site in SITES:
+        with psycopg.connect(rig.dsn(site)) as connection:
+            row = connection.execute(statement(QUERIES["conflicted"])).fetchone()
+            if row is not None:
+                return str(row[0])
+    return None
 
 
 async def _prepare(rig: Rig) -> None:

@@ -56,5 +56,6 @@ update gfx_hands set description = 'edited'
 
 -- name: conflicted
 -- A row over which both sites were in conflict, if there is one.
-select table_name, entity_id from ftstream.sync_log
-where outcome::text like 'conflict%%' and table_name = 'player_overrides' order by logged_at desc limit 1
+select entity_id from ftstream.sync_log
+where outcome::text like 'conflict%%' and table_name = 'player_overrides' and change->'row' <> 'null'
+order by logged_at desc limit 1

@@ -57,6 +57,7 @@ def _play(rig: Rig, seconds: float, rate: float, seed: int, console: Console) ->
     incidents.decide(rig, say)
     with _step(console, "ftstream wait"):
         rig.run("wait", "--timeout", str(WAIT_SECONDS))
+    editors.bring_back(rig, say)
     with _step(console, "ftstream verify"):
         verdicts = asyncio.run(_verified(rig))
     return _told(verdicts, console)
