@@ -22,7 +22,7 @@ PAUSE_SECONDS = 0.25
 """Between two edits of one person."""
 
 PATIENCE_SECONDS = 60.0
-HISTORY_LINES = 12
+HISTORY = 8
 
 SITES: tuple[SiteName, ...] = ("external", "supabase")
 
@@ -77,10 +77,12 @@ def bring_back(rig: Rig, say: Say) -> None:
     if entity_id is None:
         say("nobody was in conflict over an override this time")
         return
-    say(f"$ ftstream history player_overrides {entity_id}   (its last lines)")
-    for line in rig.run("history", "player_overrides", entity_id).splitlines()[-HISTORY_LINES:]:
-        say(f"    {line}")
+    say(f"$ ftstream history player_overrides {entity_id} --json   (its last {HISTORY} changes)")
     logged = json.loads(rig.run("history", "player_overrides", entity_id, "--json"))
+    for entry in logged[-HISTORY:]:
+        what = repr(entry["row"]["override_value"]) if entry["row"] else "deleted"
+        who = f"{entry['author']} on {entry['written_on']}"
+        say(f"    {entry['written_at'][11:23]}  {who:<16}  {entry['outcome']:<24}  {what}")
     loser = next(
         entry for entry in logged if entry["outcome"].startswith("conflict") and entry["row"]
     )
