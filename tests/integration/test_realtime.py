@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import time
 import urllib.request
@@ -19,21 +20,25 @@ from typing import LiteralString
 import psutil
 import psycopg
 import pytest
-from psycopg import sql
+from psycopg import AsyncConnection, sql
 from pydantic import SecretStr
 
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.wake_ups import Seen, seen
 from ftstream.adapters.supabase.realtime import Pauses, Realtime
 from ftstream.adapters.supabase.subscription import Patience
+from ftstream.agents.waker import Waker
 from ftstream.core.wake_up import Way
 from ftstream.devstack import process
 from ftstream.devstack import realtime as service
 from ftstream.devstack.ports import choose_ports
-from ftstream.flows import Site
+from ftstream.flows import OVERRIDES, Site
 from ftstream.logs import logging_config
 from ftstream.settings import Realtime as RealtimeSettings
+from ftstream.setup import run_init
 from tests.conftest import POLL_SECONDS
 
-from .conftest import Cluster, Pair, made_pair
+from .conftest import Cluster, MemoryTopics, Pair, made_pair, with_least_rights
 
 KEY = "api-key-of-the-test"
 TABLE = ("public", "watched")
@@ -304,6 +309,53 @@ async def test_a_callback_that_fails_does_not_deafen_the_client(
 async def test_tables_that_realtime_does_not_publish_are_named(stand_in: StandIn) -> None:
     async with listening(stand_in, table=("public", "cue_sheets")) as listener:
         await listener.polling("lacks: public.cue_sheets")
+
+
+INSERT: LiteralString = (
+    "with player as (insert into gfx_players (player_hash, name) values ('h', 'n') returning id)"
+    " insert into player_overrides (gfx_player_id, field_name, override_value, reason, created_by)"
+    " select id, 'name', 'v', 'r', 'test' from player"
+)
+
+
+async def test_a_worker_notes_for_the_crew_what_wakes_its_publisher(stand_in: StandIn) -> None:
+    """From `init` to a write that wakes, with the rights that `init` gives."""
+    least = with_least_rights(stand_in.pair)
+    settings = least.settings.model_copy(update={"realtime": stand_in.settings})
+    async for _ in run_init(settings, MemoryTopics(), (OVERRIDES,)):
+        pass
+    woken: list[None] = []
+    waker = Waker(settings, OVERRIDES.tables, lambda: woken.append(None))
+    running = asyncio.create_task(waker.run())
+    async with await open_connection(settings.supabase.conninfo()) as connection:
+        try:
+            (noted,) = await _noted(connection, "realtime")
+            assert noted.reason == "" and noted.worker.endswith(f":{os.getpid()}")
+            before = len(woken)
+            stand_in.write(sql.SQL(INSERT))
+            await eventually(lambda: len(woken) > before)
+            with behaving(stand_in, "refuse"):
+                stand_in.control(act="drop")
+                (noted,) = await _noted(connection, "polling")
+                assert noted.reason and noted.seen_at
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+async def test_without_realtime_the_crew_is_told_that_the_publisher_looks_by_itself(
+    stand_in: StandIn,
+) -> None:
+    waker = Waker(stand_in.pair.settings, OVERRIDES.tables, lambda: None)
+    assert (waker.state.way, waker.state.reason) == (Way.POLLING, "realtime.url is not set")
+
+
+async def _noted(connection: AsyncConnection, way: str) -> list[Seen]:
+    deadline = time.monotonic() + 20
+    while not (rows := [row for row in await seen(connection, 60) if row.way == way]):
+        assert time.monotonic() < deadline, f"nobody is woken by {way}"
+        await asyncio.sleep(POLL_SECONDS)
+    return rows
 
 
 async def test_the_key_is_in_no_line_of_the_log(

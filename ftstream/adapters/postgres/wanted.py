@@ -34,6 +34,7 @@ _LAST_WRITE = ("ftstream.last_write", ("SELECT", "INSERT", "UPDATE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
 _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
+_WAKE_UPS = ("ftstream.wake_ups", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
     "ftstream.maintain_sync_log(integer)",
@@ -259,6 +260,7 @@ class Wanted:
             yield _STATUS
             yield _NOTIFICATIONS
             yield _OUTBOX
+            yield _WAKE_UPS
 
 
 def wanted(
