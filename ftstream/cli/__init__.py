@@ -24,6 +24,7 @@ _VERBS = {
     "notifications": "ftstream.cli.notifications:notifications",
     "remove": "ftstream.cli.remove:remove",
     "resume": "ftstream.cli.resume:resume",
+    "status": "ftstream.cli.status:status",
     "verify": "ftstream.cli.verify:command",
     "wait": "ftstream.cli.wait:wait",
     "worker": "ftstream.cli.worker:worker",

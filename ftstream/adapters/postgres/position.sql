@@ -26,6 +26,11 @@ from ftstream.sync_log where logged_at > now() - make_interval(secs => %(seconds
 -- Changes that are tried again; dead ones are not.
 select count(*) from ftstream.parked_change where flow = %(flow)s and state = 'parked'
 
+-- name: put_aside
+-- Changes of a flow that could not be applied: those tried again, and those that wait for a person.
+select count(*) filter (where state = 'parked'), count(*) filter (where state = 'dead')
+from ftstream.parked_change where flow = %(flow)s
+
 -- name: newest_in_outbox
 -- The newest change of these tables that is not in Kafka.
 select coalesce(max(id), 0) from ftstream.outbox where table_name = any(%(tables)s::text[])
