@@ -62,9 +62,10 @@ def status(as_json: bool) -> None:
     else:
         for line in _lines(looked):
             click.echo(line)
-    for other in looked.problems[1:]:
-        click.echo(_message(other), err=True)
     if looked.problems:
+        # The first is told last, with its exit code; one that both parts met is told once.
+        for other in list(dict.fromkeys(map(_message, looked.problems)))[1:]:
+            click.echo(other, err=True)
         raise looked.problems[0]
     sys.exit(0 if looked.applied else 1)
 

@@ -188,8 +188,8 @@ async def test_inserts_updates_and_deletes_wake(stand_in: StandIn) -> None:
         ("close", "CLOSED"),
         ("drop", "CHANNEL_ERROR"),
         ("go_away", "CHANNEL_ERROR"),
-        ("expire_token", "Token has expired"),
-        ("system_error", "the database does not answer"),
+        ("expire_token", "CHANNEL_ERROR: Token has expired"),
+        ("system_error", "CHANNEL_ERROR: the database does not answer"),
         ("huge_frame", "1009"),
     ],
 )

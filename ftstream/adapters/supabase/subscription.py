@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
 from realtime import (
     AsyncRealtimeChannel,
     AsyncRealtimeClient,
@@ -136,7 +137,7 @@ class Subscription:
 
     def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         if state is not RealtimeSubscribeStates.SUBSCRIBED:
-            self._end(f"Realtime: {state.value}{f': {error}' if error else ''}")
+            self._end(f"Realtime: {state.value}{f': {_words(error)}' if error else ''}")
 
     def _deaf(self, listener: asyncio.Task[None]) -> None:
         error = None if listener.cancelled() else listener.exception()
@@ -159,6 +160,19 @@ class Subscription:
             yield from (task for task in timers if task is not None)
         own = (self._client._listen_task, self._client._heartbeat_task)
         yield from (task for task in own if task is not None)
+
+
+class _Told(msgspec.Struct):
+    """What the server says of an error; the library hands it on as JSON."""
+
+    message: str
+
+
+def _words(error: Exception) -> str:
+    try:
+        return msgspec.json.decode(str(error), type=_Told).message
+    except msgspec.MsgspecError:
+        return str(error)
 
 
 class _Pulse(AsyncRealtimeChannel):
