@@ -104,6 +104,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         if self._waker is not None:
             self._waking.cancel()
             await asyncio.gather(self._waking, return_exceptions=True)
+            await self._waker.close()
         if self._publisher is not None:
             self._publishing.cancel()
             await asyncio.gather(self._publishing, return_exceptions=True)

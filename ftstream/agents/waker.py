@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 NOTE_SECONDS = 30.0
 """How often it is noted anew, so that one sees who is there."""
 
+CLOSE_SECONDS = 3.0
+"""How long an ending worker tries to say so; later, nobody has seen it for a while."""
+
 NOTE_PATIENCE = 15.0
 """After which a database that does not answer is asked again."""
 
@@ -53,6 +56,14 @@ class Waker:
             if self._realtime is not None:
                 group.create_task(self._realtime.run())
 
+    async def close(self) -> None:
+        """Say that the worker ends; after `run`."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await wake_ups.forget(self._conninfo, self._worker)
+        except (psycopg.Error, TimeoutError) as error:
+            self._told(error)
+
     async def _keep_noted(self) -> None:
         while True:
             self._changed.clear()
@@ -68,9 +79,12 @@ class Waker:
             async with asyncio.timeout(NOTE_PATIENCE):
                 await wake_ups.note(self._conninfo, self._worker, self.state)
         except (psycopg.Error, TimeoutError) as error:
-            if not self._trouble:
-                reason = " ".join(str(error).split()) or "the database does not answer"
-                log.warning("what wakes the publisher cannot be noted: %s", reason)
-            self._trouble = True
+            self._told(error)
         else:
             self._trouble = False
+
+    def _told(self, error: Exception) -> None:
+        if not self._trouble:
+            reason = " ".join(str(error).split()) or "the database does not answer"
+            log.warning("what wakes the publisher cannot be noted: %s", reason)
+        self._trouble = True

@@ -341,6 +341,8 @@ async def test_a_worker_notes_for_the_crew_what_wakes_its_publisher(stand_in: St
         finally:
             running.cancel()
             await asyncio.wait([running])
+        await waker.close()
+        assert await seen(connection, 60) == []
 
 
 async def test_without_realtime_the_crew_is_told_that_the_publisher_looks_by_itself(

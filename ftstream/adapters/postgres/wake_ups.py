@@ -38,6 +38,12 @@ async def note(conninfo: str, worker: str, state: WakeUps) -> None:
         await connection.execute(statement(_QUERIES["note"]), values)
 
 
+async def forget(conninfo: str, worker: str) -> None:
+    """Say that this worker ends. Raises psycopg.Error."""
+    async with await open_connection(conninfo) as connection:
+        await connection.execute(statement(_QUERIES["forget"]), {"worker": worker})
+
+
 async def seen(connection: AsyncConnection, seconds: float) -> list[Seen]:
     """The workers seen in the last seconds. Raises psycopg.Error."""
     async with connection.cursor(row_factory=class_row(Seen)) as cursor:

@@ -10,6 +10,10 @@ values (%(worker)s, %(way)s, %(since)s, %(reason)s)
 on conflict (worker) do update
 set way = excluded.way, since = excluded.since, reason = excluded.reason, seen_at = clock_timestamp()
 
+-- name: forget
+-- A worker that ends is not shown any more.
+delete from ftstream.wake_ups where worker = %(worker)s
+
 -- name: seen
 -- The workers that were seen lately.
 select worker, way, since, reason, seen_at from ftstream.wake_ups

@@ -9,7 +9,7 @@ create table ftstream.wake_ups (
 );
 comment on table ftstream.wake_ups is
     'What wakes the publisher of each worker: nothing depends on it but how soon a change leaves';
-comment on column ftstream.wake_ups.worker is 'host:pid; a worker that has ended stays for a day';
+comment on column ftstream.wake_ups.worker is 'host:pid; one that was killed stays for a day';
 comment on column ftstream.wake_ups.since is 'by the worker''s clock';
 comment on column ftstream.wake_ups.reason is 'why it is polling';
 comment on column ftstream.wake_ups.seen_at is 'when the worker said so last; it does every 30 s';
