@@ -169,9 +169,8 @@ class Connection:
             await self._leave(topic)
 
     async def _join(self, topic: str, ref: str | None, config: Frame) -> None:
-        if (
-            topic in self.topics
-        ):  # the second join ends the first, and a client may take it for both
+        # A second join ends the first, and a client may take that for the end of both.
+        if topic in self.topics:
             await self._leave(topic)
             await self._send(topic, "phx_close", {})
         wishes = config.get("postgres_changes", [])
@@ -184,8 +183,7 @@ class Connection:
         task = self.topics.pop(topic, None)
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
 
     async def _follow(self, topic: str, bindings: list[dict[str, Any]]) -> None:
         """Tell of changes until the topic is left, as far as the mode lets it."""
@@ -221,9 +219,8 @@ class Connection:
 
     async def _send(self, topic: str, event: str, payload: Frame, ref: str | None = None) -> None:
         frame = {"topic": topic, "event": event, "payload": payload, "ref": ref}
-        with suppress(
-            ConnectionError
-        ):  # who has gone is told nothing, and its socket ends by itself
+        # Who has gone is told nothing, and its socket ends by itself.
+        with suppress(ConnectionError):
             await self._socket.send_json(frame)
 
 

@@ -59,6 +59,10 @@ class StandIn:
         url = f"http://127.0.0.1:{self.server.port}/{self.pair.database}"
         return RealtimeSettings(url=url, key=SecretStr(KEY))
 
+    def ready(self) -> None:
+        log, probe = self.server.log, self.server.probe
+        process.wait_until_ready(self.server.name, self.identity, log, probe, 30, Event())
+
     def control(self, **wish: str) -> dict[str, object]:
         """Have it behave another way; what it knows of its connections."""
         data = json.dumps(wish).encode() if wish else None
@@ -81,15 +85,14 @@ def stand_in(
     folder = tmp_path_factory.mktemp("realtime")
     with made_pair(clusters) as pair:
         server = _server(pair, folder)
-        identity = process.spawn(server.command())
+        made = StandIn(pair, server, process.spawn(server.command()))
         try:
-            process.wait_until_ready(server.name, identity, server.log, server.probe, 30, Event())
-            made = StandIn(pair, server, identity)
+            made.ready()
             made.write(sql.SQL("create table watched (id integer primary key, name text)"))
             made.write(sql.SQL("create publication supabase_realtime for table watched"))
             yield made
         finally:
-            process.stop(identity, server.stop_signal, 10)
+            process.stop(made.identity, server.stop_signal, 10)
 
 
 def _server(pair: Pair, folder: Path) -> service.Realtime:
