@@ -59,13 +59,6 @@ class Standing:
     captures: bool
     to_capture: int
     to_apply: int
-    parked: int
-    dead: int
-
-    @property
-    def applied(self) -> bool:
-        """Whether all that was captured is on the other site, and nothing stands in the way of the rest."""
-        return self.captures and not (self.to_capture or self.to_apply or self.parked or self.dead)
 
 
 class Direction:
@@ -162,8 +155,7 @@ class Direction:
             (position,) = await self._one(self._at_source, "current_position")
             _, captures, _ = await self._slot(position)
         to_apply = await self.unapplied()
-        parked, dead = await self._one(self._at_target, "put_aside", flow=self._flow.name)
-        return Standing(self._flow.name, self.target, captures, to_capture, to_apply, parked, dead)
+        return Standing(self._flow.name, self.target, captures, to_capture, to_apply)
 
     async def assigned(self) -> int:
         """Partitions of which the target knows an applied offset: none before the first worker."""
@@ -242,6 +234,12 @@ class FlowProgress:
     async def unapplied(self) -> int:
         """Records in Kafka that the targets do not have yet."""
         return sum([await direction.unapplied() for direction in self.directions])
+
+
+async def put_aside(connection: AsyncConnection) -> dict[str, tuple[int, int]]:
+    """By flow, how many changes are parked and dead on a site. Raises psycopg.Error."""
+    cursor = await connection.execute(statement(_QUERIES["put_aside"]))
+    return {flow: (parked, dead) for flow, parked, dead in await cursor.fetchall()}
 
 
 @asynccontextmanager

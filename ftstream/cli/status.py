@@ -13,14 +13,15 @@ from typing import Any
 
 import click
 import psycopg
+from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.errors import KafkaError
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.wake_ups import Seen, seen
 from ftstream.cli.errors import failure
 from ftstream.core.wake_up import Way
-from ftstream.flows import READY, Flow
-from ftstream.progress import SlotMissing, Standing, watch
+from ftstream.flows import READY, Flow, Site
+from ftstream.progress import SlotMissing, Standing, put_aside, watch
 from ftstream.settings import Settings, load_settings
 
 SEEN_SECONDS = 90.0
@@ -28,16 +29,36 @@ SEEN_SECONDS = 90.0
 
 
 @dataclass
+class Direction:
+    """What could be seen of a flow to one site; None: it could not."""
+
+    flow: str
+    target: Site
+    standing: Standing | None = None
+    parked: int | None = None
+    dead: int | None = None
+
+    @property
+    def applied(self) -> bool:
+        """Whether all that was captured is on the other site, and nothing keeps the rest from it."""
+        standing = self.standing
+        if standing is None or self.parked is None or self.dead is None:
+            return False
+        left = standing.to_capture + standing.to_apply + self.parked + self.dead
+        return standing.captures and not left
+
+
+@dataclass
 class Looked:
     """What could be seen; `problems` is why the rest could not."""
 
-    flows: list[Standing] = field(default_factory=list)
+    directions: list[Direction]
     workers: list[Seen] = field(default_factory=list)
     problems: list[Exception] = field(default_factory=list)
 
     @property
     def applied(self) -> bool:
-        return not self.problems and all(standing.applied for standing in self.flows)
+        return not self.problems and all(direction.applied for direction in self.directions)
 
 
 @click.command(
@@ -71,25 +92,40 @@ def status(as_json: bool) -> None:
 
 
 async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
-    """Both parts, each as far as it goes: without Kafka one still sees the workers."""
-    looked = Looked()
+    """Each part as far as it goes: without Kafka one still sees what was put aside, and the workers."""
+    looked = Looked([Direction(flow.name, target) for flow in flows for target in flow.targets])
     try:
         for flow in flows:
             async with watch(flow, settings) as progress:
-                looked.flows += await progress.look()
+                found = {(s.flow, s.target): s for s in await progress.look()}
+            for direction in looked.directions:
+                key = direction.flow, direction.target
+                direction.standing = found.get(key, direction.standing)
     except (psycopg.Error, KafkaError, SlotMissing) as error:
         looked.problems.append(error)
-    try:
-        async with await open_connection(settings.supabase.conninfo()) as connection:
-            looked.workers = await seen(connection, SEEN_SECONDS)
-    except psycopg.Error as error:
-        looked.problems.append(error)
+    for site in Site:
+        try:
+            async with await open_connection(settings.database(site).conninfo()) as connection:
+                await _look_at(site, connection, looked)
+        except psycopg.Error as error:
+            looked.problems.append(error)
     return looked
 
 
+async def _look_at(site: Site, connection: AsyncConnection, looked: Looked) -> None:
+    """What one site knows by itself."""
+    here = [direction for direction in looked.directions if direction.target is site]
+    if here:
+        counts = await put_aside(connection)
+        for direction in here:
+            direction.parked, direction.dead = counts.get(direction.flow, (0, 0))
+    if site is Site.SUPABASE:
+        looked.workers = await seen(connection, SEEN_SECONDS)
+
+
 def _lines(looked: Looked) -> Iterator[str]:
-    for standing in looked.flows:
-        yield f"flow {standing.flow} to {standing.target}: {told(standing)}"
+    for direction in looked.directions:
+        yield f"flow {direction.flow} to {direction.target}: {told(direction)}"
     for worker in looked.workers:
         since = worker.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         way = "woken by Realtime" if worker.way == Way.REALTIME else "polling"
@@ -97,27 +133,34 @@ def _lines(looked: Looked) -> Iterator[str]:
         yield f"worker {worker.worker}: {way} since {since}{reason}"
 
 
-def told(standing: Standing) -> str:
+def told(direction: Direction) -> str:
     """How far a direction is, in words."""
-    if standing.applied:
+    if direction.applied:
         return "everything captured is applied"
-    found = {
-        f"{standing.to_capture} changes to publish": standing.to_capture,
-        f"{standing.to_apply} records to apply": standing.to_apply,
-        f"{standing.parked} parked": standing.parked,
-        f"{standing.dead} dead": standing.dead,
-        "the connector is not running (`ftstream connectors status`)": not standing.captures,
-    }
-    return ", ".join(text for text, there in found.items() if there)
+    return ", ".join(_left(direction)) or "what was put aside cannot be seen"
+
+
+def _left(direction: Direction) -> Iterator[str]:
+    standing = direction.standing
+    if standing is None:
+        yield "how far it is cannot be seen"
+    else:
+        if standing.to_capture:
+            yield f"{standing.to_capture} changes to publish"
+        if standing.to_apply:
+            yield f"{standing.to_apply} records to apply"
+        if not standing.captures:
+            yield "the connector is not running (`ftstream connectors status`)"
+    if direction.parked:
+        yield f"{direction.parked} parked"
+    if direction.dead:
+        yield f"{direction.dead} dead (`ftstream dead list`)"
 
 
 def _document(looked: Looked) -> dict[str, Any]:
     return {
         "applied": looked.applied,
-        "flows": [
-            dataclasses.asdict(standing) | {"applied": standing.applied}
-            for standing in looked.flows
-        ],
+        "flows": [dataclasses.asdict(d) | {"applied": d.applied} for d in looked.directions],
         "workers": [dataclasses.asdict(worker) for worker in looked.workers],
         "problems": [_message(problem) for problem in looked.problems],
     }

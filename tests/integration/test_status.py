@@ -53,6 +53,7 @@ async def test_without_kafka_the_workers_are_shown(
     since = SINCE.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     assert f"worker host:1: woken by Realtime since {since}\n" in result.stdout
     assert f"worker host:2: polling since {since}: HTTP 503\n" in result.stdout
+    assert "flow gfx to supabase: how far it is cannot be seen\n" in result.stdout
     assert "Kafka" in result.stderr
 
 
@@ -60,6 +61,9 @@ async def test_programs_are_told_the_same(noted: Pair, monkeypatch: pytest.Monke
     result = await asyncio.to_thread(run, noted.settings, monkeypatch, "--json")
     found = json.loads(result.stdout)
     assert found["applied"] is False and len(found["problems"]) == 1
+    (gfx,) = found["flows"]
+    assert (gfx["flow"], gfx["target"], gfx["standing"]) == ("gfx", "supabase", None)
+    assert (gfx["parked"], gfx["dead"], gfx["applied"]) == (0, 0, False)
     assert [(w["worker"], w["way"]) for w in found["workers"]] == [
         ("host:1", "realtime"),
         ("host:2", "polling"),

@@ -27,9 +27,9 @@ from ftstream.sync_log where logged_at > now() - make_interval(secs => %(seconds
 select count(*) from ftstream.parked_change where flow = %(flow)s and state = 'parked'
 
 -- name: put_aside
--- Changes of a flow that could not be applied: those tried again, and those that wait for a person.
-select count(*) filter (where state = 'parked'), count(*) filter (where state = 'dead')
-from ftstream.parked_change where flow = %(flow)s
+-- Changes here that could not be applied, by flow: those tried again, and those that wait for a person.
+select flow, count(*) filter (where state = 'parked'), count(*) filter (where state = 'dead')
+from ftstream.parked_change group by flow
 
 -- name: newest_in_outbox
 -- The newest change of these tables that is not in Kafka.
