@@ -23,8 +23,9 @@ from ftstream.adapters.kafka.transport import Reader, Transport
 from ftstream.adapters.postgres.housekeeping import Notifier
 from ftstream.agents.change_agent import ChangeAgent
 from ftstream.agents.publisher import Publisher
+from ftstream.agents.waker import Waker
 from ftstream.core.failures import Halted
-from ftstream.flows import READY, Capture, Flow, Names, Site
+from ftstream.flows import READY, Capture, Flow, Names, Site, Table
 from ftstream.logs import SERVICES, logging_config
 from ftstream.settings import Kafka, Settings, load_settings
 
@@ -65,6 +66,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self._flows = flows
         self._notifier = Notifier(settings.supabase.conninfo())
         self._publisher = _publisher(settings, flows)
+        self._waker = _waker(settings, flows, self._publisher)
         self.change_agents = [
             ChangeAgent(self, flow, target, settings, self._notifier)
             for flow in flows
@@ -83,6 +85,8 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self.add_future(self._notifier.run())
         if self._publisher is not None:
             self._publishing = self.add_future(self._publisher.run())
+        if self._waker is not None:
+            self._waking = self.add_future(self._waker.run())
         await asyncio.gather(*(agent.start() for agent in self.change_agents))
         for reason in [agent.halted for agent in self.change_agents if agent.halted]:
             if await self._last_halted(reason):
@@ -97,6 +101,10 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         if self._consumer is not None:
             self._consumer.stop_flow()
         await asyncio.gather(*(agent.stop() for agent in self.change_agents))
+        if self._waker is not None:
+            self._waking.cancel()
+            await asyncio.gather(self._waking, return_exceptions=True)
+            await self._waker.close()
         if self._publisher is not None:
             self._publishing.cancel()
             await asyncio.gather(self._publishing, return_exceptions=True)
@@ -233,11 +241,22 @@ def _publisher(settings: Settings, flows: Sequence[Flow]) -> Publisher | None:
     """Of what is written on Supabase; on External, Debezium reads the outbox."""
     topics = {
         table.name: Names(flow, settings.namespace).topic(table, Site.SUPABASE)
-        for flow in flows
-        if flow.capture is Capture.OUTBOX and Site.SUPABASE in flow.sources
-        for table in flow.tables
+        for flow, table in _published(flows)
     }
     return Publisher(settings, topics) if topics else None
+
+
+def _waker(settings: Settings, flows: Sequence[Flow], publisher: Publisher | None) -> Waker | None:
+    if publisher is None:
+        return None
+    return Waker(settings, (table for _, table in _published(flows)), publisher.wake)
+
+
+def _published(flows: Sequence[Flow]) -> Iterator[tuple[Flow, Table]]:
+    """What leaves Supabase by its outbox."""
+    for flow in flows:
+        if flow.capture is Capture.OUTBOX and Site.SUPABASE in flow.sources:
+            yield from ((flow, table) for table in flow.tables)
 
 
 @cache

@@ -86,5 +86,9 @@ def logging_config(level: str) -> dict[str, Any]:
             "ftstream": {"level": level.upper()},
             # It warns of every pipeline that an error ended; the error itself is told by the writer.
             "psycopg": {"level": "ERROR"},
+            # What it meets is told once, by ftstream; it would tell each try, and quote rows.
+            "realtime": {"level": "CRITICAL"},
+            # In detail it would quote the address of Realtime, in which its key is.
+            "websockets": {"level": LIBRARIES},
         },
     }

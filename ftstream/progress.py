@@ -45,6 +45,22 @@ class Lag:
     p99_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one look shows of a direction.
+
+    `captures`: whether a connector reads the log; of Supabase's outbox `ftstream status` tells by the
+    workers. `to_capture` counts changes in the outbox; how much of a log is still to be read takes
+    waiting to tell (`ftstream wait`), since only a heartbeat moves the position of an idle one.
+    """
+
+    flow: str
+    target: Site
+    captures: bool
+    to_capture: int
+    to_apply: int
+
+
 class Direction:
     """Watches what one flow carries to one site."""
 
@@ -127,6 +143,20 @@ class Direction:
             )
             await self._pause(deadline, say, state)
 
+    async def look(self) -> Standing:
+        """How far it is now. Raises SlotMissing."""
+        captures, to_capture = True, 0
+        if self.target is Site.EXTERNAL:
+            tables = [table.name for table in self._flow.tables]
+            (last,) = await self._one(self._at_source, "newest_in_outbox", tables=tables)
+            values = {"tables": tables, "last": last}
+            (to_capture,) = await self._one(self._at_source, "left_in_outbox", **values)
+        else:
+            (position,) = await self._one(self._at_source, "current_position")
+            _, captures, _ = await self._slot(position)
+        to_apply = await self.unapplied()
+        return Standing(self._flow.name, self.target, captures, to_capture, to_apply)
+
     async def assigned(self) -> int:
         """Partitions of which the target knows an applied offset: none before the first worker."""
         return len(await self._applied())
@@ -198,6 +228,10 @@ class FlowProgress:
         for direction in self.directions:
             await direction.captured(timeout, say)
 
+    async def look(self) -> list[Standing]:
+        """How far each direction is now. Raises SlotMissing."""
+        return [await direction.look() for direction in self.directions]
+
     async def assigned(self) -> int:
         """Partitions of which the targets know an applied offset: none before the first worker."""
         return sum([await direction.assigned() for direction in self.directions])
@@ -205,6 +239,12 @@ class FlowProgress:
     async def unapplied(self) -> int:
         """Records in Kafka that the targets do not have yet."""
         return sum([await direction.unapplied() for direction in self.directions])
+
+
+async def put_aside(connection: AsyncConnection) -> dict[str, tuple[int, int]]:
+    """By flow, how many changes are parked and dead on a site. Raises psycopg.Error."""
+    cursor = await connection.execute(statement(_QUERIES["put_aside"]))
+    return {flow: (parked, dead) for flow, parked, dead in await cursor.fetchall()}
 
 
 @asynccontextmanager

@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -135,6 +145,48 @@ class Connect(_Group):
     task_timeout: float = Field(default=90, gt=0, description="seconds to wait for running tasks")
 
 
+class Realtime(_Group):
+    """How to reach Supabase Realtime, which wakes the publisher; without a url it looks by itself."""
+
+    url: str = ""
+    """https://REF.supabase.co, the project's own."""
+    key: SecretStr = SecretStr("")
+    """An API key whose role may read the tables: the service role's, or a secret one."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            named = False
+        if value and (not named or parts.scheme not in ("http", "https")):
+            raise ValueError("is not the URL of a Supabase project (https://REF.supabase.co)")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must be the URL alone: the key goes into realtime.key")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            raise ValueError("must begin with https: the key travels in it")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_key(self) -> Self:
+        if self.url and not self.key.get_secret_value():
+            raise ValueError("url is set, and key is not")
+        return self
+
+    @property
+    def on(self) -> bool:
+        return bool(self.url)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Apply(_Group):
     """Bounds of one flow's buffer and batches."""
 
@@ -168,6 +220,7 @@ class Settings(BaseSettings):
     supabase: Database = Database()
     kafka: Kafka = Kafka()
     connect: Connect = Connect()
+    realtime: Realtime = Realtime()
     apply: Apply = Apply()
 
     def require_databases(self) -> None:

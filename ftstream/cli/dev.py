@@ -30,7 +30,7 @@ FOLLOW_SECONDS = 0.2
 )
 @click.pass_context
 def dev(context: click.Context, folder: Path) -> None:
-    """Run PostgreSQL (twice), Kafka and Connect on this machine, without containers.
+    """Run PostgreSQL (twice), Kafka, Connect and a Realtime on this machine, without containers.
 
     \b
     Examples:

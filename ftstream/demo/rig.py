@@ -128,6 +128,10 @@ class Rig:
                 "url": self.stack.connect_url,
                 "capture_password": self.stack.debezium_password,
             },
+            "realtime": {
+                "url": self.stack.realtime_url(self.namespace or None),
+                "key": self.stack.realtime_key,
+            },
         }
 
     def create_databases(self, *, keep: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A local stack of child processes, without containers: PostgreSQL twice, Kafka and Connect.
+"""A local stack of child processes, without containers: PostgreSQL twice, Kafka, Connect, Realtime.
 
 It imports nothing else of ftstream, so tests, the demo and other tools can use it alone.
 """

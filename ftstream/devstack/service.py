@@ -1,4 +1,4 @@
-"""What the stack asks of each of its four processes."""
+"""What the stack asks of each of its processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local stack as a whole: two PostgreSQL clusters, Kafka and Connect in one folder."""
+"""The local stack as a whole: PostgreSQL twice, Kafka, Connect and a Realtime in one folder."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .kafka import Kafka, probe_broker
 from .lock import locked
 from .ports import is_free
 from .process import Identity
+from .realtime import Realtime, probe_realtime
 from .service import Service
 from .state import APPLY_ROLE, NAMES, State
 
@@ -33,10 +34,11 @@ STOP_SIGNALS = {
     **dict.fromkeys(postgres.SITES, postgres.Cluster.stop_signal),
     "kafka": Kafka.stop_signal,
     "connect": Connect.stop_signal,
+    "realtime": Realtime.stop_signal,
 }
 
 # Connect needs Kafka; the rest starts side by side.
-CHAINS = (("external",), ("supabase",), ("kafka", "connect"))
+CHAINS = (("external",), ("supabase",), ("kafka", "connect"), ("realtime",))
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ bootstrap_servers = "{bootstrap_servers}"
 [connect]
 url = "{connect_url}"
 capture_password = "{capture_password}"
+
+[realtime]
+url = "{realtime_url}"
+key = "{realtime_key}"
 """
 
 
@@ -109,19 +115,19 @@ class Stack:
         with locked(self._lock_file):
             # Connect first: it would spend its patience on looking for a Kafka that is gone.
             self._stop(["connect"], progress)
-            self._stop(["kafka", "external", "supabase"], progress)
+            self._stop(["kafka", "realtime", "external", "supabase"], progress)
             if destroy:
                 self._remove()
                 progress(f"removed the stack in {self.folder}")
 
     def status(self) -> list[ProcessStatus]:
-        """All four, in the order of NAMES; asks each one that runs whether it works."""
+        """All of them, in the order of NAMES; asks each one that runs whether it works."""
         if not self.exists:
             return []
         with ThreadPoolExecutor(len(NAMES)) as pool:
             return list(pool.map(self._status, NAMES))
 
-    # -- one process: "external", "supabase", "kafka" or "connect"
+    # -- one process, by one of NAMES
 
     def start(self, name: str, progress: Progress = _silent) -> None:
         """Starts one process on the port it had; returns once it answers."""
@@ -161,6 +167,17 @@ class Stack:
     def connect_url(self) -> str:
         return f"http://127.0.0.1:{self._state().ports['connect']}"
 
+    def realtime_url(self, dbname: str | None = None) -> str:
+        """Of the stand-in for Supabase Realtime; another database than the site's has a path."""
+        return f"http://127.0.0.1:{self._state().ports['realtime']}" + (
+            f"/{dbname}" if dbname else ""
+        )
+
+    @property
+    def realtime_key(self) -> str:
+        """The API key that the stand-in asks for."""
+        return self._state().realtime_key
+
     @property
     def debezium_password(self) -> str:
         """What ${env:DEBEZIUM_PASSWORD} stands for in a connector's configuration."""
@@ -192,6 +209,8 @@ class Stack:
             bootstrap_servers=self.bootstrap_servers,
             connect_url=self.connect_url,
             capture_password=self.debezium_password,
+            realtime_url=self.realtime_url(),
+            realtime_key=self.realtime_key,
         )
 
     def write_settings(self) -> Path:
@@ -229,7 +248,7 @@ class Stack:
         return name not in current.starting and process.alive(current.processes.get(name))
 
     def _services(self, progress: Progress) -> dict[str, Service]:
-        """The four services with the programs they need; makes the state at the first time."""
+        """The services with the programs they need; makes the state at the first time."""
         made = self._state() if self.exists else None
         programs = prerequisites.find(
             need_maven=not jars.cached().present,
@@ -269,6 +288,14 @@ class Stack:
             bootstrap_servers=self.bootstrap_servers,
             jvm=jvm,
             password=made.debezium_password,
+        )
+        supabase = postgres.SUPABASE
+        yield Realtime(
+            folder=self.folder,
+            log=self.log("realtime"),
+            port=made.ports["realtime"],
+            dsn=self.dsn("supabase", supabase.superuser),
+            key=made.realtime_key,
         )
 
     def _start_all(self, services: dict[str, Service], progress: Progress) -> None:
@@ -377,5 +404,7 @@ def _probe(name: str, current: State) -> str | None:
             return probe_broker(port)
         case "connect":
             return probe_worker(port)
+        case "realtime":
+            return probe_realtime(port)
         case _:
             return postgres.probe_server(postgres.SITES[name], port, current.passwords[name])

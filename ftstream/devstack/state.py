@@ -14,7 +14,7 @@ from .ports import choose_ports
 from .postgres import SITES
 from .process import Identity
 
-NAMES = ("external", "supabase", "kafka", "connect")
+NAMES = ("external", "supabase", "kafka", "connect", "realtime")
 EXTRA_PORTS = ("controller", "via", "proxy")
 """Kafka's own, and those of its second listener: see Kafka.via_port."""
 APPLY_ROLE = "ftstream_apply"
@@ -32,6 +32,7 @@ class State:
     ports: dict[str, int]
     passwords: dict[str, dict[str, str]]
     debezium_password: str
+    realtime_key: str
     processes: dict[str, Identity] = field(default_factory=dict)
     starting: set[str] = field(default_factory=set)
 
@@ -47,6 +48,7 @@ def new_state(postgres_folder: Path, postgres_version: int) -> State:
             for site in SITES.values()
         },
         debezium_password=new_password(),
+        realtime_key=new_password(),
     )
 
 

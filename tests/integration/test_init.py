@@ -26,7 +26,7 @@ from ftstream.flows import (
     Site,
     log_captures,
 )
-from ftstream.settings import Connect, Database
+from ftstream.settings import Connect, Database, Realtime
 from ftstream.setup import Done, PreflightFailed, SetupFailed
 from ftstream.setup.survey import survey
 
@@ -136,6 +136,33 @@ async def test_a_publication_with_other_tables_is_set_right(pair: Pair) -> None:
         )
     assert found == [(True,)]
     assert len(tables) == len(TABLES)
+
+
+async def test_realtimes_publication_gets_our_tables_and_keeps_those_of_others(pair: Pair) -> None:
+    realtime = Realtime(url="https://abc.supabase.co", key=SecretStr(PASSWORD))
+    settings = pair.settings.model_copy(update={"realtime": realtime})
+    query = (
+        "select tablename from pg_publication_tables where pubname = 'supabase_realtime' order by 1"
+    )
+    topics, flows = MemoryTopics(), (GFX, OVERRIDES)
+    file = await setup.supabase_migration(settings, flows)
+    async with await pair.connect(Site.SUPABASE, "postgres") as connection:
+        await connection.execute("create publication supabase_realtime for table wsop_events")
+        changed = [done async for done in setup.run_init(settings, topics, flows)]
+        assert "publication supabase_realtime" in {done.what for done in changed if done.changed}
+        ours = [("player_overrides",), ("profile_images",), ("wsop_events",)]
+        assert await rows(connection, query) == ours
+        again = [done async for done in setup.run_init(settings, topics, flows)]
+        assert [done for done in again if done.changed] == []
+
+        plan = await setup.plan_removal(settings, None, topics, NoConnectors(), flows)
+        async for _ in setup.run_removal(settings, plan, topics, NoConnectors()):
+            pass
+        assert await rows(connection, query) == [("wsop_events",)]
+
+        for _ in range(2):  # a migration meets whatever there is
+            await connection.execute(statement(file))
+        assert await rows(connection, query) == ours
 
 
 async def test_every_problem_is_told_before_anything_is_changed(pair: Pair) -> None:

@@ -30,6 +30,7 @@ def test_a_row_written_on_external_is_on_supabase_after_wait(running: Rig) -> No
     write_players(running, "Kim", "Lee")
     running.run("wait")
     assert count(running.dsn("supabase"), "gfx_players") == 2
+    assert "flow gfx to supabase: everything captured is applied" in running.run("status")
 
 
 def test_init_and_apply_can_run_again(running: Rig) -> None:
@@ -82,6 +83,8 @@ def test_wait_names_what_it_waits_for_when_the_time_is_up(running: Rig) -> None:
     write_players(running, "Park")
     with pytest.raises(CommandFailed, match="records to apply"):
         running.run("wait", "--timeout", "5")
+    with pytest.raises(CommandFailed, match="flow gfx to supabase: 1 records to apply"):
+        running.run("status")
 
 
 def test_remove_takes_everything_away(running: Rig) -> None:

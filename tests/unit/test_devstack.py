@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from ftstream.devstack import (
+    NAMES,
     DevstackError,
     MissingPrerequisites,
     Stack,
@@ -31,6 +32,7 @@ from ftstream.devstack.connect import Connect
 from ftstream.devstack.errors import tail
 from ftstream.devstack.java import Jvm
 from ftstream.devstack.kafka import new_cluster_id
+from ftstream.devstack.realtime import Realtime
 
 
 @pytest.fixture
@@ -106,6 +108,7 @@ def test_settings_have_the_shape_that_the_cli_reads(stack: Stack) -> None:
         "supabase": {"admin_dsn", "dsn"},
         "kafka": {"bootstrap_servers"},
         "connect": {"url", "capture_password"},
+        "realtime": {"url", "key"},
     }
     assert settings["external"]["admin_dsn"].startswith("postgresql://admin:")
     assert settings["external"]["admin_dsn"].endswith("/gfx_production")
@@ -123,8 +126,8 @@ def test_every_password_is_different(stack: Stack) -> None:
     made = state.load(stack.folder / "stack.json")
     assert made is not None
     found = [word for site in made.passwords.values() for word in site.values()]
-    found.append(made.debezium_password)
-    assert len(set(found)) == len(found) == 6
+    found += [made.debezium_password, made.realtime_key]
+    assert len(set(found)) == len(found) == 7
 
 
 def test_the_state_survives_a_round_trip(tmp_path: Path) -> None:
@@ -159,6 +162,13 @@ def test_the_password_of_debezium_is_in_the_environment_and_in_no_file(tmp_path:
     assert connect.command().environment == {"DEBEZIUM_PASSWORD": "secret"}
     assert "secret" not in connect.properties.read_text()
     assert "secret" not in repr(connect)
+
+
+def test_the_stand_in_for_realtime_has_its_secrets_in_the_environment_alone(tmp_path: Path) -> None:
+    dsn = "postgresql://a:secret@h/db"
+    realtime = Realtime(tmp_path, tmp_path / "log", 15000, dsn, "secret-key")
+    assert realtime.command().environment == {"REALTIME_DSN": dsn, "REALTIME_API_KEY": "secret-key"}
+    assert "secret" not in repr(realtime) + " ".join(realtime.command().argv)
 
 
 def test_ports_are_distinct_and_below_those_of_outgoing_connections() -> None:
@@ -216,7 +226,7 @@ def test_a_process_that_took_over_the_pid_is_not_killed(
     stack.down()
 
     assert process.alive(sleeper)
-    assert [row.state for row in stack.status()] == ["stopped"] * 4
+    assert [row.state for row in stack.status()] == ["stopped"] * len(NAMES)
 
 
 def test_a_stopped_process_is_gone_and_its_output_is_in_the_log(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ from ftstream.adapters.postgres.wanted import (
     role_of,
     wanted,
 )
-from ftstream.flows import FLOWS, GFX, RENDER_QUEUE, Flow, Site, Table, log_captures
-from ftstream.settings import Database, Settings
+from ftstream.flows import FLOWS, GFX, OVERRIDES, RENDER_QUEUE, Flow, Site, Table, log_captures
+from ftstream.settings import Database, Realtime, Settings
 from ftstream.setup import script
 
 VERIFIERS = {
@@ -274,6 +274,49 @@ def test_what_leaves_by_the_outbox_is_captured_last(site: Site) -> None:
     assert captures == list(steps[-len(captures) :])
     assert f"ftstream.capture('{site}', 'public.cue_sheets', 'id')" in text(tuple(captures))
     assert ("render_queue" in text(tuple(captures))) is (site is Site.SUPABASE)
+
+
+def woken(site: Site, *flows: Flow) -> Wanted:
+    realtime = Realtime(url="https://abc.supabase.co", key=SecretStr("hidden"))
+    return wanted(site, flows, settings().model_copy(update={"realtime": realtime}))
+
+
+def told(**tables: list[str] | None) -> SiteState:
+    """A database of a project whose owner has put some tables into Realtime's publication."""
+    names = {f"public.{name}": columns for name, columns in tables.items()}
+    there = Publication("supabase_realtime", True, all_tables=False, whole=True, tables=names)
+    return replace(state(OVERRIDES), publications={there.name: there})
+
+
+def test_realtime_tells_of_what_leaves_supabase_by_the_outbox_and_of_what_others_want() -> None:
+    title, both = "publication supabase_realtime", woken(Site.SUPABASE, OVERRIDES, GFX)
+    assert title in titles(plan_site(both, state(OVERRIDES), VERIFIERS))
+    for where in (woken(Site.EXTERNAL, OVERRIDES), woken(Site.SUPABASE, GFX), aim(Site.SUPABASE)):
+        assert title not in [s.title for s in plan_site(where, state(OVERRIDES), VERIFIERS)]
+
+    (step,) = (s for s in plan_site(both, told(theirs=None), VERIFIERS) if s.title == title)
+    assert len(step.statements) == 2 and "create publication" not in text((step,))
+    assert 'add table "public"."profile_images"' in text((step,))
+    (step,) = (
+        s for s in plan_site(both, told(player_overrides=None), VERIFIERS) if s.title == title
+    )
+    assert "player_overrides" not in text((step,)) and "profile_images" in text((step,))
+
+    there = told(player_overrides=None, theirs=None)
+    (step,) = (s for s in plan_removal(both, there, everything=True) if s.title == title)
+    assert text((step,)).count("alter publication") == 1 and "theirs" not in text((step,))
+
+
+def test_a_publication_of_realtimes_that_is_anothers_is_told_if_it_must_change() -> None:
+    both = woken(Site.SUPABASE, OVERRIDES)
+    for tables in ({"player_overrides": None}, {"player_overrides": None, "profile_images": None}):
+        there = told(**tables)
+        (publication,) = there.publications.values()
+        another = {publication.name: replace(publication, owned=False)}
+        problems = site_problems(both, replace(there, publications=another))
+        mends = [problem.mend for problem in problems if problem.fatal]
+        lacks = 'ALTER PUBLICATION "supabase_realtime" OWNER TO "admin"'
+        assert (lacks in mends) is (len(tables) == 1)
 
 
 def test_migrations_have_numbers_of_their_own_and_none_is_skipped() -> None:

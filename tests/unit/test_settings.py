@@ -160,3 +160,39 @@ def test_tls_verifies_the_broker() -> None:
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert isinstance(app._credentials(kafka), faust.SSLCredentials)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("abc.supabase.co", "is not the URL of a Supabase project"),
+        ("https://", "is not the URL of a Supabase project"),
+        ("https://[::1", "is not the URL of a Supabase project"),
+        ("wss://abc.supabase.co", "is not the URL of a Supabase project"),
+        ("http://abc.supabase.co", "must begin with https"),
+        (f"https://abc.supabase.co/?apikey={SECRET}", "must be the URL alone"),
+    ],
+)
+def test_an_address_of_realtime_that_cannot_work_is_told(
+    url: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTSTREAM_REALTIME__URL", url)
+    monkeypatch.setenv("FTSTREAM_REALTIME__KEY", SECRET)
+    with pytest.raises(SettingsError, match=f"realtime.url: .*{told}") as raised:
+        load_settings()
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://abc.supabase.co", "http://127.0.0.1:15000/db", "http://localhost", "http://[::1]:80"],
+)
+def test_realtime_is_on_where_it_has_an_address_and_a_key(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not load_settings().realtime.on
+    monkeypatch.setenv("FTSTREAM_REALTIME__URL", url)
+    with pytest.raises(SettingsError, match="url is set, and key is not"):
+        load_settings()
+    monkeypatch.setenv("FTSTREAM_REALTIME__KEY", SECRET)
+    assert load_settings().realtime.on

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from ftstream.adapters.postgres.provision import Stage, Statement, Step, build, grants, identifier
 from ftstream.adapters.postgres.site_state import SiteState
-from ftstream.adapters.postgres.wanted import Right, Wanted
+from ftstream.adapters.postgres.wanted import REALTIME_PUBLICATION, Right, Wanted
 
 
 def plan_removal(
@@ -34,6 +34,7 @@ def plan_removal(
             Step(site, f"publication {name}", tuple(_publication(name, state)))
             for name in (wanted.names(capture).publication for capture in wanted.captures)
         ),
+        *_realtime(wanted, state),
         *_triggers(wanted, state),
         Step(site, "policies", tuple(_policies(wanted, state))),
         Step(site, "rights", tuple(_rights(wanted, state, everything))),
@@ -74,6 +75,26 @@ def _slot(name: str, state: SiteState) -> Iterator[Statement]:
 def _publication(name: str, state: SiteState) -> Iterator[Statement]:
     if name in state.publications:
         yield Statement(build("drop_publication", name=sql.Identifier(name)), "nobody reads it")
+
+
+def _realtime(wanted: Wanted, state: SiteState) -> Iterator[Step]:
+    """The flows' tables alone; whether one was in it before `init`, nothing tells."""
+    there = state.publications.get(REALTIME_PUBLICATION)
+    if not wanted.told_by_realtime:
+        return
+    dropped = tuple(
+        Statement(
+            build(
+                "drop_from_realtime",
+                name=sql.Identifier(REALTIME_PUBLICATION),
+                table=identifier(table.qualified),
+            ),
+            "there is no publisher to wake",
+        )
+        for table in wanted.told_by_realtime
+        if there is not None and table.qualified in there.tables
+    )
+    yield Step(wanted.site, f"publication {REALTIME_PUBLICATION}", dropped)
 
 
 def _triggers(wanted: Wanted, state: SiteState) -> Iterator[Step]:

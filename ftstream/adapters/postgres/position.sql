@@ -31,6 +31,11 @@ select count(*) from ftstream.sync_log where topic = any(%(topics)s) and outcome
 -- Changes that are tried again; dead ones are not.
 select count(*) from ftstream.parked_change where flow = %(flow)s and state = 'parked'
 
+-- name: put_aside
+-- Changes here that could not be applied, by flow: those tried again, and those that wait for a person.
+select flow, count(*) filter (where state = 'parked'), count(*) filter (where state = 'dead')
+from ftstream.parked_change group by flow
+
 -- name: newest_in_outbox
 -- The newest change of these tables that is not in Kafka.
 select coalesce(max(id), 0) from ftstream.outbox where table_name = any(%(tables)s::text[])

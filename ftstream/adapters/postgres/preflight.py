@@ -13,10 +13,11 @@ from ftstream.adapters.postgres.catalog import Column, carried
 from ftstream.adapters.postgres.provision import (
     missing_rights,
     publication_tables,
+    untold,
     wants_replica_right,
 )
 from ftstream.adapters.postgres.site_state import Login, Role, SiteState
-from ftstream.adapters.postgres.wanted import REPLICA_PARAMETER, Wanted
+from ftstream.adapters.postgres.wanted import REALTIME_PUBLICATION, REPLICA_PARAMETER, Wanted
 from ftstream.flows import Capture, Flow, LogCapture, Site, Table
 
 OLDEST = 140_000
@@ -47,6 +48,7 @@ def site_problems(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     yield from _schema(wanted, state)
     yield from _roles(wanted, state)
     yield from _capture(wanted, state)
+    yield from _realtime(wanted, state)
     yield from _own_rights(wanted, state)
 
 
@@ -126,9 +128,7 @@ def _schema(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             f"schema ftstream belongs to another role than {server.admin}",
             f"Use the role that ran `init` first in {where}.admin_dsn",
         )
-    publishes = any(
-        wanted.names(capture).publication not in state.publications for capture in wanted.captures
-    )
+    publishes = any(name not in state.publications for name in wanted.publications)
     if not server.may_create and (server.owns_schema is None or publishes):
         yield Problem(
             where,
@@ -241,6 +241,16 @@ def _capture(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
         yield from _slot(wanted.names(capture).slot, where, state)
         yield from _publication(wanted, capture, state)
     yield from _room(wanted, state)
+
+
+def _realtime(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    there = state.publications.get(REALTIME_PUBLICATION)
+    if there is not None and not there.owned and (missing := untold(wanted, state)):
+        yield Problem(
+            wanted.site.value,
+            f"publication {REALTIME_PUBLICATION} lacks {', '.join(missing)}, and belongs to another role",
+            f'ALTER PUBLICATION "{REALTIME_PUBLICATION}" OWNER TO "{state.server.admin}"',
+        )
 
 
 def _slot(name: str, where: str, state: SiteState) -> Iterator[Problem]:

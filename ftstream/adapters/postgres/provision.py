@@ -18,7 +18,14 @@ from ftstream.adapters.postgres import migrate
 from ftstream.adapters.postgres.migrate import Migration
 from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.adapters.postgres.site_state import Publication, Role, SiteState, TriggerState
-from ftstream.adapters.postgres.wanted import Policy, Right, Trigger, TriggerKind, Wanted
+from ftstream.adapters.postgres.wanted import (
+    REALTIME_PUBLICATION,
+    Policy,
+    Right,
+    Trigger,
+    TriggerKind,
+    Wanted,
+)
 from ftstream.flows import LogCapture, Site, Table
 
 QUERIES = Queries.load(__package__, "provision.sql")
@@ -170,6 +177,9 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
     for capture in wanted.captures:
         name = wanted.names(capture).publication
         yield Step(site, f"publication {name}", tuple(_publication(wanted, capture, state)))
+    if wanted.told_by_realtime:
+        made = tuple(_realtime(wanted, state))
+        yield Step(site, f"publication {REALTIME_PUBLICATION}", made)
     for flow_name, guards in groupby(wanted.guards, lambda guard: guard.flow):
         made = tuple(s for guard in guards for s in _trigger(guard, state))
         yield Step(site, f"guards of flow {flow_name}", made)
@@ -294,6 +304,33 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
             if not whole:
                 changed = build("set_publication_options", name=parts["name"])
                 yield Statement(changed, "every kind of change, partitions as one table")
+
+
+def untold(wanted: Wanted, state: SiteState) -> tuple[str, ...]:
+    """The tables that Realtime is to tell of, and does not yet."""
+    there = state.publications.get(REALTIME_PUBLICATION)
+    names = (table.qualified for table in wanted.told_by_realtime)
+    if there is None:
+        return tuple(names)
+    return () if there.all_tables else tuple(n for n in names if n not in there.tables)
+
+
+def _realtime(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
+    """What others have put into the publication stays; a file may meet it in whatever state."""
+    parts = {"name": sql.Identifier(REALTIME_PUBLICATION)}
+    literal = {"publication": sql.Literal(REALTIME_PUBLICATION)}
+    if REALTIME_PUBLICATION not in state.publications:
+        made = build("create_realtime", **parts, **literal)
+        yield Statement(made, "Supabase Realtime reads it")
+    for name in untold(wanted, state):
+        added = build(
+            "add_to_realtime",
+            **parts,
+            **literal,
+            table=identifier(name),
+            regclass=sql.Literal(name),
+        )
+        yield Statement(added, f"{name}: its changes wake the publisher")
 
 
 def _published(table: str, columns: list[str] | None) -> sql.Composable:

@@ -73,6 +73,32 @@ alter publication {name} set
 -- Removes the publication.
 drop publication {name}
 
+-- name: create_realtime
+-- What Supabase Realtime reads; a project of Supabase has it.
+do $ftstream_realtime$
+begin
+    if not exists (select from pg_catalog.pg_publication where pubname = {publication}) then
+        create publication {name};
+    end if;
+end
+$ftstream_realtime$
+
+-- name: add_to_realtime
+-- One table more, unless it is there.
+do $ftstream_realtime$
+begin
+    if not exists (select from pg_catalog.pg_publication_rel r
+                   join pg_catalog.pg_publication p on p.oid = r.prpubid
+                   where p.pubname = {publication} and r.prrelid = {regclass}::pg_catalog.regclass) then
+        alter publication {name} add table {table};
+    end if;
+end
+$ftstream_realtime$
+
+-- name: drop_from_realtime
+-- One table less; the publication is Supabase's.
+alter publication {name} drop table {table}
+
 -- name: create_guard
 -- Refuses every writer but ftstream. Each row: a foreign key that is looked after when its parent goes
 -- updates none here as long as nothing refers to it.

@@ -180,7 +180,6 @@ async def read_state(
         connection, TableState, "tables", tables=[*qualified, *wanted.own_tables], roles=roles
     )
     there = {table.name for table in tables}
-    publications = [wanted.names(capture).publication for capture in wanted.captures]
     slots = [wanted.names(capture).slot for capture in wanted.captures]
     held = await _held(connection, wanted)
     may_set, may_grant = await _replica_rights(connection, server, wanted)
@@ -202,7 +201,9 @@ async def read_state(
         triggers={(t.table, t.name): t for t in await _rows(connection, TriggerState, "triggers")},
         publications={
             p.name: p
-            for p in await _rows(connection, Publication, "publications", names=publications)
+            for p in await _rows(
+                connection, Publication, "publications", names=list(wanted.publications)
+            )
         },
         slots={s.name: s for s in await _rows(connection, Slot, "slots", names=slots)},
         status_rows=await _status_rows(connection),

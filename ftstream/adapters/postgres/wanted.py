@@ -22,6 +22,8 @@ from ftstream.settings import Database, Settings
 CAPTURE_POLICY = "ftstream_capture"
 APPLY_POLICY = "ftstream_apply"
 REPLICA_PARAMETER = "session_replication_role"
+REALTIME_PUBLICATION = "supabase_realtime"
+"""Supabase's own: Realtime tells of the changes of the tables in it. Others put theirs there, too."""
 
 # What the worker's statements touch, and what people read with the same role.
 _OFFSETS = ("ftstream.applied_offset", ("SELECT", "INSERT", "UPDATE"))
@@ -34,6 +36,7 @@ _RECONCILED = ("ftstream.reconciled", ("SELECT", "INSERT", "UPDATE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
 _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
+_WAKE_UPS = ("ftstream.wake_ups", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
     "ftstream.maintain_sync_log(integer)",
@@ -103,7 +106,8 @@ class Trigger:
 class Wanted:
     """One site's share of the flows. `database` is the name that the DSNs give.
 
-    `staying` are others that have a share in the same connectors, where these are to go.
+    `staying` are others that have a share in the same connectors, where these are to go. With
+    `realtime` Supabase Realtime is to tell of what is written here.
     """
 
     site: Site
@@ -113,6 +117,7 @@ class Wanted:
     apply_role: str
     capture_role: str
     staying: tuple[Flow, ...] = ()
+    realtime: bool = False
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -129,6 +134,19 @@ class Wanted:
         return tuple(
             f for f in self.flows if f.capture is Capture.OUTBOX and self.site in f.sources
         )
+
+    @property
+    def told_by_realtime(self) -> tuple[Table, ...]:
+        """The tables whose changes wake the publisher."""
+        if not self.realtime or self.site is not Site.SUPABASE:
+            return ()
+        return tuple(table for flow in self.outbox_flows for table in flow.tables)
+
+    @property
+    def publications(self) -> tuple[str, ...]:
+        """Those that matter here: the connectors' own, and Realtime's."""
+        realtime = (REALTIME_PUBLICATION,) if self.told_by_realtime else ()
+        return (*(self.names(capture).publication for capture in self.captures), *realtime)
 
     @property
     def applied(self) -> tuple[Flow, ...]:
@@ -249,6 +267,7 @@ class Wanted:
             yield _STATUS
             yield _NOTIFICATIONS
             yield _OUTBOX
+            yield _WAKE_UPS
 
 
 def wanted(
@@ -264,6 +283,7 @@ def wanted(
         apply_role=role_of(database),
         capture_role=settings.connect.capture_user,
         staying=tuple(staying),
+        realtime=settings.realtime.on,
     )
 
 

@@ -1,0 +1,1 @@
+"""Supabase beyond its database: Realtime."""

@@ -1,0 +1,177 @@
+"""`ftstream status`: one look at how far each flow is, and at what wakes the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import click
+import psycopg
+from psycopg import AsyncConnection
+
+from ftstream.adapters.kafka.errors import KafkaError
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.wake_ups import Seen, seen
+from ftstream.cli.errors import failure
+from ftstream.core.wake_up import Way
+from ftstream.flows import READY, Flow, Site
+from ftstream.progress import SlotMissing, Standing, put_aside, watch
+from ftstream.settings import Settings, load_settings
+
+SEEN_SECONDS = 90.0
+"""A worker says every 30 s that it is there."""
+
+
+@dataclass
+class Direction:
+    """What could be seen of a flow to one site; None: it could not."""
+
+    flow: str
+    target: Site
+    standing: Standing | None = None
+    parked: int | None = None
+    dead: int | None = None
+
+    @property
+    def applied(self) -> bool:
+        """Whether all that was captured is on the other site, and nothing keeps the rest from it."""
+        standing = self.standing
+        if standing is None or self.parked is None or self.dead is None:
+            return False
+        left = standing.to_capture + standing.to_apply + self.parked + self.dead
+        return standing.captures and not left
+
+
+@dataclass
+class Looked:
+    """What could be seen; `problems` is why the rest could not."""
+
+    directions: list[Direction]
+    workers: list[Seen] = field(default_factory=list)
+    problems: list[Exception] = field(default_factory=list)
+
+    @property
+    def applied(self) -> bool:
+        return not self.problems and all(direction.applied for direction in self.directions)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ftstream status
+  ftstream status --json
+Exit codes: 0 everything captured is applied, 1 it is not, or a database does not answer,
+2 wrong settings, 3 Kafka does not answer."""
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(as_json: bool) -> None:
+    """Show how far each flow is, what was put aside, and what wakes the publishers.
+
+    It looks once. What was committed a moment ago may not be captured yet: `ftstream wait` waits for it.
+    """
+    settings = load_settings()
+    settings.require_databases()
+    looked = asyncio.run(look(READY, settings))
+    if as_json:
+        click.echo(json.dumps(_document(looked), indent=2, default=_encoded))
+    else:
+        for line in _lines(looked):
+            click.echo(line)
+    if looked.problems:
+        # The first is told last, with its exit code; one that both parts met is told once.
+        for other in list(dict.fromkeys(map(_message, looked.problems)))[1:]:
+            click.echo(other, err=True)
+        raise looked.problems[0]
+    sys.exit(0 if looked.applied else 1)
+
+
+async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
+    """Each part as far as it goes: without Kafka one still sees what was put aside, and the workers."""
+    looked = Looked([Direction(flow.name, target) for flow in flows for target in flow.targets])
+    try:
+        for flow in flows:
+            async with watch(flow, settings) as progress:
+                found = {(s.flow, s.target): s for s in await progress.look()}
+            for direction in looked.directions:
+                key = direction.flow, direction.target
+                direction.standing = found.get(key, direction.standing)
+    except (psycopg.Error, KafkaError, SlotMissing) as error:
+        looked.problems.append(error)
+    for site in Site:
+        try:
+            async with await open_connection(settings.database(site).conninfo()) as connection:
+                await _look_at(site, connection, looked)
+        except psycopg.Error as error:
+            looked.problems.append(error)
+    return looked
+
+
+async def _look_at(site: Site, connection: AsyncConnection, looked: Looked) -> None:
+    """What one site knows by itself."""
+    here = [direction for direction in looked.directions if direction.target is site]
+    if here:
+        counts = await put_aside(connection)
+        for direction in here:
+            direction.parked, direction.dead = counts.get(direction.flow, (0, 0))
+    if site is Site.SUPABASE:
+        looked.workers = await seen(connection, SEEN_SECONDS)
+
+
+def _lines(looked: Looked) -> Iterator[str]:
+    for direction in looked.directions:
+        yield f"flow {direction.flow} to {direction.target}: {told(direction)}"
+    for worker in looked.workers:
+        since = worker.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        way = "woken by Realtime" if worker.way == Way.REALTIME else "polling"
+        reason = f": {worker.reason}" if worker.reason else ""
+        yield f"worker {worker.worker}: {way} since {since}{reason}"
+
+
+def told(direction: Direction) -> str:
+    """How far a direction is, in words."""
+    if direction.applied:
+        return "everything captured is applied"
+    return ", ".join(_left(direction)) or "what was put aside cannot be seen"
+
+
+def _left(direction: Direction) -> Iterator[str]:
+    standing = direction.standing
+    if standing is None:
+        yield "how far it is cannot be seen"
+    else:
+        if standing.to_capture:
+            yield f"{standing.to_capture} changes to publish"
+        if standing.to_apply:
+            yield f"{standing.to_apply} records to apply"
+        if not standing.captures:
+            yield "the connector is not running (`ftstream connectors status`)"
+    if direction.parked:
+        yield f"{direction.parked} parked"
+    if direction.dead:
+        yield f"{direction.dead} dead (`ftstream dead list`)"
+
+
+def _document(looked: Looked) -> dict[str, Any]:
+    return {
+        "applied": looked.applied,
+        "flows": [dataclasses.asdict(d) | {"applied": d.applied} for d in looked.directions],
+        "workers": [dataclasses.asdict(worker) for worker in looked.workers],
+        "problems": [_message(problem) for problem in looked.problems],
+    }
+
+
+def _message(problem: Exception) -> str:
+    known = failure(problem)
+    return known.message if known else str(problem)
+
+
+def _encoded(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not to be in a status")
