@@ -12,6 +12,7 @@ from psycopg.errors import ObjectNotInPrerequisiteState
 from ftstream.adapters.postgres.sites import ApplyFailed
 from ftstream.core.failures import PARENT_MISSING, Policy
 from ftstream.flows import CUE_SHEETS, OVERRIDES, RENDER_QUEUE, Site
+from tests.dangling import CHECKS
 from tests.integration.conftest import Pair
 from tests.integration.test_register import until_waiting
 from tests.integration.two_way import Place, Two, two_places
@@ -20,20 +21,14 @@ SESSION, SHEET, OTHER, ITEM, PLAYER, OVERRIDE, JOB, RENDER = (
     str(uuid.UUID(int=n)) for n in range(1, 9)
 )
 
-_DANGLING = """
-    select format('select %%L where exists (select from %%s c where %%s and not exists'
-                  ' (select from %%s p where (%%s) = (%%s)))',
-                  f.name, f.child::regclass, f.present, f.parent::regclass, f.parent_columns, f.child_columns)
-    from ftstream.foreign_keys f where f.child::regclass::text !~ '^ftstream'
-"""
-
 
 async def must_not_dangle(two: Two) -> None:
     for place in two.both:
-        checks = await place.run(_DANGLING.replace("%%", "%"))
+        checks = await place.run(CHECKS)
         assert checks
         for (check,) in checks:
-            assert await (await place.user.execute(check)).fetchall() == []
+            ((name, rows),) = await (await place.user.execute(check)).fetchall()
+            assert rows == 0, name
 
 
 @pytest.fixture

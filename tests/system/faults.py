@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ftstream.demo.rig import Rig
+from ftstream.flows import GFX, OVERRIDES
+from tests.system.edits import Edits, must_agree
 from tests.system.proxy import Proxy
 from tests.system.scene import Worker, set_up
 
@@ -49,7 +51,7 @@ HEADING = (
 
 
 class World:
-    """Two workers that reach everything through proxies, and a connector that does so too."""
+    """Two workers that reach everything through proxies, and connectors that do so too."""
 
     def __init__(self, rig: Rig, proxies: ExitStack) -> None:
         stack = rig.stack
@@ -68,7 +70,7 @@ class World:
             "FTSTREAM_EXTERNAL__DSN": _by(rig, "external", self.to_external),
             "FTSTREAM_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{at}",
         }
-        self.scene = proxies.enter_context(set_up(rig))
+        self.scene = proxies.enter_context(set_up(rig, (GFX, OVERRIDES)))
         self.workers = [self.new_worker(), self.new_worker()]
 
     def new_worker(self) -> Worker:
@@ -77,7 +79,8 @@ class World:
     def suffer(self, seconds: float, *faults: str) -> Outcome:
         """Let them happen under load, wait until all is applied, and look whether each change is, once."""
         before = self.scene.captured()
-        with self.scene.load(rate=RATE, patient=True):
+        edits = Edits(self.scene)
+        with self.scene.load(rate=RATE, patient=True), edits:
             for fault in faults:
                 self.scene.until_applied(200)
                 FAULTS[fault](self, seconds)
@@ -85,10 +88,12 @@ class World:
             self.scene.until_applied(200)
         restarted = self._connector_failed()
         if restarted:
-            self.scene.rig.run("connectors", "apply", "gfx")
+            self.scene.rig.run("connectors", "apply")
         self.scene.caught_up()
         healed = time.monotonic() - over
         self.scene.must_be_equal()
+        must_agree(self.scene)
+        edits.must_have_bounced_never()
         logged, captured = self.scene.logged(), self.scene.captured()
         return Outcome(
             ", ".join(faults),
@@ -100,16 +105,17 @@ class World:
         )
 
     def _connector_failed(self) -> bool:
-        """Wait until the connector and its task run, or one of them has failed."""
+        """Wait until the connectors and their tasks run, or one of them has failed."""
         while True:
             status = self.scene.command("connectors", "status", "--json")
             if not status.stdout:
                 continue  # Connect is not up yet
-            (found,) = json.loads(status.stdout)
-            states = [found["state"], *(task["state"] for task in found["tasks"])]
+            found = json.loads(status.stdout)
+            tasks = [task["state"] for each in found for task in each["tasks"]]
+            states = [*tasks, *(each["state"] for each in found)]
             if "FAILED" in states:
                 return True
-            if found["tasks"] and set(states) == {"RUNNING"}:
+            if all(each["tasks"] for each in found) and set(states) == {"RUNNING"}:
                 return False
 
     # -- what can happen
@@ -211,7 +217,7 @@ LINKS = {
     "worker - Kafka": "to_kafka",
     "Connect - External": "capture",
 }
-SERVICES = ("connect", "kafka", "external", "supabase")
+SERVICES = ("connect", "kafka", "external", "supabase", "realtime")
 
 FAULTS: Mapping[str, Callable[[World, float], None]] = {
     "worker killed": World.kill_worker,

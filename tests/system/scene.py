@@ -244,10 +244,13 @@ class Scene:
             60,
         )
 
-    def caught_up(self) -> None:
+    def caught_up(self, *flows: Flow) -> None:
+        """Wait until everything committed before is applied, by default of gfx; not for what is parked."""
+
         async def wait() -> None:
-            async with watch(GFX, self.rig.settings) as progress:
-                await progress.wait(90, patience=0)
+            for flow in flows or (GFX,):
+                async with watch(flow, self.rig.settings) as progress:
+                    await progress.wait(90, patience=0)
 
         asyncio.run(wait())
 

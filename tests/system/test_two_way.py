@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import signal
-import time
 import uuid
 from collections.abc import Iterator
 from typing import LiteralString
 
 import psycopg
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from ftstream.adapters.kafka.security import client_options
 from ftstream.adapters.postgres import outbox
 from ftstream.agents import publisher
 from ftstream.demo.rig import Rig, SiteName
 from ftstream.flows import GFX, OVERRIDES, Names, Site
 from tests.conftest import until
+from tests.system.edits import SITES, messages, must_agree
 from tests.system.scene import Scene, Worker, set_up
 
 PLAYER = str(uuid.UUID(int=1))
 EARLY = str(uuid.UUID(int=2))
-SITES: tuple[SiteName, SiteName] = ("external", "supabase")
 INSERT: LiteralString = (
     "insert into player_overrides (id, gfx_player_id, field_name, override_value, reason, created_by)"
     " values (%s, %s, 'name', %s, 'r', 'test')"
@@ -60,58 +55,6 @@ def workers(scene: Scene) -> Iterator[list[Worker]]:
 def value(scene: Scene, site: SiteName, key: str) -> str | None:
     rows = scene.execute(site, "select override_value from player_overrides where id = %s", key)
     return str(rows[0][0]) if rows else None
-
-
-def rows(scene: Scene, site: SiteName, table: str) -> list[tuple[object, ...]]:
-    assert table in ("player_overrides", "cue_sheets", "render_queue")
-    queries = {
-        "player_overrides": "select t::text from player_overrides t order by id",
-        "cue_sheets": "select t::text from cue_sheets t order by id",
-        "render_queue": "select t::text from render_queue t order by id",
-    }
-    return list(scene.execute(site, queries[table]))
-
-
-def ledger(scene: Scene, site: SiteName) -> list[tuple[object, ...]]:
-    query = (
-        "select table_name, entity_id, version, site::text, operation::text"
-        " from ftstream.last_write order by 1, 2"
-    )
-    return list(scene.execute(site, query))
-
-
-def must_agree(scene: Scene, table: str) -> None:
-    scene.rig.run("wait", "overrides", "cue_sheets", "render_queue")
-    assert rows(scene, "external", table) == rows(scene, "supabase", table)
-    assert ledger(scene, "external") == ledger(scene, "supabase")
-
-
-def stamps(scene: Scene) -> set[tuple[str, int]]:
-    """Id and version of each change in the topics of the flow, repetitions once."""
-    return set(asyncio.run(messages(scene)))
-
-
-async def messages(scene: Scene) -> list[tuple[str, int]]:
-    """Id and version of each change in the topics of the flow, those of a row in their order."""
-    flow = OVERRIDES
-    names = Names(flow, scene.rig.namespace)
-    partitions = [
-        TopicPartition(topic, number)
-        for target in flow.targets
-        for topic in names.topics(target)
-        for number in range(scene.rig.settings.kafka.partitions)
-    ]
-
-    found = []
-    async with AIOKafkaConsumer(**client_options(scene.rig.settings.kafka)) as consumer:
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning()
-        ends = await consumer.end_offsets(partitions)
-        while any([(await consumer.position(tp)) < end for tp, end in ends.items()]):
-            for records in (await consumer.getmany(timeout_ms=100)).values():
-                changes = [json.loads(record.value) for record in records]
-                found += [(change["id"], change["version"]) for change in changes]
-    return found
 
 
 async def test_publisher_that_stalled_after_its_select_sends_nothing_old(
@@ -231,43 +174,3 @@ def test_edits_of_both_sites_are_taken_back_by_the_command(
     must_agree(scene, "player_overrides")
     values = [value(scene, "external", key) for key in (changed, deleted, inserted)]
     assert values == ["before", "before", None]
-
-
-def test_both_sites_are_edited_while_worker_and_connect_are_killed(
-    scene: Scene, workers: list[Worker]
-) -> None:
-    chance = random.Random(7)
-    keys = [str(uuid.UUID(int=n)) for n in range(100, 108)]
-    before = stamps(scene)
-    writes = 0
-
-    def edit(seconds: float) -> None:
-        nonlocal writes
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            site, key = chance.choice(SITES), chance.choice(keys)
-            if chance.random() < 0.2:
-                gone = "delete from player_overrides where id = %s returning 1"
-                writes += len(scene.execute(site, gone, key))
-            else:
-                scene.execute(site, UPSERT, key, PLAYER, f"{site} {writes}")
-                writes += 1
-
-    edit(2)
-    workers[0].kill()
-    edit(2)
-    workers[0] = scene.worker()
-    scene.rig.stack.kill("connect")
-    edit(2)
-    scene.rig.stack.start("connect")
-    edit(1)
-    workers[0].process.send_signal(signal.SIGSTOP)
-    edit(2)
-    workers[0].process.send_signal(signal.SIGCONT)
-    edit(1)
-    must_agree(scene, "player_overrides")
-    # Nothing bounces: each write is one message, however often Connect or a worker repeats it.
-    assert len(stamps(scene) - before) == writes
-    for site in SITES:
-        lost = "select count(*) from ftstream.parked_change"
-        assert scene.execute(site, lost) == [(0,)]

@@ -1,0 +1,200 @@
+"""People who edit overrides and cue sheets on both sites at once, whatever dies, and what must hold then."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import LiteralString
+
+import psycopg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from ftstream.adapters.kafka.security import client_options
+from ftstream.demo.rig import SiteName
+from ftstream.flows import OVERRIDES, READY, Capture, Names
+from tests.conftest import POLL_SECONDS, until
+from tests.dangling import CHECKS
+from tests.system.scene import Scene
+
+SITES: tuple[SiteName, ...] = ("external", "supabase")
+TWO_WAY = tuple(flow for flow in READY if flow.capture is Capture.OUTBOX)
+
+PAUSE_SECONDS = 0.05
+"""Between two edits of one person."""
+
+OVERRIDE_IDS, SHEET_IDS = (
+    [str(uuid.UUID(int=first + n)) for n in range(8)] for first in (100, 200)
+)
+SESSION = str(uuid.UUID(int=300))
+
+ROWS: dict[str, LiteralString] = {
+    "player_overrides": "select t::text from player_overrides t order by id",
+    "profile_images": "select t::text from profile_images t order by id",
+    "cue_sheets": "select t::text from cue_sheets t order by id",
+    "render_queue": "select t::text from render_queue t order by id",
+}
+
+LEDGER: LiteralString = (
+    "select table_name, entity_id, version, site::text, operation::text"
+    " from ftstream.last_write order by 1, 2"
+)
+
+EDITS: tuple[tuple[LiteralString, int], ...] = (
+    (
+        "insert into player_overrides"
+        " (id, wsop_player_id, field_name, override_value, reason, created_by)"
+        " values (%(override)s, %(override)s, 'name', %(text)s, 'r', 'test')"
+        " on conflict (id) do update set override_value = excluded.override_value",
+        6,
+    ),
+    ("delete from player_overrides where id = %(override)s", 2),
+    (
+        "insert into cue_sheets (id, sheet_code, session_id, sheet_name, sheet_order, created_by)"
+        " values (%(sheet)s, %(sheet)s::text, %(session)s, %(text)s, %(place)s, 'test')"
+        " on conflict (id) do update set sheet_name = excluded.sheet_name",
+        4,
+    ),
+    ("update cue_sheets set sheet_order = %(place)s where id = %(sheet)s", 2),
+    (
+        "update cue_sheets set parent_version_id = (select id from cue_sheets where id = %(other)s)"
+        " where id = %(sheet)s",
+        2,
+    ),
+    ("delete from cue_sheets where id = %(sheet)s", 1),
+)
+QUERIES, WEIGHTS = zip(*EDITS, strict=True)
+
+
+class Edits:
+    """A person at each site, in threads of their own, for as long as the block lasts."""
+
+    def __init__(self, scene: Scene, seed: int = 7) -> None:
+        self._scene = scene
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+        self._seed = seed
+        self._before: set[tuple[str, int]] = set()
+        self.written = 0
+        """Overrides, that were committed for sure."""
+        self.unknown = 0
+        """Overrides of which nobody knows: the answer to the commit was lost."""
+        self._count = threading.Lock()
+        self._threads = [threading.Thread(target=self._edit, args=[site]) for site in SITES]
+
+    def __enter__(self) -> Edits:
+        for site in SITES:
+            self._scene.execute(
+                site,
+                "insert into broadcast_sessions"
+                " (id, session_code, event_name, broadcast_date, scheduled_start, created_by)"
+                " values (%s, 'EDITS', 'e', '2026-11-24', now(), 'test') on conflict do nothing",
+                SESSION,
+            )
+        self._before = stamps(self._scene)
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def must_have_bounced_never(self) -> None:
+        """Each write of an override is one message, however often Connect or a worker repeats it."""
+        sent = len(stamps(self._scene) - self._before)
+        assert self.written <= sent <= self.written + self.unknown
+
+    def _edit(self, site: SiteName) -> None:
+        chance = random.Random(f"{site} {self._seed}")
+        try:
+            while not self._stop.is_set():
+                try:
+                    with psycopg.connect(self._scene.rig.dsn(site), autocommit=True) as connection:
+                        while not self._stop.wait(PAUSE_SECONDS):
+                            self._write(connection, chance, site)
+                except psycopg.OperationalError:
+                    self._stop.wait(POLL_SECONDS)  # the site is away: people try again
+        except BaseException as error:  # noqa: BLE001  # raised again where the block ends
+            self._errors.append(error)
+
+    def _write(self, connection: psycopg.Connection, chance: random.Random, site: str) -> None:
+        (query,) = chance.choices(QUERIES, WEIGHTS)
+        values = {
+            "override": chance.choice(OVERRIDE_IDS),
+            "sheet": chance.choice(SHEET_IDS),
+            "other": chance.choice(SHEET_IDS),
+            "place": chance.randrange(12),
+            "session": SESSION,
+            "text": f"{site} {chance.random()}",
+        }
+        try:
+            done = connection.execute(query, values).rowcount
+        except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
+            return  # the database refuses it: nobody has written anything
+        except psycopg.OperationalError:
+            self._counted(query, unknown=1)
+            raise
+        self._counted(query, written=done)
+
+    def _counted(self, query: str, *, written: int = 0, unknown: int = 0) -> None:
+        if "player_overrides" in query:
+            with self._count:
+                self.written += written
+                self.unknown += unknown
+
+
+def rows(scene: Scene, site: SiteName, table: str) -> list[tuple[object, ...]]:
+    return list(scene.execute(site, ROWS[table]))
+
+
+def must_agree(scene: Scene, *tables: str) -> None:
+    """Once everything is applied and nothing waits, both sites hold the same, and nothing dangles."""
+    scene.caught_up(*TWO_WAY)
+    waiting: LiteralString = "select table_name, entity_id, error, hint from ftstream.parked_change"
+    until(lambda: not any(scene.execute(site, waiting) for site in SITES), 60)
+    for table in tables or ROWS:
+        assert rows(scene, "external", table) == rows(scene, "supabase", table)
+    assert scene.execute("external", LEDGER) == scene.execute("supabase", LEDGER)
+    for site in SITES:
+        assert dangling(scene, site) == []
+
+
+def dangling(scene: Scene, site: SiteName) -> Sequence[tuple[object, ...]]:
+    """The foreign keys of which rows dangle, and how many."""
+    checks = [row[0] for row in scene.execute(site, CHECKS)]
+    assert checks
+    found = [row for check in checks for row in scene.execute(site, check)]
+    return [row for row in found if row[1]]
+
+
+def stamps(scene: Scene) -> set[tuple[str, int]]:
+    """Id and version of each override in the topics, repetitions once."""
+    return set(asyncio.run(messages(scene)))
+
+
+async def messages(scene: Scene) -> list[tuple[str, int]]:
+    """Id and version of each change in the topics of the flow, those of a row in their order."""
+    names = Names(OVERRIDES, scene.rig.namespace)
+    partitions = [
+        TopicPartition(topic, number)
+        for target in OVERRIDES.targets
+        for topic in names.topics(target)
+        for number in range(scene.rig.settings.kafka.partitions)
+    ]
+    found = []
+    async with AIOKafkaConsumer(**client_options(scene.rig.settings.kafka)) as consumer:
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning()
+        ends = await consumer.end_offsets(partitions)
+        while any([(await consumer.position(tp)) < end for tp, end in ends.items()]):
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                changes = [json.loads(record.value) for record in records]
+                found += [(change["id"], change["version"]) for change in changes]
+    return found
