@@ -88,9 +88,8 @@ def bring_back(rig: Rig, say: Say) -> None:
     )
     version = f"{loser['written_on']}:{loser['version']}"
     say(f"$ ftstream revert player_overrides --id {entity_id} --version {version} --yes")
-    for line in rig.run(
-        "revert", "player_overrides", "--id", entity_id, "--version", version, "--yes"
-    ).splitlines():
+    told = rig.run("revert", "player_overrides", "--id", entity_id, "--version", version, "--yes")
+    for line in told.splitlines()[-2:]:  # before them, the row column by column
         say(f"    {line}")
 
 

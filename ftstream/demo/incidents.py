@@ -35,9 +35,12 @@ async def play(rig: Rig, seconds: float, say: Say) -> None:
     await _send_poison(rig)
     await asyncio.to_thread(_supabase, rig, "forbid_odd_players")
     await asyncio.to_thread(_external, rig, "add_odd_player")
+    say("Supabase Realtime dies: the publisher looks for edits by itself")
+    await asyncio.to_thread(rig.stack.kill, "realtime")
     await asyncio.sleep(pause)
-    say("the worker is killed, and another takes over")
+    say("the worker is killed, and another takes over; Realtime is back")
     await asyncio.to_thread(_replace_worker, rig)
+    await asyncio.to_thread(rig.stack.start, "realtime")
     await _until_dead(rig, 2)
 
 

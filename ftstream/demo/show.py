@@ -55,9 +55,10 @@ def _play(rig: Rig, seconds: float, rate: float, seed: int, console: Console) ->
 
     editors.refused(rig, say)
     incidents.decide(rig, say)
+    editors.bring_back(rig, say)
     with _step(console, "ftstream wait"):
         rig.run("wait", "--timeout", str(WAIT_SECONDS))
-    editors.bring_back(rig, say)
+    say(f"$ ftstream status\n{rig.run('status').rstrip()}")
     with _step(console, "ftstream verify"):
         verdicts = asyncio.run(_verified(rig))
     return _told(verdicts, console)
