@@ -20,6 +20,7 @@ from ftstream.setup import (
     KafkaTopics,
     PreflightFailed,
     SetupFailed,
+    never_met,
     plan_init,
     run_init,
     script,
@@ -94,7 +95,11 @@ async def _run(settings: Settings, as_json: bool) -> None:
         shown = [{"where": s.where, "what": s.what, "changed": s.changed} for s in steps]
         click.echo(json.dumps({"steps": shown}, indent=2))
     else:
-        click.echo("Next: ftstream connectors apply, then ftstream worker")
+        apart = " ".join(flow.name for flow in await never_met(settings))
+        meet = (
+            f"ftstream reconcile {apart} (both sites may hold rows from before), " if apart else ""
+        )
+        click.echo(f"Next: ftstream connectors apply, {meet}then ftstream worker")
 
 
 def _warn(problem: Problem) -> None:

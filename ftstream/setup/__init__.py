@@ -3,6 +3,7 @@
 from ftstream.setup.initialise import (
     Done,
     InitPlan,
+    never_met,
     plan_init,
     run_init,
     script,
@@ -22,6 +23,7 @@ __all__ = [
     "RemovalPlan",
     "SetupFailed",
     "Topics",
+    "never_met",
     "plan_init",
     "plan_removal",
     "run_init",

@@ -14,8 +14,9 @@ from ftstream.adapters.postgres import migrate
 from ftstream.adapters.postgres.migrate import MigrationChanged
 from ftstream.adapters.postgres.preflight import Problem
 from ftstream.adapters.postgres.provision import Stage, Step, build, plan_file, plan_site
+from ftstream.adapters.postgres.reconcile import unreconciled
 from ftstream.adapters.postgres.site_state import read_state
-from ftstream.flows import READY, Flow, Site
+from ftstream.flows import READY, Capture, Flow, Site
 from ftstream.settings import Settings
 from ftstream.setup.outside import Topics
 from ftstream.setup.survey import PreflightFailed, Seen, SetupFailed, Survey, open_admin, survey
@@ -89,6 +90,18 @@ async def run_init(
     for site in ORDER:
         async for done in _provision(settings, found.seen[site], Stage.CAPTURE):
             yield done
+
+
+async def never_met(settings: Settings, flows: Sequence[Flow] = READY) -> list[Flow]:
+    """The flows that do not start before `reconcile`. Raises psycopg.Error."""
+    found: set[str] = set()
+    for site in Site:
+        async with await open_admin(settings, site) as connection:
+            for flow in flows:
+                captured = flow.capture is Capture.OUTBOX and site in flow.sources
+                if captured and await unreconciled(connection, flow.tables):
+                    found.add(flow.name)
+    return [flow for flow in flows if flow.name in found]
 
 
 async def supabase_migration(settings: Settings, flows: Sequence[Flow] = READY) -> str:
