@@ -54,7 +54,7 @@ EDITS: tuple[tuple[LiteralString, int], ...] = (
     ("delete from player_overrides where id = %(override)s", 2),
     (
         "insert into cue_sheets (id, sheet_code, session_id, sheet_name, sheet_order, created_by)"
-        " values (%(sheet)s, %(sheet)s::text, %(session)s, %(text)s, %(place)s, 'test')"
+        " values (%(sheet)s::uuid, %(sheet)s::text, %(session)s, %(text)s, %(place)s, 'test')"
         " on conflict (id) do update set sheet_name = excluded.sheet_name",
         4,
     ),
