@@ -56,14 +56,14 @@ def carried(rig: Rig) -> Rig:
     with psycopg.connect(rig.dsn("external"), autocommit=True) as external:
         for case in ("later", "replaced", "alternating", "rekeyed", "missing", "absent", "gone"):
             insert(external, case, 120_000 if case == "later" else 4_000)
-        rig.run("wait")
+        rig.run("wait", "gfx")
         rig.stop_workers()
         delete_by_hand(rig, "missing", "absent")
         change_in_one_batch(external)
         start_worker(rig)
-        rig.run("wait")
+        rig.run("wait", "gfx")
         change_while_the_row_goes(rig, external)
-    rig.run("wait")
+    rig.run("wait", "gfx")
     return rig
 
 

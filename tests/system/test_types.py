@@ -484,7 +484,7 @@ def run(connection: Connection, table: str, query: LiteralString, **parts: sql.C
 
 def differences(rig: Rig) -> Differences:
     """What is not the same on both sites once everything is applied."""
-    rig.run("wait")
+    rig.run("wait", "gfx")
     found: Differences = {}
     for table, columns in COLUMNS.items():
         external, supabase = (read(rig, site, table) for site in SITES)
