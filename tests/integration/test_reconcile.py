@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import LiteralString
 
 import pytest
+from click.testing import CliRunner, Result
 from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.history import entries
@@ -14,6 +17,8 @@ from ftstream.adapters.postgres.outbox_applier import OutboxApplier
 from ftstream.adapters.postgres.reconcile import unreconciled
 from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import ApplyFailed, Sites
+from ftstream.cli import main
+from ftstream.cli import reconcile as cli
 from ftstream.core.failures import NEVER_MET
 from ftstream.flows import RENDER_QUEUE, Capture, Conflict, Flow, Site, Table
 from ftstream.reconciliation import Referred, TablePlan, reconciliation, repair
@@ -263,6 +268,76 @@ async def test_lost_slot_is_to_be_reconciled(least: Pair) -> None:
         assert await missing(two.external.user) == ["sheets"]
         await carried_out(least, await planned(least))
         assert await missing(two.external.user) == []
+
+
+@pytest.fixture
+async def run(least: Pair, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Result]]:
+    """The command over the flow of this module, after `init`."""
+    monkeypatch.setattr(cli, "READY", (SHEETS,))
+    monkeypatch.setattr(cli, "load_settings", lambda: least.settings)
+
+    async def run(*arguments: str, said: str | None = None) -> Result:
+        whole = ["reconcile", *arguments]
+        return await asyncio.to_thread(CliRunner().invoke, main, whole, said)
+
+    return run
+
+
+async def test_command_shows_asks_and_is_done_once(
+    least: Pair, run: Callable[..., Awaitable[Result]]
+) -> None:
+    await fill(least, FILLED)
+    await again(least)
+    dry = await run("--dry-run", "--limit", "2")
+    assert dry.exit_code == 0
+    assert f"sheets {NEWER_E}  external stays" in dry.output
+    assert "sheets: and 4 more" in dry.output and "nothing was changed" in dry.output
+    assert (await run(said="n\n")).exit_code == 1  # nobody says yes
+    for site in Site:
+        async with await least.connect(site) as connection:
+            assert await missing(connection) == ["sheets"]
+    done = json.loads((await run("--yes", "--json")).stdout)
+    assert done["handed_over"] == 10
+    assert {row["id"]: row["stays"] for row in done["tables"][0]["rows"]} == {
+        NEWER_E: "external",
+        NEWER_S: "supabase",
+        ONLY_E: "external",
+        ONLY_S: "supabase",
+        TIE: "supabase",
+        UNDATED: "supabase",
+    }
+    for site in Site:
+        async with await least.connect(site) as connection:
+            assert await missing(connection) == []
+
+
+async def test_command_does_nothing_while_a_clash_is_undecided(
+    least: Pair, run: Callable[..., Awaitable[Result]]
+) -> None:
+    await fill(
+        least,
+        {
+            Site.EXTERNAL: {ONLY_E: ("e", "a", "2026-01-01"), SAME: ("e", "b", "2026-01-01")},
+            Site.SUPABASE: {ONLY_S: ("s", "a", "2026-01-02")},
+        },
+    )
+    await again(least)
+    refused = await run("sheets", "--yes")
+    assert refused.exit_code == 1
+    assert f"code = (a) of {ONLY_E} (external), {ONLY_S} (supabase)" in refused.output
+    assert "--map TABLE:GOES=STAYS" in refused.output
+    async with await least.connect(Site.EXTERNAL) as connection:
+        assert await missing(connection) == ["sheets"]
+    for wrong in ("sheets", "sheets:x=x", "players:a=b"):
+        assert (await run("--map", wrong)).exit_code == 2
+    assert (await run("gfx")).exit_code == 2
+    mapped = await run("--map", f"sheets:{ONLY_S}={ONLY_E}", "--yes")
+    assert mapped.exit_code == 0, mapped.output
+    assert f"{ONLY_S}  goes, for {ONLY_E}" in mapped.output
+    async with await least.connect(Site.SUPABASE) as connection:
+        assert await missing(connection) == []
+        query = "select entity_id from ftstream.displaced"
+        assert await (await connection.execute(query)).fetchall() == [(ONLY_S,)]
 
 
 async def again(pair: Pair) -> None:

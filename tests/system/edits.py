@@ -7,7 +7,6 @@ import json
 import random
 import threading
 import uuid
-from collections.abc import Sequence
 from typing import LiteralString
 
 import psycopg
@@ -17,10 +16,8 @@ from ftstream.adapters.kafka.security import client_options
 from ftstream.demo.rig import SiteName
 from ftstream.flows import OVERRIDES, READY, Capture, Names
 from tests.conftest import POLL_SECONDS, until
-from tests.dangling import CHECKS
-from tests.system.scene import Scene
+from tests.system.scene import SITES, Scene
 
-SITES: tuple[SiteName, ...] = ("external", "supabase")
 TWO_WAY = tuple(flow for flow in READY if flow.capture is Capture.OUTBOX)
 
 PAUSE_SECONDS = 0.05
@@ -162,16 +159,7 @@ def must_agree(scene: Scene, *tables: str) -> None:
     for table in tables or ROWS:
         assert rows(scene, "external", table) == rows(scene, "supabase", table)
     assert scene.execute("external", LEDGER) == scene.execute("supabase", LEDGER)
-    for site in SITES:
-        assert dangling(scene, site) == []
-
-
-def dangling(scene: Scene, site: SiteName) -> Sequence[tuple[object, ...]]:
-    """The foreign keys of which rows dangle, and how many."""
-    checks = [row[0] for row in scene.execute(site, CHECKS)]
-    assert checks
-    found = [row for check in checks for row in scene.execute(site, check)]
-    return [row for row in found if row[1]]
+    scene.must_not_dangle()
 
 
 def stamps(scene: Scene) -> set[tuple[str, int]]:

@@ -30,9 +30,12 @@ from ftstream.flows import GFX, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.progress import watch
 from ftstream.verification import verify
 from tests.conftest import POLL_SECONDS, until
+from tests.dangling import CHECKS
 
 RATE = 800.0
 """Row changes per second: enough that a worker always has some under way."""
+
+SITES: tuple[SiteName, ...] = ("external", "supabase")
 
 Coordinate = tuple[str, int, int]
 """Topic, partition, offset."""
@@ -269,6 +272,14 @@ class Scene:
         assert sum(verdict.rows for verdict in verdicts) > 0
         assert [verdict for verdict in verdicts if not verdict.equal] == []
 
+    def must_not_dangle(self) -> None:
+        """Every row that another one refers to is there, on both sites."""
+        for site in SITES:
+            checks = [row[0] for row in self.execute(site, CHECKS)]
+            assert checks
+            found = [row for check in checks for row in self.execute(site, check)]
+            assert [(name, rows) for name, rows in found if rows] == []
+
     def captured(self) -> set[Coordinate]:
         """Where Kafka holds a change: every record that is not a tombstone."""
         return asyncio.run(self._captured())
@@ -380,8 +391,10 @@ def set_up(rig: Rig, flows: Sequence[Flow] = (GFX,)) -> Iterator[Scene]:
     """The rig after `init`, with the connectors of these flows; workers left are stopped at the end."""
     rig.run("init")
     rig.run("connectors", "apply", *(flow.name for flow in flows))
-    yield Scene(rig)
+    scene = Scene(rig)
+    yield scene
     rig.stop_workers()
+    scene.must_not_dangle()
 
 
 @contextlib.asynccontextmanager

@@ -16,8 +16,8 @@ from ftstream.agents import publisher
 from ftstream.demo.rig import Rig, SiteName
 from ftstream.flows import GFX, OVERRIDES, Names, Site
 from tests.conftest import until
-from tests.system.edits import SITES, messages, must_agree
-from tests.system.scene import Scene, Worker, set_up
+from tests.system.edits import messages, must_agree
+from tests.system.scene import SITES, Scene, Worker, set_up
 
 PLAYER = str(uuid.UUID(int=1))
 EARLY = str(uuid.UUID(int=2))

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ftstream.demo.rig import Rig, SiteName
+from ftstream.demo.rig import Rig
 from tests.conftest import until
-from tests.system.scene import Scene, set_up
+from tests.system.scene import SITES, Scene, set_up
 
 SEED = 20_260_301
-SITES: tuple[SiteName, ...] = ("external", "supabase")
 
 
 @pytest.fixture(scope="module")
