@@ -42,7 +42,7 @@ def connector_config(
         **_values(),
         **_liveness(names),
         **_signals(names, settings.kafka),
-        **_notifications(names, first_snapshot),
+        **_notifications(names, log_only=first_snapshot or outbox),
         **_resilience(),
         **_throughput(),
         **(_outbox_converters() if outbox else _converters()),
@@ -185,14 +185,14 @@ def _signals(names: CaptureNames, kafka: Kafka) -> dict[str, str]:
     }
 
 
-def _notifications(names: CaptureNames, first_snapshot: bool) -> dict[str, str]:
-    """What the connector tells of its snapshots; `backfill` waits for it.
+def _notifications(names: CaptureNames, *, log_only: bool) -> dict[str, str]:
+    """What the connector tells of its snapshots; `backfill` waits for it. An outbox has none.
 
     Not during the first snapshot. There a notification written to Kafka can carry an offset
     without a position, which after a restart counts as "a completed snapshot": the rest of the
     rows is then skipped, and nothing says so. Seen after ten seconds of failed attempts.
     """
-    if first_snapshot:
+    if log_only:
         return {"notification.enabled.channels": "log"}
     return {
         "notification.enabled.channels": "sink,log",
