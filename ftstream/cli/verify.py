@@ -103,7 +103,8 @@ async def _verify(
 
 
 def _confirm(verdicts: Sequence[TableVerdict], yes: bool) -> None:
-    extra = sum(verdict.counts[Kind.EXTRA] for verdict in verdicts)
+    owned = [verdict for verdict in verdicts if verdict.flow.owner is not None]
+    extra = sum(verdict.counts[Kind.EXTRA] for verdict in owned)
     total = sum(verdict.counts.total() for verdict in verdicts)
     if not yes:
         click.confirm(f"Repair {total} rows, {extra} of which are removed?", abort=True, err=True)
