@@ -69,8 +69,9 @@ QUERIES, WEIGHTS = zip(*EDITS, strict=True)
 class Edits:
     """A person at each site, in threads of their own, for as long as the block lasts."""
 
-    def __init__(self, scene: Scene, seed: int = 7) -> None:
+    def __init__(self, scene: Scene, seed: int = 7, pause: float = PAUSE_SECONDS) -> None:
         self._scene = scene
+        self._pause = pause
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
         self._seed = seed
@@ -114,7 +115,7 @@ class Edits:
             while not self._stop.is_set():
                 try:
                     with psycopg.connect(self._scene.rig.dsn(site), autocommit=True) as connection:
-                        while not self._stop.wait(PAUSE_SECONDS):
+                        while not self._stop.wait(self._pause):
                             self._write(connection, chance, site)
                 except psycopg.OperationalError:
                     self._stop.wait(POLL_SECONDS)  # the site is away: people try again

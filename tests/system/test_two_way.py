@@ -14,9 +14,10 @@ import pytest
 from ftstream.adapters.postgres import outbox
 from ftstream.agents import publisher
 from ftstream.demo.rig import Rig, SiteName
-from ftstream.flows import GFX, OVERRIDES, Names, Site
+from ftstream.flows import CUE_SHEETS, GFX, OVERRIDES, Names, Site
+from ftstream.verification import verify
 from tests.conftest import until
-from tests.system.edits import messages, must_agree
+from tests.system.edits import Edits, messages, must_agree
 from tests.system.scene import SITES, Scene, Worker, set_up
 
 PLAYER = str(uuid.UUID(int=1))
@@ -174,3 +175,34 @@ def test_edits_of_both_sites_are_taken_back_by_the_command(
     must_agree(scene, "player_overrides")
     values = [value(scene, "external", key) for key in (changed, deleted, inserted)]
     assert values == ["before", "before", None]
+
+
+def test_verify_takes_no_edit_in_flight_for_a_difference_and_repairs_what_differs(
+    scene: Scene, workers: list[Worker]
+) -> None:
+    with Edits(scene, pause=0.3) as edits:
+        for _ in range(3):
+            for flow in (OVERRIDES, CUE_SHEETS):
+                verdicts = asyncio.run(verify(flow, scene.rig.settings))
+                assert [verdict for verdict in verdicts if not verdict.equal] == []
+    must_agree(scene)
+    edits.must_have_bounced_never()
+    kept, lost = str(uuid.uuid4()), str(uuid.uuid4())
+    for key in (kept, lost):
+        scene.execute("external", INSERT, key, PLAYER, "right")
+    must_agree(scene)
+    for spoil in (
+        "update player_overrides set override_value = 'wrong' where id = %s",
+        "delete from player_overrides where id = %s",
+    ):
+        key = kept if spoil.startswith("update") else lost
+        scene.execute("supabase", "alter table player_overrides disable trigger user")
+        scene.execute("supabase", spoil, key)
+        scene.execute(
+            "supabase", "alter table player_overrides enable always trigger ftstream_capture"
+        )
+    assert scene.command("verify", "overrides").returncode == 1
+    done = scene.command("verify", "overrides", "--repair", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [value(scene, "supabase", key) for key in (kept, lost)] == ["right", "right"]
+    must_agree(scene)
