@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import permutations
 
 from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.catalog import carried, read_columns, read_unique_keys
 from ftstream.adapters.postgres.compare import Digests, compare_ranges
 from ftstream.adapters.postgres.connection import open_connection
-from ftstream.adapters.postgres.reconcile import Holding, mark
+from ftstream.adapters.postgres.reconcile import Holding, mark, unreconciled
 from ftstream.adapters.postgres.tombstones import horizon
 from ftstream.core.reconciliation import Clash, Decision, clashes, decide
 from ftstream.core.register import Stamp
@@ -26,8 +27,8 @@ LOOK_ROWS = 5_000
 Say = Callable[[str], None]
 
 
-class Referred(Exception):
-    """A row that is to go is referred to; the message says by what."""
+class Undecided(Exception):
+    """Something is for a person to decide first; the message says what."""
 
 
 @dataclass(slots=True)
@@ -75,46 +76,51 @@ class Reconciliation:
             await self._decide(plan, holdings, [*await ranges.differing(number)])
         say(f"{table.name}: last writes")
         await self._decide(plan, holdings, await _unequal_ledgers(*holdings))
-        plan.doubles = {goes: doubles[goes] for goes in doubles if goes in plan.decisions}
-        for goes in plan.doubles:
-            del plan.decisions[goes]
+        await self._take_doubles(plan, holdings, doubles)
         await self._find_clashes(plan, holdings)
         return plan
 
     async def carry_out(self, plan: TablePlan, say: Say = lambda _: None) -> int:
-        """Hand over what was decided, and note that the table's sites have met; how many rows.
+        """Hand over the rows that stay, and keep copies of those that do not; how many rows.
 
-        Run again, it finds what is left. Raises Referred.
+        Each write is decided on by itself at the other site, so that users and workers may go on. Run
+        again, it finds what is left. Raises Undecided.
         """
         _, holdings = await self._open(plan.table)
-        done = 0
         for holding in holdings:
             for goes, stays in plan.doubles.items():
                 if referring := await holding.give_up(goes, stays):
-                    raise Referred(_referred(plan.table, goes, stays, holding.site, referring))
-            asked = [
-                (decision.entity_id, each)
-                for decision in plan.decisions.values()
-                for each in decision.hand_overs
-                if each.site == holding.site
-            ]
-            say(f"{plan.table.name}: {len(asked)} rows of {holding.site}")
-            done += await holding.hand_over(asked)
-        for site in self._flow.sources:
-            await mark(self._connections[site], [plan.table])
+                    raise Undecided(_referred(plan.table, goes, stays, holding.site, referring))
+        done = 0
+        for winner, loser in permutations(holdings):
+            staying = [d for d in plan.decisions.values() if d.winner == winner.site]
+            say(f"{plan.table.name}: {len(staying)} rows of {winner.site}")
+            await loser.keep([each.entity_id for each in staying])
+            done += await winner.hand_over(staying)
         return done
 
+    async def met(self, table: Table) -> None:
+        """Note that each site knows of every row of the other: the flow may start."""
+        for site in self._flow.sources:
+            await mark(self._connections[site], [table])
+
+    async def must_have_met(self) -> None:
+        """Raises Undecided as long as there may be rows that the other site was never told of."""
+        for site in self._flow.sources:
+            if await unreconciled(self._connections[site], self._flow.tables):
+                raise Undecided(f"run `ftstream reconcile {self._flow.name}` first")
+
     async def _open(self, table: Table) -> tuple[tuple[Digests, Digests], tuple[Holding, Holding]]:
-        columns = {site: await read_columns(self._connections[site], table) for site in Site}
-        pairs = carried(columns[Site.EXTERNAL], columns[Site.SUPABASE])
-        external, supabase = (
+        external, supabase = (self._connections[site] for site in (Site.EXTERNAL, Site.SUPABASE))
+        pairs = carried(await read_columns(external, table), await read_columns(supabase, table))
+        both = [column for column, _ in pairs]
+        return (
+            (Digests(external, table, pairs), Digests(supabase, table, pairs)),
             (
-                Digests(self._connections[site], table, pairs),
-                Holding(self._connections[site], site, table, columns[site]),
-            )
-            for site in (Site.EXTERNAL, Site.SUPABASE)
+                Holding(external, Site.EXTERNAL, table, both),
+                Holding(supabase, Site.SUPABASE, table, both),
+            ),
         )
-        return (external[0], supabase[0]), (external[1], supabase[1])
 
     async def _decide(
         self, plan: TablePlan, holdings: Sequence[Holding], ids: Sequence[str]
@@ -131,6 +137,26 @@ class Reconciliation:
                 )
                 if decision is not None:
                     plan.decisions[i] = decision
+
+    async def _take_doubles(
+        self, plan: TablePlan, holdings: Sequence[Holding], doubles: Mapping[str, str]
+    ) -> None:
+        ids = {*doubles, *doubles.values()}
+        looks = [await holding.held(ids) for holding in holdings]
+        there = {i for i in ids if any(look[i].there for look in looks)}
+        for goes, stays in doubles.items():
+            if goes not in there:
+                continue  # it has gone before
+            if self._flow.owner is not None:
+                raise Undecided(
+                    f"{plan.table.name}: {self._flow.owner} owns its rows: delete {goes} there"
+                )
+            if stays not in there or stays in doubles:
+                raise Undecided(
+                    f"{plan.table.name} {stays} is on no site, or goes too: {goes} stays"
+                )
+            plan.doubles[goes] = stays
+            plan.decisions.pop(goes, None)
 
     async def _find_clashes(self, plan: TablePlan, holdings: Sequence[Holding]) -> None:
         """Only rows that differ can have a value that another one has on the other site."""
@@ -163,11 +189,14 @@ async def reconciliation(
 async def repair(
     flow: Flow, settings: Settings, tables: Collection[Table], say: Say = lambda _: None
 ) -> int:
-    """Have each site tell the other one of what differs; how many rows."""
+    """Have each site tell the other one of what differs; how many rows. Raises Undecided."""
     async with reconciliation(flow, settings) as opened:
-        return sum(
-            [await opened.carry_out(await opened.plan(table, {}, say), say) for table in tables]
-        )
+        await opened.must_have_met()
+        plans = [await opened.plan(table, {}, say) for table in tables]
+        if clashing := [plan.table.name for plan in plans if plan.clashes]:
+            names = ", ".join(clashing)
+            raise Undecided(f"rows of {names} share a value: see `ftstream reconcile {flow.name}`")
+        return sum([await opened.carry_out(plan, say) for plan in plans])
 
 
 async def _unequal_ledgers(ours: Holding, theirs: Holding) -> list[str]:

@@ -12,6 +12,7 @@ from ftstream.adapters.postgres.sites import ApplyFailed
 from ftstream.demo.rig import CommandFailed, FolderTaken
 from ftstream.devstack import DevstackError
 from ftstream.progress import NotCaughtUp, SlotMissing
+from ftstream.reconciliation import Undecided
 from ftstream.settings import SettingsError
 
 FAILED = 1
@@ -39,6 +40,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (KeyMissing, FAILED),
     (NotCaughtUp, FAILED),
     (SlotMissing, FAILED),
+    (Undecided, FAILED),
     (DevstackError, FAILED),
     (FolderTaken, WRONG_USE),
     (CommandFailed, FAILED),

@@ -12,10 +12,10 @@ import click
 from rich.console import Console
 from rich.table import Table as Grid
 
-from ftstream.cli.errors import FAILED, Failure
+from ftstream.cli.errors import FAILED
 from ftstream.core.reconciliation import Clash
 from ftstream.flows import READY, Capture, Flow, Site
-from ftstream.reconciliation import Reconciliation, Referred, TablePlan, reconciliation
+from ftstream.reconciliation import TablePlan, reconciliation
 from ftstream.settings import Settings, load_settings
 
 Doubles = Mapping[str, Mapping[str, str]]
@@ -85,9 +85,9 @@ def reconcile(
 
     For databases that were filled before ftstream came: a flow that both sites may write does not start
     before its tables have met. Rows are paired by id; the one that was written last stays, by its last
-    write, or by its updated_at where that is older than ftstream. What is overwritten is kept:
-    `ftstream history` shows it. It works while both sites are written, and can be run again; so it also
-    mends what was lost with External's replication slot.
+    write, or by its updated_at (where both sites have it) if that is older than ftstream. What is
+    overwritten is kept in ftstream.displaced, as long as sync_log is. It works while both sites are
+    written and workers run, and can be run again; so it also mends what was lost with External's slot.
     """
     settings, flows = load_settings(), _chosen(names)
     settings.require_databases()
@@ -146,15 +146,9 @@ async def _carry_out(settings: Settings, plans: Plans) -> int:
     with Console(stderr=True, highlight=False).status("reconciling") as status:
         for flow, plan in plans:
             async with reconciliation(flow, settings) as opened:
-                done += await _carried(opened, plan, status.update)
+                done += await opened.carry_out(plan, status.update)
+                await opened.met(plan.table)
     return done
-
-
-async def _carried(opened: Reconciliation, plan: TablePlan, say: Any) -> int:
-    try:
-        return await opened.carry_out(plan, say)
-    except Referred as error:
-        raise Failure(str(error)) from error
 
 
 def _show(plans: Plans, limit: int, console: Console) -> None:

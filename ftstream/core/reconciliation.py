@@ -29,26 +29,18 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver:
-    """A site tells the other one of its row. `version` None: in that of its last write.
-
-    `unknown`: only as long as nobody has written the row since it was looked at.
-    """
-
-    site: str
-    version: int | None
-    unknown: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
-    """The site whose row stays; a loser that nobody was told of is handed over too, so that it is kept."""
+    """The site whose row stays, and tells the other one of it; what the other one has is kept first.
+
+    `version` None: in that of its last write. `unknown`: it has none, so only as long as nobody has
+    written the row since it was looked at. `alone`: only one site has the row.
+    """
 
     entity_id: str
     winner: str
-    hand_overs: tuple[HandOver, ...]
+    version: int | None
+    unknown: bool
     alone: bool
-    """Only one site has the row."""
 
 
 def decide(
@@ -65,26 +57,31 @@ def decide(
     The owner's row stays, if there is one; else the last write, or for rows that are older than ftstream
     that of the site to `prefer`. Versions up to the `horizon` would be refused.
     """
-    alone = sum(each.there for each in held.values()) == 1
-    if owner is not None:
-        return Decision(entity_id, owner, (_owned(held, owner, horizon),), alone)
     stamps = {site: each.stamp(site) for site, each in held.items()}
     known = {site: stamp for site, stamp in stamps.items() if stamp is not None}
     if not known:
         return None
-    winner = _winner(held, known, tie, prefer)
-    told = [_told(held, known, site, site == winner, horizon) for site in known]
-    return Decision(entity_id, winner, tuple(each for each in told if each), alone)
+    winner = owner or _winner(held, known, tie, prefer)
+    (other,) = (each for site, each in held.items() if site != winner)
+    version = _version(held[winner], other, horizon)
+    alone = sum(each.there for each in held.values()) == 1
+    return Decision(entity_id, winner, version, held[winner].last is None, alone)
 
 
-def _owned(held: Mapping[str, Held], owner: str, horizon: int) -> HandOver:
-    """In a version that the other site cannot but take."""
-    last = held[owner].last
-    others = [each.last.version for site, each in held.items() if site != owner and each.last]
-    if last is not None and all(version <= last.version for version in others):
-        return HandOver(owner, None, unknown=False)
-    version = max(horizon + 1, held[owner].written, *(version + 1 for version in others))
-    return HandOver(owner, version, unknown=False)
+def _version(winner: Held, other: Held, horizon: int) -> int | None:
+    """One that the other site cannot but take; its own, if that is one."""
+    last, known = winner.last, other.last
+    # A write that is known there already is taken once more: that repairs what has come to differ.
+    if last is not None and (last.version >= known.version if known else last.version > horizon):
+        return None
+    least = (known.version if known else horizon) + 1
+    if last is not None:
+        return least
+    # Not less than what an old row there says of itself, where this one is preferred: decided again,
+    # before it has arrived, it is still the one that stays.
+    later = other.there and other.written >= winner.written
+    preferred = max(1, other.written) + 1 if later else 0
+    return max(least, winner.written, preferred)
 
 
 def _winner(
@@ -99,18 +96,6 @@ def _winner(
         (stamp,) = set(known.values())
         return there[0] if len(there) == 1 else stamp.site
     return max(known, key=lambda site: (known[site].version, known[site].site == tie))
-
-
-def _told(
-    held: Mapping[str, Held], known: Mapping[str, Stamp], site: str, wins: bool, horizon: int
-) -> HandOver | None:
-    if held[site].last is not None:
-        return HandOver(site, None, unknown=False) if wins else None
-    versions = {at: max(stamp.version, horizon + 1) for at, stamp in known.items()}
-    version = versions.pop(site)
-    if wins:  # also over a later row, where it is preferred
-        version = max(version, *(other + 1 for other in versions.values()), 1)
-    return HandOver(site, version, unknown=True)
 
 
 @dataclass(frozen=True, slots=True)

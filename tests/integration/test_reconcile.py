@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg import AsyncConnection
 
-from ftstream.adapters.postgres.history import entries
 from ftstream.adapters.postgres.outbox_applier import OutboxApplier
 from ftstream.adapters.postgres.reconcile import unreconciled
 from ftstream.adapters.postgres.schema import Schema
@@ -21,7 +20,7 @@ from ftstream.cli import main
 from ftstream.cli import reconcile as cli
 from ftstream.core.failures import NEVER_MET
 from ftstream.flows import RENDER_QUEUE, Capture, Conflict, Flow, Site, Table
-from ftstream.reconciliation import Referred, TablePlan, reconciliation, repair
+from ftstream.reconciliation import TablePlan, Undecided, reconciliation, repair
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 from tests.integration.two_way import Two, two_places
@@ -49,12 +48,12 @@ FILLED: Mapping[Site, Rows] = {
         NEWER_S: ("of external", "b", "2026-05-01"),
         ONLY_E: ("of external", "c", "2026-01-01"),
         TIE: ("of external", None, "2026-01-01"),
-        UNDATED: ("of external", None, None),
+        UNDATED: ("of external", None, "infinity"),
     },
     Site.SUPABASE: {
         SAME: ("same", "a", "2026-01-01"),
         NEWER_E: ("of supabase", None, "2026-05-01"),
-        NEWER_S: ("of supabase", "b", "infinity"),
+        NEWER_S: ("of supabase", "b", "2026-05-02"),
         ONLY_S: ("of supabase", "d", "2026-01-01"),
         TIE: ("of supabase", None, "2026-01-01"),
         UNDATED: ("of supabase", None, "-infinity"),
@@ -72,15 +71,26 @@ async def fill(pair: Pair, rows: Mapping[Site, Rows]) -> None:
 
 
 async def planned(
-    pair: Pair, prefer: Site | None = None, doubles: Mapping[str, str] | None = None
+    pair: Pair,
+    prefer: Site | None = None,
+    doubles: Mapping[str, str] | None = None,
+    flow: Flow = SHEETS,
 ) -> TablePlan:
-    async with reconciliation(SHEETS, pair.settings, prefer) as opened:
-        return await opened.plan(SHEETS.tables[0], doubles or {})
+    async with reconciliation(flow, pair.settings, prefer) as opened:
+        return await opened.plan(flow.tables[0], doubles or {})
 
 
-async def carried_out(pair: Pair, plan: TablePlan) -> int:
-    async with reconciliation(SHEETS, pair.settings) as opened:
-        return await opened.carry_out(plan)
+async def carried_out(pair: Pair, plan: TablePlan, flow: Flow = SHEETS) -> int:
+    async with reconciliation(flow, pair.settings) as opened:
+        done = await opened.carry_out(plan)
+        await opened.met(plan.table)
+        return done
+
+
+async def kept(two: Two) -> set[tuple[str, str, str]]:
+    """Site, id and body of what was put aside."""
+    query: LiteralString = "select entity_id, image->>'body' from ftstream.displaced"
+    return {(p.site.value, *row) for p in two.both for row in await p.run(query)}
 
 
 async def bodies(two: Two) -> dict[str, str]:
@@ -117,11 +127,12 @@ async def test_last_write_of_each_row_stays_and_the_loser_is_kept(least: Pair) -
             ONLY_S: "of supabase",
             UNDATED: "of supabase",
         }
-        assert told == [8]  # both of three pairs, one that only a site has, the loser of a delete
-        external = await entries(two.external.user, Site.EXTERNAL, SHEETS.tables[0], [TIE])
-        (loser,) = external[TIE]
-        assert loser.outcome == "conflict_update_delete" and loser.row
-        assert loser.row["body"] == "of supabase"
+        assert told == [5]  # not the one that was written meanwhile
+        assert await kept(two) == {
+            ("supabase", NEWER_E, "of supabase"),
+            ("external", NEWER_S, "of external"),
+            ("external", UNDATED, "of external"),
+        }
         assert (await planned(least)).decisions == {}
         await two.exchange()
         assert not [change for place in two.both for change in await place.captured()]
@@ -138,6 +149,42 @@ async def test_preferred_site_stays_where_both_are_old(least: Pair) -> None:
         found = await bodies(two)
         assert {found[key] for key in (NEWER_E, NEWER_S, TIE, UNDATED)} == {"of external"}
         assert found[ONLY_S] == "of supabase"
+
+
+async def test_run_again_before_anything_has_arrived_it_decides_the_same(least: Pair) -> None:
+    await fill(least, FILLED)
+
+    async def meet() -> None:
+        first = await planned(least, Site.EXTERNAL)
+        await carried_out(least, first)
+        again = await planned(least, Site.EXTERNAL)
+        assert {i: d.winner for i, d in again.decisions.items()} == {
+            i: d.winner for i, d in first.decisions.items()
+        }
+        await carried_out(least, again)
+
+    async with two_places(least, SHEETS, meet=meet) as two:
+        await two.exchange()
+        found = await bodies(two)
+        assert {found[key] for key in (NEWER_E, NEWER_S, TIE, UNDATED)} == {"of external"}
+
+
+async def test_repair_leaves_what_is_for_a_person_to_decide(least: Pair) -> None:
+    rows: Mapping[Site, Rows] = {
+        Site.EXTERNAL: {ONLY_E: ("e", "a", "2026-01-01")},
+        Site.SUPABASE: {ONLY_S: ("s", "a", "2026-01-02")},
+    }
+    await fill(least, rows)
+    await again(least)
+    with pytest.raises(Undecided, match="ftstream reconcile sheets"):
+        await repair(SHEETS, least.settings, SHEETS.tables)
+    async with reconciliation(SHEETS, least.settings) as opened:
+        await opened.met(SHEETS.tables[0])
+    with pytest.raises(Undecided, match="share a value"):
+        await repair(SHEETS, least.settings, SHEETS.tables)
+    for doubles in ({ONLY_S: SAME}, {ONLY_S: ONLY_E, ONLY_E: ONLY_S}):
+        with pytest.raises(Undecided, match="is on no site, or goes too"):
+            await planned(least, doubles=doubles)
 
 
 async def test_rows_that_swap_a_value_are_no_clash(least: Pair) -> None:
@@ -178,7 +225,7 @@ async def test_one_entity_under_two_ids_is_for_a_person_to_decide(least: Pair) -
         assert plan.clashes == []
         async with await least.connect(Site.SUPABASE) as user:
             await user.execute("insert into items values (%s)", [ONLY_S])
-            with pytest.raises(Referred, match=r"1 of public\.items: have them refer to"):
+            with pytest.raises(Undecided, match=r"1 of public\.items: have them refer to"):
                 await carried_out(least, plan)
             await user.execute("delete from items")
         await carried_out(least, plan)
@@ -233,12 +280,15 @@ async def test_rows_of_an_owner_replace_whatever_the_other_site_has(least: Pair)
                 )
 
     async def meet() -> None:
-        assert await repair(RENDER_QUEUE, least.settings, RENDER_QUEUE.tables) == 3
+        plan = await planned(least, flow=RENDER_QUEUE)
+        assert await carried_out(least, plan, RENDER_QUEUE) == 3
 
     async with two_places(least, RENDER_QUEUE, meet=meet) as two:
         await two.external.apply(*await two.supabase.captured())
         await two.must_agree("render_queue")
         assert len(await two.external.rows("render_queue")) == 2
+        query = "select entity_id from ftstream.displaced order by 1"
+        assert await two.external.run(query) == [(three,), (two_,)]
 
 
 async def missing(connection: AsyncConnection) -> list[str]:
@@ -297,7 +347,7 @@ async def test_command_shows_asks_and_is_done_once(
         async with await least.connect(site) as connection:
             assert await missing(connection) == ["sheets"]
     done = json.loads((await run("--yes", "--json")).stdout)
-    assert done["handed_over"] == 10
+    assert done["handed_over"] == 6
     assert {row["id"]: row["stays"] for row in done["tables"][0]["rows"]} == {
         NEWER_E: "external",
         NEWER_S: "supabase",

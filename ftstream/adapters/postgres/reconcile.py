@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from ftstream.adapters.postgres.catalog import Column
 from ftstream.adapters.postgres.connection import SESSION
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
-from ftstream.core.reconciliation import HandOver, Held
+from ftstream.core.reconciliation import Decision, Held
 from ftstream.core.register import Stamp
 from ftstream.flows import Site, Table
 
@@ -39,6 +39,7 @@ class Holding:
     def __init__(
         self, connection: AsyncConnection, site: Site, table: Table, columns: Sequence[Column]
     ) -> None:
+        """`columns`: those that both sites have."""
         self.site = site
         self._connection = connection
         self._table = table
@@ -85,11 +86,16 @@ class Holding:
         }
         return dict(await self._read("unique_values", parts, ids=list(ids)))
 
-    async def hand_over(self, asked: Sequence[tuple[str, HandOver]]) -> int:
-        """Have the other site told of these, as they are then; how many were."""
+    async def keep(self, ids: Sequence[str]) -> None:
+        """Put copies of these rows aside, before they are overwritten or deleted."""
+        for start in range(0, len(ids), BATCH):
+            await self._run("keep", ids=list(ids[start : start + BATCH]))
+
+    async def hand_over(self, decisions: Sequence[Decision]) -> int:
+        """Have the other site told of these rows, as they are then; how many were."""
         done = 0
         for unknown in (True, False):
-            rows = [(i, each.version) for i, each in asked if each.unknown is unknown]
+            rows = [(each.entity_id, each.version) for each in decisions if each.unknown is unknown]
             for start in range(0, len(rows), BATCH):
                 done += await self._hand_over(rows[start : start + BATCH], unknown)
         return done
@@ -102,7 +108,7 @@ class Holding:
             "only_unknown": unknown,
         }
         async with self._connection.transaction():
-            await self._connection.execute(statement(QUERIES["give_way"]))
+            await self._connection.execute(statement(QUERIES["patience"]))
             cursor = await self._connection.execute(statement(QUERIES["hand_over"]), values)
             row = await cursor.fetchone()
         return int(row[0]) if row else 0
@@ -110,7 +116,7 @@ class Holding:
     async def give_up(self, goes: str, stays: str) -> list[tuple[str, int]]:
         """Delete a row that is the double of another; not if others refer to it: they are returned."""
         async with self._connection.transaction():
-            await self._connection.execute(statement(QUERIES["give_way"]))
+            await self._connection.execute(statement(QUERIES["patience"]))
             await self._run("lock", id=goes)
             values = {"table": self._table.qualified, "id": goes}
             cursor = await self._connection.execute(statement(QUERIES["referring"]), values)

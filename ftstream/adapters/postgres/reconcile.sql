@@ -18,8 +18,9 @@ left join {table} t on t.{key} = i.id::{key_type}
 left join ftstream.last_write w on (w.table_name, w.entity_id) = ({name}, i.id)
 
 -- name: written
--- When a row says it was written, in microseconds: no clock has seen what lies ahead of it.
-(extract(epoch from least(greatest(t.{column}::timestamptz, 'epoch'), now())) * 1000000)::bigint
+-- When a row says it was written, in microseconds; one that says it will be written says nothing.
+case when t.{column}::timestamptz between 'epoch' and now()
+     then (extract(epoch from t.{column}::timestamptz) * 1000000)::bigint else 0 end
 
 -- name: ledger
 -- Every last write of a table, in an order that is the same on both sites.
@@ -30,6 +31,12 @@ where w.table_name = %(table)s order by w.entity_id collate "C"
 -- The values of one unique key that these rows hold.
 select t.{key}::text, row({columns})::text from {table} t
 where t.{key} = any(%(ids)s::text[]::{key_type}[]) and {present}
+
+-- name: keep
+-- Copies of rows that another site's will take the place of.
+insert into ftstream.displaced (table_name, entity_id, reason, image)
+select {name}, t.{key}::text, 'another row of this id stays', to_jsonb(t) from {table} t
+where t.{key} = any(%(ids)s::text[]::{key_type}[])
 
 -- name: hand_over
 -- Has the other site told of these rows as they are here.
@@ -49,6 +56,6 @@ with gone as (delete from {table} t where t.{key} = %(id)s::text::{key_type} ret
 insert into ftstream.displaced (table_name, entity_id, reason, image)
 select {name}, g.{key}::text, 'the same as ' || %(stays)s::text || ', as somebody has decided', to_jsonb(g) from gone g
 
--- name: give_way
+-- name: patience
 -- Rows that a user holds are waited for, but not for long.
 set local lock_timeout = '10s'
