@@ -66,7 +66,7 @@ class Reconciliation:
         `doubles` go for those that stay. Raises TableMissing.
         """
         plan = TablePlan(table)
-        horizons = [await horizon(each, table.name) for each in self._connections.values()]
+        horizons = [await horizon(each, table) for each in self._connections.values()]
         plan.horizon = max(horizons)
         digests, holdings = await self._open(table)
         say(f"{table.name}: digests")

@@ -27,12 +27,16 @@ class Pruning:
 
     async def run(self) -> None:
         """Prune until cancelled."""
+        told = False
         while True:
             try:
                 await self._prune()
+                told = False
             except psycopg.Error as error:
                 # Tombstones that stay do no harm: the next round finds them again.
-                log.debug("flow %s: tombstones stay: %s", self._flow.name, str(error).strip())
+                level = logging.DEBUG if told or not error.sqlstate else logging.WARNING
+                log.log(level, "flow %s: old deletes stay: %s", self._flow.name, str(error).strip())
+                told = True
             await asyncio.sleep(PRUNE_SECONDS)
 
     async def _prune(self) -> None:
@@ -41,5 +45,5 @@ class Pruning:
         external, supabase = (self._settings.database(site).conninfo() for site in Site)
         async with await open_connection(external) as one, await open_connection(supabase) as other:
             for table in self._flow.tables:
-                while pruned := await prune((one, other), table.name, before):
+                if pruned := await prune((one, other), table, before):
                     log.info("%s: %d old deletes forgotten", table.name, pruned)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import permutations
 
 from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.connection import Json
-from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.adapters.postgres.queries import Queries, identifier, statement
 from ftstream.core.register import Stamp
+from ftstream.flows import Table
 
 QUERIES = Queries.load(__package__, "tombstones.sql")
 
@@ -17,8 +18,8 @@ MOST = 5_000
 """Of a table and site, looked at together."""
 
 
-async def prune(connections: Sequence[AsyncConnection], table: str, before: int) -> int:
-    """Forget the oldest deletes of a table from before a version; how many. Raises psycopg.Error.
+async def prune(connections: Sequence[AsyncConnection], table: Table, before: int) -> int:
+    """Forget the deletes of a table from before a version; how many. Raises psycopg.Error.
 
     `connections` are those of both sites. Each horizon is raised before anything is forgotten: a write
     that is older, and comes late, must not bring a row back. A tombstone that one site alone still has,
@@ -26,49 +27,63 @@ async def prune(connections: Sequence[AsyncConnection], table: str, before: int)
     """
     pruned = 0
     for here, there in permutations(connections):
-        old = await _old(here, table, before)
-        agreed = await _agreed(there, table, old)
-        if not agreed:
-            continue
-        newest = max(stamp.version for stamp in agreed.values())
-        rows = [{"id": i, "version": s.version, "site": s.site} for i, s in agreed.items()]
-        for connection in connections:
-            values = {"table": table, "version": newest}
-            await connection.execute(statement(QUERIES["raise_horizon"]), values)
-        for connection in connections:
-            values = {"table": table, "tombstones": Json.of(rows)}
-            await connection.execute(statement(QUERIES["prune"]), values)
-        pruned += len(agreed)
+        async for old in _old(here, table, before):
+            if agreed := await _agreed(there, table, old):
+                await _forget(connections, table, agreed)
+                pruned += len(agreed)
     return pruned
 
 
-async def horizon(connection: AsyncConnection, table: str) -> int:
+async def horizon(connection: AsyncConnection, table: Table) -> int:
     """Up to which version a write of an unknown entity is refused here. Raises psycopg.Error."""
-    cursor = await connection.execute(statement(QUERIES["horizon"]), {"table": table})
+    cursor = await connection.execute(statement(QUERIES["horizon"]), {"name": table.name})
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
 
-async def _old(connection: AsyncConnection, table: str, before: int) -> dict[str, Stamp]:
-    values = {"table": table, "before": before, "most": MOST}
-    cursor = await connection.execute(statement(QUERIES["old"]), values)
-    return {row[0]: Stamp(row[1], row[2]) for row in await cursor.fetchall()}
+async def _old(
+    connection: AsyncConnection, table: Table, before: int
+) -> AsyncIterator[dict[str, Stamp]]:
+    last = Stamp(-1, "")
+    after = ""
+    while True:
+        values = {"name": table.name, "before": before, "most": MOST}
+        values |= {"after_version": last.version, "after_id": after}
+        cursor = await connection.execute(statement(QUERIES["old"]), values)
+        found = {row[0]: Stamp(row[1], row[2]) for row in await cursor.fetchall()}
+        if not found:
+            return
+        after, last = list(found.items())[-1]
+        yield found
 
 
 async def _agreed(
-    connection: AsyncConnection, table: str, tombstones: dict[str, Stamp]
+    connection: AsyncConnection, table: Table, tombstones: dict[str, Stamp]
 ) -> dict[str, Stamp]:
-    """Those that this site has too, or has forgotten before."""
-    if not tombstones:
-        return {}
+    """Those that this site has too, or has forgotten before. It may never have heard of one."""
     forgotten = await horizon(connection, table)
+    names = {"table": identifier(table.schema, table.name), "key": identifier(table.key)}
     cursor = await connection.execute(
-        statement(QUERIES["known"]), {"table": table, "ids": list(tombstones)}
+        statement(QUERIES["known"]).format(**names), {"name": table.name, "ids": list(tombstones)}
     )
     agreed = {}
-    for entity_id, version, site, deleted, waits in await cursor.fetchall():
+    for entity_id, version, site, deleted, there, waits in await cursor.fetchall():
         stamp = tombstones[entity_id]
         same = deleted and Stamp(version, site) == stamp
-        if not waits and (same or (version is None and stamp.version <= forgotten)):
+        gone = same or (version is None and stamp.version <= forgotten)
+        if gone and not there and not waits:
             agreed[entity_id] = stamp
     return agreed
+
+
+async def _forget(
+    connections: Sequence[AsyncConnection], table: Table, agreed: dict[str, Stamp]
+) -> None:
+    newest = max(stamp.version for stamp in agreed.values())
+    for connection in connections:
+        values = {"name": table.name, "version": newest}
+        await connection.execute(statement(QUERIES["raise_horizon"]), values)
+    rows = Json.of([{"id": i, "version": s.version, "site": s.site} for i, s in agreed.items()])
+    for connection in connections:
+        values = {"name": table.name, "tombstones": rows}
+        await connection.execute(statement(QUERIES["prune"]), values)
