@@ -202,7 +202,7 @@ class Apply(_Group):
     """How long a parked change is tried, once all that it might wait for is applied."""
     clock_skew_seconds: float = Field(default=5, gt=0)
     """How far the other site's clock may be ahead before somebody is told: its writes win until then."""
-    tombstone_days: int = Field(default=90, ge=1)
+    tombstone_days: int = Field(default=90, ge=7)
     """How long a delete is remembered at least: a write that comes later than that is refused."""
     most_parked: int = Field(default=10_000, ge=1)
     """Rows whose values do not fit at which a flow halts: then it is no odd value, but the schema."""
@@ -222,6 +222,14 @@ class Settings(BaseSettings):
     connect: Connect = Connect()
     realtime: Realtime = Realtime()
     apply: Apply = Apply()
+
+    @model_validator(mode="after")
+    def _remembers_what_kafka_holds(self) -> Self:
+        if self.apply.tombstone_days * 24 < self.kafka.retention_hours:
+            raise ValueError(
+                "apply.tombstone_days must be as long as kafka.retention_hours at least"
+            )
+        return self
 
     def require_databases(self) -> None:
         """Raise SettingsError unless both sites are named: libpq's defaults would name one silently."""

@@ -80,6 +80,18 @@ def columns_carried(flow: str, table: str, columns: str) -> Notification:
     )
 
 
+def too_old(flow: str, changes: int) -> Notification:
+    """A write of an entity that nobody knows, from before deletes that are forgotten."""
+    return Notification(
+        "write_refused",
+        Severity.ERROR,
+        f"flow {flow}: writes were refused",
+        f"{changes} more are older than deletes that both sites have forgotten, and might bring back what"
+        f" was deleted. They are in sync_log. To decide by what the sites hold: ftstream reconcile {flow}",
+        {"flow": flow},
+    )
+
+
 def clock_ahead(flow: str, seconds: float) -> Notification:
     """Last write wins by the clocks of two servers."""
     return Notification(

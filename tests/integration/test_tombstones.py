@@ -64,6 +64,7 @@ async def test_delete_that_both_know_is_forgotten_and_a_late_write_refused(
     # The inserts come once more, as of a topic that is replayed: the row stays deleted.
     await supabase.apply(*late)
     assert sorted(await supabase.outcomes()) == ["applied", "applied", "duplicate", "refused"]
+    assert [told.kind for told in supabase.told] == ["write_refused"]
     await two.must_agree("notes")
     # A user may write it again, and it arrives.
     await write(external, ONE)

@@ -379,6 +379,18 @@ def test_a_lost_slot_is_an_error_that_says_what_to_do() -> None:
     assert "ftstream remove" in problem.mend
 
 
+def test_a_lost_slot_of_the_outbox_is_made_anew_once_nothing_can_start_with_the_gap() -> None:
+    aimed = aim(Site.EXTERNAL, OVERRIDES)
+    slot = Slot("outbox_slot", "pgoutput", "db", active=False, lost=True)
+    triggers = {(t.table, t.kind.value): as_made(t) for t in aimed.outbox_triggers}
+    there = replace(state(), slots={slot.name: slot}, triggers=triggers)
+    assert not [p for p in site_problems(aimed, there) if "outbox_slot" in str(p)]
+    (step,) = (s for s in plan_site(aimed, there, VERIFIERS) if s.stage is Stage.SLOTS)
+    done = [s.shown for s in step.statements]
+    assert "ftstream.reconciled" in done[0] and "drop_replication_slot" in done[1]
+    assert "create_logical_replication_slot" in done[2]
+
+
 def test_postgresql_14_needs_a_superuser_to_apply_and_the_problem_says_so() -> None:
     server = replace(SERVER, version=140_010)
     problems = site_problems(aim(Site.SUPABASE), replace(state(), server=server))

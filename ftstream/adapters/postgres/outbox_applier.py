@@ -83,7 +83,7 @@ class OutboxApplier:
             outcomes = await self._write(writes)
         except ApplyFailed as error:
             outcomes = await self._otherwise(writes, error)
-        self._look_at_clocks(outcomes)
+        self._look_at(outcomes)
 
     async def _otherwise(self, writes: Writes, error: ApplyFailed) -> Outcomes:
         """What to do where the batch cannot be applied as it is. Raises ApplyFailed."""
@@ -153,7 +153,9 @@ class OutboxApplier:
             return ApplyFailed(replace(failure, policy=Policy.DIVIDE))
         return ApplyFailed(failure, writes)
 
-    def _look_at_clocks(self, outcomes: Outcomes) -> None:
+    def _look_at(self, outcomes: Outcomes) -> None:
+        if refused := outcomes.get(Outcome.REFUSED):
+            self._tell(notification.too_old(self._flow.name, refused[0]))
         ahead = max((-lag for _, lag in outcomes.values()), default=0) / 1000
         if ahead > self._settings.clock_skew_seconds:
             self._tell(notification.clock_ahead(self._flow.name, ahead))

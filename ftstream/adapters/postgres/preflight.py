@@ -238,7 +238,7 @@ def _capture(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             f"Use the enum itself, then: DROP DOMAIN {name}",
         )
     for capture in wanted.captures:
-        yield from _slot(wanted.names(capture).slot, where, state)
+        yield from _slot(wanted, capture, state)
         yield from _publication(wanted, capture, state)
     yield from _room(wanted, state)
 
@@ -253,7 +253,8 @@ def _realtime(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
         )
 
 
-def _slot(name: str, where: str, state: SiteState) -> Iterator[Problem]:
+def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Problem]:
+    where, name = wanted.site.value, wanted.names(capture).slot
     slot = state.slots.get(name)
     drop = f"SELECT pg_drop_replication_slot('{name}')"
     if slot is None:
@@ -264,7 +265,7 @@ def _slot(name: str, where: str, state: SiteState) -> Iterator[Problem]:
             f"slot {name} is of plugin {slot.plugin}, database {slot.database}",
             f"Set another namespace, or, if nobody needs it: {drop}",
         )
-    elif slot.lost:
+    elif slot.lost and not capture.outbox:  # that of an outbox `init` makes anew
         yield Problem(
             where,
             f"slot {name} is lost: PostgreSQL removed a part of the log that it had not read"

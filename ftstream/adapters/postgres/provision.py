@@ -396,14 +396,20 @@ def _status(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
 
 def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Statement]:
     name = wanted.names(capture).slot
-    if name in state.slots:
+    there = state.slots.get(name)
+    # Nothing of an outbox is read but from the log: a slot that is lost is as good as none.
+    lost = there is not None and there.lost and capture.outbox
+    if there is not None and not lost:
         return
-    made = build("create_slot", slot=sql.Literal(name))
-    yield Statement(made, "the log is kept from now on: start the connector soon")
     captured = [t.name for flow in capture.flows for t in flow.tables if _is_captured(t, state)]
     if capture.outbox and captured:
-        lost = build("drop_reconciled", tables=sql.Literal(captured))
-        yield Statement(lost, "what was captured since the slot was lost is in no log")
+        # First: should this be interrupted, the flow must not start with a gap.
+        unknown = build("drop_reconciled", tables=sql.Literal(captured))
+        yield Statement(unknown, "what was captured since the slot was lost is in no log")
+    if lost:
+        yield Statement(build("drop_slot", slot=sql.Literal(name)), "it is lost")
+    made = build("create_slot", slot=sql.Literal(name))
+    yield Statement(made, "the log is kept from now on: start the connector soon")
 
 
 def _is_captured(table: Table, state: SiteState) -> bool:
