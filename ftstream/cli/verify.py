@@ -107,7 +107,9 @@ def _confirm(verdicts: Sequence[TableVerdict], yes: bool) -> None:
     extra = sum(verdict.counts[Kind.EXTRA] for verdict in owned)
     total = sum(verdict.counts.total() for verdict in verdicts)
     if not yes:
-        click.confirm(f"Repair {total} rows, {extra} of which are removed?", abort=True, err=True)
+        stays = "" if len(owned) == len(verdicts) else ", the last write of others stays"
+        asked = f"Repair {total} rows? {extra} that their owner does not have are removed{stays}."
+        click.confirm(asked, abort=True, err=True)
 
 
 async def _repaired(

@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import uuid
-from typing import LiteralString
+from typing import LiteralString, NamedTuple
 
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -66,6 +66,15 @@ EDITS: tuple[tuple[LiteralString, int], ...] = (
 QUERIES, WEIGHTS = zip(*EDITS, strict=True)
 
 
+class Message(NamedTuple):
+    """A write on its way; `topic_of`: the site in the name of its topic."""
+
+    topic_of: str
+    site: str
+    id: str
+    version: int
+
+
 class Edits:
     """A person at each site, in threads of their own, for as long as the block lasts."""
 
@@ -75,7 +84,7 @@ class Edits:
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
         self._seed = seed
-        self._before: set[tuple[str, int]] = set()
+        self._before: set[Message] = set()
         self.written = 0
         """Overrides, that were committed for sure."""
         self.unknown = 0
@@ -92,7 +101,7 @@ class Edits:
                 " values (%s, 'EDITS', 'e', '2026-11-24', now(), 'test') on conflict do nothing",
                 SESSION,
             )
-        self._before = stamps(self._scene)
+        self._before = set(asyncio.run(messages(self._scene)))
         for thread in self._threads:
             thread.start()
         return self
@@ -105,9 +114,11 @@ class Edits:
             raise self._errors[0]
 
     def must_have_bounced_never(self) -> None:
-        """Each write of an override is one message, however often Connect or a worker repeats it."""
-        sent = len(stamps(self._scene) - self._before)
-        assert self.written <= sent <= self.written + self.unknown
+        """Each write of an override is one message on one topic, however often that is repeated."""
+        sent = set(asyncio.run(messages(self._scene))) - self._before
+        assert self.written <= len(sent) <= self.written + self.unknown
+        assert len({(each.id, each.version) for each in sent}) == len(sent)
+        assert [each for each in sent if each.site != each.topic_of] == []
 
     def _edit(self, site: SiteName) -> None:
         chance = random.Random(f"{site} {self._seed}")
@@ -163,13 +174,8 @@ def must_agree(scene: Scene, *tables: str) -> None:
     scene.must_not_dangle()
 
 
-def stamps(scene: Scene) -> set[tuple[str, int]]:
-    """Id and version of each override in the topics, repetitions once."""
-    return set(asyncio.run(messages(scene)))
-
-
-async def messages(scene: Scene) -> list[tuple[str, int]]:
-    """Id and version of each change in the topics of the flow, those of a row in their order."""
+async def messages(scene: Scene) -> list[Message]:
+    """What is in the topics of the flow, repetitions too; changes of a row in their order."""
     names = Names(OVERRIDES, scene.rig.namespace)
     partitions = [
         TopicPartition(topic, number)
@@ -183,7 +189,8 @@ async def messages(scene: Scene) -> list[tuple[str, int]]:
         await consumer.seek_to_beginning()
         ends = await consumer.end_offsets(partitions)
         while any([(await consumer.position(tp)) < end for tp, end in ends.items()]):
-            for records in (await consumer.getmany(timeout_ms=100)).values():
+            for tp, records in (await consumer.getmany(timeout_ms=100)).items():
+                origin = tp.topic.split(".")[-2]
                 changes = [json.loads(record.value) for record in records]
-                found += [(change["id"], change["version"]) for change in changes]
+                found += [Message(origin, c["site"], c["id"], c["version"]) for c in changes]
     return found

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import LiteralString
 
 from ftstream.demo.rig import Rig
 from ftstream.flows import GFX, OVERRIDES
+from tests.conftest import until
 from tests.system.edits import Edits, must_agree
 from tests.system.proxy import Proxy
 from tests.system.scene import Worker, set_up
@@ -118,6 +120,15 @@ class World:
             if all(each["tasks"] for each in found) and set(states) == {"RUNNING"}:
                 return False
 
+    def until_woken(self, since: object = None) -> None:
+        """Wait until Realtime wakes a worker, and has begun to after a time."""
+        woken: LiteralString = (
+            "select worker from ftstream.wake_ups where way = 'realtime'"
+            " and seen_at > now() - interval '1 minute'"
+            " and since > coalesce(%s::timestamptz, '-infinity')"
+        )
+        until(lambda: bool(self.scene.execute("supabase", woken, since)), 60)
+
     # -- what can happen
 
     def kill_worker(self, seconds: float) -> None:
@@ -182,6 +193,16 @@ def _killed(name: str) -> Callable[[World, float], None]:
     return strike
 
 
+def _realtime_killed(world: World, seconds: float) -> None:
+    """Which loses nothing; but wake-ups come by it before, and again afterwards."""
+    world.until_woken()
+    world.stack.kill("realtime")
+    ((gone,),) = world.scene.execute("supabase", "select now()")
+    time.sleep(seconds)
+    world.stack.start("realtime")
+    world.until_woken(since=gone)
+
+
 def _frozen(name: str) -> Callable[[World, float], None]:
     def strike(world: World, seconds: float) -> None:
         world.stack.kill(name, signal.SIGSTOP)
@@ -225,6 +246,7 @@ FAULTS: Mapping[str, Callable[[World, float], None]] = {
     "worker stopped": World.stop_worker,
     "workers come and go": World.add_and_take_workers,
     **{f"{name} killed": _killed(name) for name in SERVICES},
+    "realtime killed": _realtime_killed,
     **{f"{name} frozen": _frozen(name) for name in SERVICES},
     **{f"{link} cut": _cut(name) for link, name in LINKS.items()},
     **{f"{link} 200 ms late": _delayed(name) for link, name in LINKS.items()},

@@ -12,7 +12,7 @@ from tests.system.faults import FAULTS, World, world_of
 
 SECONDS = 2.0
 
-KINDS = ("^workers? [^-]", "killed", "frozen", "cut", "late", "lost|terminated")
+KINDS = ("killed", "^workers? [^-]", "frozen", "cut", "late", "lost|terminated")
 """Of each kind all that there are, one after another: `make soak` has each by itself, and for longer."""
 
 

@@ -14,7 +14,7 @@ import pytest
 from ftstream.adapters.postgres import outbox
 from ftstream.agents import publisher
 from ftstream.demo.rig import Rig, SiteName
-from ftstream.flows import CUE_SHEETS, GFX, OVERRIDES, Names, Site
+from ftstream.flows import CUE_SHEETS, GFX, OVERRIDES, CaptureNames, Names, Site, log_captures
 from ftstream.verification import verify
 from tests.conftest import until
 from tests.system.edits import Edits, messages, must_agree
@@ -106,7 +106,7 @@ async def test_publisher_that_stalled_after_its_select_sends_nothing_old(
     await asyncio.gather(one, return_exceptions=True)
     await first.close()
     await second.close()
-    versions = [version for entity, version in await messages(scene) if entity == key]
+    versions = [each.version for each in await messages(scene) if each.id == key]
     assert len(versions) == 3
     assert versions == sorted(versions)
 
@@ -195,14 +195,33 @@ def test_verify_takes_no_edit_in_flight_for_a_difference_and_repairs_what_differ
         "update player_overrides set override_value = 'wrong' where id = %s",
         "delete from player_overrides where id = %s",
     ):
-        key = kept if spoil.startswith("update") else lost
-        scene.execute("supabase", "alter table player_overrides disable trigger user")
-        scene.execute("supabase", spoil, key)
-        scene.execute(
-            "supabase", "alter table player_overrides enable always trigger ftstream_capture"
-        )
+        scene.uncaptured("supabase", spoil, kept if spoil.startswith("update") else lost)
     assert scene.command("verify", "overrides").returncode == 1
     done = scene.command("verify", "overrides", "--repair", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [value(scene, "supabase", key) for key in (kept, lost)] == ["right", "right"]
     must_agree(scene)
+
+
+def test_slot_that_is_lost_takes_nothing_with_it(scene: Scene, workers: list[Worker]) -> None:
+    key, gone = str(uuid.uuid4()), str(uuid.uuid4())
+    for each in (key, gone):
+        scene.execute("external", INSERT, each, PLAYER, "before")
+    must_agree(scene)
+    slot = CaptureNames(log_captures([OVERRIDES])[0], scene.rig.namespace).slot
+    scene.rig.stack.kill("connect")
+    active = "select active from pg_replication_slots where slot_name = %s"
+    until(lambda: scene.execute("external", active, slot) == [(False,)])
+    scene.execute("external", "select pg_drop_replication_slot(%s)", slot)
+    scene.rig.stack.start("connect")
+    update = "update player_overrides set override_value = %s where id = %s"
+    scene.execute("external", update, "while there was no slot", key)
+    scene.execute("external", "delete from player_overrides where id = %s", gone)
+    until(lambda: b"FAILED" in scene.command("connectors", "status", "--json").stdout, 60)
+    assert "ftstream reconcile overrides cue_sheets" in scene.rig.run("init")
+    scene.rig.run("connectors", "apply")
+    assert value(scene, "supabase", key) == "before"
+    assert json.loads(scene.rig.run("reconcile", "--yes", "--json"))["handed_over"] == 2
+    must_agree(scene)
+    assert value(scene, "supabase", key) == "while there was no slot"
+    assert value(scene, "supabase", gone) is None
