@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import avro.schema
+import fastavro
 import pytest
+from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ftstream.adapters.kafka import kept_schemas
 from ftstream.adapters.kafka.kept_schemas import PACKAGED, KeptSchemas, NoFolder
+from ftstream.core.avro_codec import Value, encode
 from ftstream.core.avro_compatibility import differences, unaccepted
 from ftstream.core.avro_schema import (
     Field,
@@ -23,10 +28,12 @@ from ftstream.core.avro_schema import (
     parse,
     plain_name,
 )
+from ftstream.core.change import Operation
 from ftstream.flows import FLOWS, WSOP, Capture, Flow, Table
 
 ROOT = Path(__file__).parents[2]
 BATCH = [flow for flow in FLOWS if flow.capture is Capture.BATCH]
+Checker: Any = ReaderWriterCompatibilityChecker  # it has no types
 CHIPS = Table("wsop_chip_counts")
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -126,6 +133,48 @@ def test_a_column_that_travels_as_another_type_is_not(was: Kind, now: Kind) -> N
         (difference,) = found
         assert str(difference) == f"a: {was} became {now}"
         assert not difference.compatible
+
+
+few = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(Kind), max_size=4)
+
+
+@given(few, few)
+def test_the_whole_is_compatible_if_each_column_is(
+    old: dict[str, Kind], new: dict[str, Kind]
+) -> None:
+    """As Avro's checker sees it, to which bytes and string are one, and as a reader finds it."""
+    before, after = schema(**old), schema(**new)
+    compatible = all(
+        each.compatible or {each.was, each.now} == {Kind.BYTES, Kind.STRING}
+        for each in differences(before, after)
+    )
+    one, other = avro.schema.parse(before.text), avro.schema.parse(after.text)
+    checked = [
+        Checker().get_compatibility(*pair).compatibility for pair in ((one, other), (other, one))
+    ]
+    assert compatible == all(each is SchemaCompatibilityType.compatible for each in checked)
+    if all(each.compatible for each in differences(before, after)):
+        for writer, reader in ((before, after), (after, before)):
+            message = encode(writer, Operation.INSERT, "1", 0, row_of(writer))
+            body = io.BytesIO(message[10:])
+            record: Any = fastavro.schemaless_reader(body, writer.parsed, reader.parsed)
+            written = {field.column for field in writer.fields}
+            assert record["row"] == {
+                column: value if column in written else None
+                for column, value in row_of(reader).items()
+            }
+
+
+def row_of(schema: TableSchema) -> dict[str, Value]:
+    values: dict[Kind, Value] = {
+        Kind.BOOLEAN: True,
+        Kind.INT: -1,
+        Kind.LONG: 2**62,
+        Kind.DOUBLE: 0.5,
+        Kind.BYTES: b"x",
+        Kind.STRING: "y",
+    }
+    return {field.column: values[field.kind] for field in schema.fields}
 
 
 def test_schemas_of_two_tables_are_not_compared() -> None:
