@@ -27,11 +27,12 @@ demo: install    ## everything from nothing to two equal sites; DEMO_SECONDS=60
 test: install    ## unit, integration and system tests on a real stack
 	$(BIN)/pytest
 
-check: install   ## lint, types, import contract
+check: install   ## lint, types, import contract, kept schemas
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/ftstream schemas check
 
 format: install  ## format the code
 	$(BIN)/ruff format .

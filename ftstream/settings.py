@@ -208,6 +208,14 @@ class Apply(_Group):
     """Rows whose values do not fit at which a flow halts: then it is no odd value, but the schema."""
 
 
+class Schemas(_Group):
+    """Where the Avro schemas are that were accepted here, beside those that ftstream brings along."""
+
+    folder: Path | None = None
+    """`ftstream schemas accept` writes into it, every worker reads it. Without one they are in the package,
+    which is the repository only where ftstream runs from a checkout."""
+
+
 class Settings(BaseSettings):
     """Everything that differs between installations."""
 
@@ -222,6 +230,7 @@ class Settings(BaseSettings):
     connect: Connect = Connect()
     realtime: Realtime = Realtime()
     apply: Apply = Apply()
+    schemas: Schemas = Schemas()
 
     @model_validator(mode="after")
     def _remembers_what_kafka_holds(self) -> Self:

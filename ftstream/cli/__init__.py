@@ -26,6 +26,7 @@ _VERBS = {
     "remove": "ftstream.cli.remove:remove",
     "resume": "ftstream.cli.resume:resume",
     "revert": "ftstream.cli.revert:revert",
+    "schemas": "ftstream.cli.schemas:schemas",
     "status": "ftstream.cli.status:status",
     "verify": "ftstream.cli.verify:command",
     "wait": "ftstream.cli.wait:wait",

@@ -7,8 +7,10 @@ import psycopg
 
 from ftstream.adapters.connect.errors import ConnectError, ConnectUnreachable, TaskFailed
 from ftstream.adapters.kafka.errors import KafkaError, KafkaUnreachable
+from ftstream.adapters.kafka.kept_schemas import NoFolder
 from ftstream.adapters.postgres.catalog import KeyMissing, TableMissing
 from ftstream.adapters.postgres.sites import ApplyFailed
+from ftstream.core.avro_schema import SchemaFileError
 from ftstream.demo.rig import CommandFailed, FolderTaken
 from ftstream.devstack import DevstackError
 from ftstream.progress import NotCaughtUp, SlotMissing
@@ -41,6 +43,8 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotCaughtUp, FAILED),
     (SlotMissing, FAILED),
     (Undecided, FAILED),
+    (SchemaFileError, FAILED),
+    (NoFolder, WRONG_USE),
     (DevstackError, FAILED),
     (FolderTaken, WRONG_USE),
     (CommandFailed, FAILED),

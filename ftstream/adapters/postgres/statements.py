@@ -46,9 +46,14 @@ class TableStatements:
         unique_keys: Sequence[Sequence[str]],
         *,
         outbox: bool = False,
+        images: CodecOf = codec.debezium_codec,
     ) -> None:
-        """Raises UnsupportedType for a column that cannot be carried, KeyMissing."""
+        """`images`: how columns come in those of the flow, unless they are an outbox's.
+
+        Raises UnsupportedType for a column that cannot be carried, KeyMissing.
+        """
         self._table = table
+        self._images = images
         self._pairs = carried(source, target)
         self._keys = carried_key(table, self._pairs)
         self._by_shape: dict[Shape, ImageStatements] = {}
@@ -110,8 +115,8 @@ class TableStatements:
         if shape not in self._by_shape:
             pairs = [pair for pair in self._pairs if pair[0].name in shape]
             self._by_shape[shape] = ImageStatements(
-                upsert=self._build("upsert", **_upsert_parts(pairs, codec.debezium_codec)),
-                patch=self._build("patch", **_patch_parts(pairs, self._keys)),
+                upsert=self._build("upsert", **_upsert_parts(pairs, self._images)),
+                patch=self._build("patch", **_patch_parts(pairs, self._keys, self._images)),
             )
         return self._by_shape[shape]
 
@@ -119,7 +124,7 @@ class TableStatements:
         """For each column an upsert of it alone, to find the one that a value does not fit."""
         for pair in self._pairs:
             if pair[0].name in shape and pair != self._keys:
-                codec_of = codec.image_codec if self._outbox else codec.debezium_codec
+                codec_of = codec.image_codec if self._outbox else self._images
                 yield (
                     pair[0].name,
                     self._build("upsert", **_upsert_parts([self._keys, pair], codec_of)),
@@ -154,18 +159,20 @@ def _upsert_parts(pairs: Pairs, codec_of: CodecOf) -> dict[str, sql.Composable]:
     }
 
 
-def _patch_parts(pairs: Pairs, keys: tuple[Column, Column]) -> dict[str, sql.Composable]:
-    parts = _upsert_parts(pairs, codec.debezium_codec)
+def _patch_parts(
+    pairs: Pairs, keys: tuple[Column, Column], codec_of: CodecOf
+) -> dict[str, sql.Composable]:
+    parts = _upsert_parts(pairs, codec_of)
     return {
         "wire_columns": parts["wire_columns"],
-        "assignments": _listed([_kept_or_new(*pair) for pair in pairs]),
-        "key_value": codec.value(keys[1], codec.debezium_codec(keys[0])),
+        "assignments": _listed([_kept_or_new(*pair, codec_of) for pair in pairs]),
+        "key_value": codec.value(keys[1], codec_of(keys[0])),
     }
 
 
-def _kept_or_new(here: Column, there: Column) -> sql.Composed:
+def _kept_or_new(here: Column, there: Column, codec_of: CodecOf) -> sql.Composed:
     column, name = here, identifier(here.name)
-    new = codec.value(there, codec.debezium_codec(here))
+    new = codec.value(there, codec_of(here))
     if not column.toastable:
         return sql.SQL("{} = {}").format(name, new)
     return sql.SQL(

@@ -1,0 +1,225 @@
+"""`ftstream schemas`: the Avro schemas of batch-captured tables, as kept and as External has them now."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from ftstream.adapters.kafka.kept_schemas import kept_schemas
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.cli.errors import FAILED, Failure
+from ftstream.drift import Drift, drifts
+from ftstream.flows import FLOWS, Capture, Flow, Table
+from ftstream.settings import Settings, load_settings
+
+EXIT_CODES = """\b
+Exit codes:
+  0  as kept, or what differs is compatible; accepted; every version follows from the one before
+  1  incompatible, or not kept yet; declined; External does not answer
+  2  wrong use, or wrong settings
+"""
+
+Chosen = Sequence[tuple[Flow, Sequence[Table]]]
+
+# Names of columns may have square brackets, which would be taken for markup.
+console = Console(markup=False, highlight=False)
+
+
+def _flows() -> list[Flow]:
+    """Whether they are ready or not: a schema is accepted before the first message is written."""
+    return [flow for flow in FLOWS if flow.capture is Capture.BATCH]
+
+
+class BatchTableType(click.ParamType):
+    """A table of a flow that goes through Kafka in Avro, by its name."""
+
+    name = "table"
+
+    def convert(
+        self, value: str | Table, param: click.Parameter | None, context: click.Context | None
+    ) -> Table:
+        if isinstance(value, Table):
+            return value
+        tables = [table for flow in _flows() for table in flow.tables]
+        for table in tables:
+            if value in (table.name, table.qualified):
+                return table
+        names = ", ".join(table.name for table in tables)
+        return self.fail(f"{value!r} does not travel in Avro; there are: {names}", param, context)
+
+
+tables_argument = click.argument("tables", metavar="[TABLE]...", nargs=-1, type=BatchTableType())
+
+
+@click.group(epilog=EXIT_CODES)
+def schemas() -> None:
+    """Compare, accept and check the Avro schemas of tables that go through Kafka in batches.
+
+    Every version is kept as a file, FLOW/TABLE/NNN.avsc, so that old messages stay readable: in the
+    repository under connectors/schemas, or in schemas.folder where that is set.
+
+    \b
+    Examples:
+      ftstream schemas diff              what External's tables have that the schemas have not
+      ftstream schemas accept --dry-run  the next versions, shown and not written
+      ftstream schemas check             the files alone, without a database
+    """
+
+
+@schemas.command(epilog=EXIT_CODES)
+@tables_argument
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.pass_context
+def diff(context: click.Context, tables: tuple[Table, ...], as_json: bool) -> None:
+    """Compare the newest kept schemas with External's tables now; exit code 1 if they do not agree.
+
+    Compatible means that messages of either schema can be read with the other: a column that is new or
+    gone. A column that travels as another type is incompatible.
+
+    \b
+    Examples:
+      ftstream schemas diff
+      ftstream schemas diff wsop_players --json | jq '.[].differences'
+    """
+    found = _drifts(load_settings(), tables)
+    if as_json:
+        click.echo(json.dumps([_document(drift) for drift in found], indent=2))
+    else:
+        for drift in found:
+            _show(drift)
+    if not all(drift.compatible for drift in found):
+        context.exit(FAILED)
+
+
+@schemas.command(epilog=EXIT_CODES)
+@tables_argument
+@click.option("--dry-run", is_flag=True, help="Show what would be written; write nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask, even if it is incompatible.")
+def accept(tables: tuple[Table, ...], dry_run: bool, yes: bool) -> None:
+    """Keep External's tables as they are now as the next version of their schemas.
+
+    Asks first where that is incompatible with the version before; the file then says what it breaks. Kept
+    versions are never changed or removed.
+
+    \b
+    Examples:
+      ftstream schemas accept
+      ftstream schemas accept wsop_chip_counts --yes
+    """
+    settings = load_settings()
+    new = [drift for drift in _drifts(settings, tables) if not drift.equal]
+    for drift in new:
+        _show(drift)
+    if not new:
+        click.echo("nothing to accept: the tables are as kept")
+        return
+    places = {flow.name: kept_schemas(flow, settings) for flow in _flows()}
+    paths = {d.table: places[d.now.flow].next_path(d.table) for d in new}
+    if dry_run:
+        for path in paths.values():
+            click.echo(f"would write {_short(path)}")
+        click.echo("dry run: nothing was changed")
+        return
+    if not yes and any(drift.breaks for drift in new):
+        click.confirm(
+            "Accept? What reads messages with an older schema alone cannot read the new ones",
+            abort=True,
+        )
+    for drift in new:
+        try:
+            path = places[drift.now.flow].keep(drift.table, drift.accepted)
+        except OSError as error:
+            raise Failure(str(error)) from error
+        click.echo(f"wrote {_short(path)}")
+    click.echo(_next_steps(settings))
+
+
+@schemas.command(epilog=EXIT_CODES)
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Read the kept files: each version is compatible with the one before it, or says what it breaks.
+
+    \b
+    Examples:
+      ftstream schemas check
+    """
+    settings = load_settings()
+    problems: list[str] = []
+    for flow in _flows():
+        kept = kept_schemas(flow, settings)
+        kept.by_fingerprint()  # raises where two schemas cannot be told apart
+        for table in flow.tables:
+            if kept.newest(table) is None:
+                problems.append(f"{table.name}: no schema is kept")
+            problems += [
+                f"{table.name}: {broken}, which no file says to be accepted"
+                for broken in kept.unaccepted(table)
+            ]
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        context.exit(FAILED)
+    click.echo("schemas: every version follows from the one before it")
+
+
+def _drifts(settings: Settings, tables: Sequence[Table]) -> list[Drift]:
+    settings.require_databases()
+    return asyncio.run(_read(settings, tables))
+
+
+async def _read(settings: Settings, tables: Sequence[Table]) -> list[Drift]:
+    external = await open_connection(settings.external.conninfo())
+    async with external:
+        return [
+            drift
+            for flow in _flows()
+            for drift in await drifts(
+                external,
+                flow,
+                kept_schemas(flow, settings),
+                [table for table in flow.tables if not tables or table in tables],
+            )
+        ]
+
+
+def _show(drift: Drift) -> None:
+    name = drift.table.name
+    if drift.kept is None:
+        console.print(f"{name}: no schema is kept yet")
+    elif drift.equal:
+        console.print(f"{name}: as kept ({drift.kept.number:03})")
+    else:
+        verdict = "compatible" if drift.compatible else "incompatible"
+        console.print(f"{name}: differs from {drift.kept.number:03}, {verdict}")
+    for each in drift.differences:
+        console.print(f"  {each}{'' if each.compatible else '  (incompatible)'}", soft_wrap=True)
+
+
+def _document(drift: Drift) -> dict[str, Any]:
+    return {
+        "flow": drift.now.flow,
+        "table": drift.table.name,
+        "version": drift.kept.number if drift.kept else None,
+        "equal": drift.equal,
+        "compatible": drift.compatible,
+        "differences": [
+            {"column": d.column, "was": d.was, "now": d.now, "compatible": d.compatible}
+            for d in drift.differences
+        ],
+    }
+
+
+def _next_steps(settings: Settings) -> str:
+    if settings.schemas.folder is None:
+        return "Next: commit the files, and install them for every worker before the next batch."
+    return "Next: see that every worker reads this folder, and restart them before the next batch."
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
