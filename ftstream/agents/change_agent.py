@@ -16,6 +16,7 @@ from mode.supervisors import CrashingSupervisor
 from ftstream.adapters.kafka.chunk import Chunk
 from ftstream.adapters.kafka.continuity import Break, Discontinuity, discontinuities, summary
 from ftstream.adapters.kafka.errors import KafkaUnreachable
+from ftstream.adapters.kafka.last_write import LastWrite
 from ftstream.adapters.postgres.housekeeping import Housekeeper, Notifier
 from ftstream.adapters.postgres.log_applier import LogApplier
 from ftstream.adapters.postgres.offsets import Offsets
@@ -35,6 +36,7 @@ from ftstream.core.edit import decode_edit
 from ftstream.core.failures import Failure, FlowHalted, Halted, Policy
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Position
+from ftstream.core.seen import nothing_seen
 from ftstream.flows import Capture, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.settings import Settings
 
@@ -73,6 +75,7 @@ class ChangeAgent:
         self._changes = [
             Partition(topic, n) for topic in tables for n in range(settings.kafka.partitions)
         ]
+        self._last_write = LastWrite(app, names, target, settings.kafka) if flow.two_way else None
         self._wire(tables, settings)
         self._preparing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Future[None]] = []
@@ -122,7 +125,8 @@ class ChangeAgent:
             case Capture.LOG:
                 return LogApplier(self.flow, self._sites, schema, bounds)
             case Capture.OUTBOX:
-                return OutboxApplier(self.flow, self._sites, schema, bounds, self._tell)
+                look = self._last_write.look if self._last_write else nothing_seen
+                return OutboxApplier(self.flow, self._sites, schema, bounds, self._tell, look)
             case Capture.BATCH:
                 raise NotImplementedError("flows captured by batch")
 
@@ -144,7 +148,9 @@ class ChangeAgent:
             except Halted as error:
                 self._halt(error)
                 return
-        work = (self._write(), self._tally.run(), self._watch_schema())
+        work = [self._write(), self._tally.run(), self._watch_schema()]
+        if self._last_write:
+            work.append(self._last_write.run())
         self._tasks = [self._app.add_future(each) for each in work]
 
     async def stop(self) -> None:
@@ -155,6 +161,8 @@ class ChangeAgent:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+        if self._last_write:
+            await self._last_write.close()
         await self._sites.close()
         await self._keeper.close()
 
@@ -170,6 +178,8 @@ class ChangeAgent:
         """Partitions are assigned anew: what was read of them is read again."""
         self._buffer.restart({}, epoch=0)
         self._parking.forget()
+        if self._last_write:
+            self._last_write.forget()
 
     async def locate(self, partitions: set[Partition]) -> Mapping[Partition, int] | None:
         """Where the target is, once it answers; None if the flow is halted, or halts over it."""
@@ -185,6 +195,8 @@ class ChangeAgent:
     def begin(self, offsets: Mapping[Partition, int], epoch: int) -> None:
         """Reading begins at these offsets, in chunks of this epoch."""
         self._buffer.restart(offsets, epoch)
+        if self._last_write:
+            self._last_write.begin(offsets)
 
     def _halt(self, reason: Halted) -> None:
         self.halted = reason
@@ -215,6 +227,9 @@ class ChangeAgent:
                         self._flush()
                     )  # up to there all is well, and `resume` begins where that ends
                     await self.halt(error)
+                else:
+                    if self._last_write:
+                        await self._last_write.note(chunk)
 
         # Its supervisor ends the process: the default one restarts the agent and commits past the failure.
         self._app.agent(
