@@ -21,7 +21,7 @@ from ftstream.demo.rig import Rig, SiteName
 from ftstream.flows import OVERRIDES, Names, Site
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, admin, set_up
-from tests.system.test_two_way import PLAYER, SITES, UPSERT, ledger, value
+from tests.system.test_two_way import PLAYER, SITES, UPSERT, ledger, rows, value
 
 KEYS = [str(uuid.UUID(int=n)) for n in range(10, 14)]
 TABLE = "player_overrides"
@@ -115,10 +115,6 @@ class Kafka:
         return found
 
 
-def rows(scene: Scene, site: SiteName) -> list[tuple[object, ...]]:
-    return list(scene.execute(site, "select t::text from player_overrides t order by id"))
-
-
 def edit(scene: Scene, text: str) -> None:
     """Each row on each site in turn, every write seen by the other before its own."""
 
@@ -130,8 +126,8 @@ def edit(scene: Scene, text: str) -> None:
         for key in KEYS:
             scene.execute(here, UPSERT, key, PLAYER, words)
         until(partial(shows, there, words))
-    for look in (rows, ledger):
-        assert look(scene, "external") == look(scene, "supabase")
+    assert rows(scene, "external", TABLE) == rows(scene, "supabase", TABLE)
+    assert ledger(scene, "external") == ledger(scene, "supabase")
 
 
 def must_be_logged_once(scene: Scene, kafka: Kafka, **others: int) -> None:
@@ -148,8 +144,8 @@ def must_be_logged_once(scene: Scene, kafka: Kafka, **others: int) -> None:
     assert outcomes == Counter({"applied": outcomes["applied"]} | others)
 
 
-def started(scene: Scene) -> Worker:
-    """With all that the changelogs hold."""
+def restored(scene: Scene) -> Worker:
+    """A worker that has read all that the changelogs hold."""
     worker = scene.worker().ready()
     for target in Site:
         worker.until_said(f"last_write-overrides-{target} restored")
@@ -172,7 +168,7 @@ def repeat_first(scene: Scene, kafka: Kafka) -> tuple[str, int, int]:
 
 def test_whatever_the_changelog_holds_both_sites_agree(scene: Scene) -> None:
     kafka = Kafka(scene)
-    worker = started(scene)
+    worker = scene.worker().ready()
     edit(scene, "first")
     edit(scene, "second")
     for target in Site:
@@ -181,7 +177,7 @@ def test_whatever_the_changelog_holds_both_sites_agree(scene: Scene) -> None:
     stop(worker)
 
     # As it is: what has lost is known before it comes, and waits for nobody.
-    worker = started(scene)
+    worker = restored(scene)
     with psycopg.connect(scene.rig.dsn("supabase", "supabase_admin")) as user:
         user.execute("select from player_overrides where id = %s for update", [KEYS[0]])
         where = repeat_first(scene, kafka)
@@ -194,7 +190,7 @@ def test_whatever_the_changelog_holds_both_sites_agree(scene: Scene) -> None:
 
     # Deleted.
     kafka.empty()
-    worker = started(scene)
+    worker = scene.worker().ready()
     repeat_first(scene, kafka)
     edit(scene, "third")
     must_be_logged_once(scene, kafka, duplicate=2)
@@ -203,7 +199,7 @@ def test_whatever_the_changelog_holds_both_sites_agree(scene: Scene) -> None:
     # Stale.
     for target in Site:
         kafka.write(target, right[target])
-    worker = started(scene)
+    worker = restored(scene)
     repeat_first(scene, kafka)
     edit(scene, "fourth")
     must_be_logged_once(scene, kafka, duplicate=3)
@@ -217,7 +213,7 @@ def test_whatever_the_changelog_holds_both_sites_agree(scene: Scene) -> None:
             for n, (entity, seen) in entries
         }
         kafka.write(target, made_up)
-    workers = [started(scene)]
+    workers = [restored(scene)]
     repeat_first(scene, kafka)
     edit(scene, "fifth")
     workers.append(scene.worker())

@@ -114,8 +114,8 @@ class LastWrite:
                     self._restored(record.key, record.value)
         except (KafkaError, TimeoutError) as error:
             log.warning("%s is not complete: %s", self.table.name, error or "it took too long")
-        else:
-            log.info("%s restored: %d entries", self.table.name, len(self.table.data))
+        if entries := len(self.table.data):
+            log.info("%s restored: %d entries", self.table.name, entries)
 
     def _restored(self, key: bytes | None, value: bytes | None) -> None:
         """Not by the Table's own way, which would write it once more."""
