@@ -25,7 +25,7 @@ from ftstream.agents.change_agent import ChangeAgent
 from ftstream.agents.publisher import Publisher
 from ftstream.agents.waker import Waker
 from ftstream.core.failures import Halted
-from ftstream.flows import READY, Capture, Flow, Names, Site, Table
+from ftstream.flows import READY, Capture, Flow, Names, Site, Table, app_id
 from ftstream.logs import SERVICES, logging_config
 from ftstream.settings import Kafka, Settings, load_settings
 
@@ -54,9 +54,8 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
 
     def __init__(self, settings: Settings, flows: Sequence[Flow] = READY) -> None:
         settings.require_databases()
-        dotted = f"{settings.namespace}." if settings.namespace else ""
         super().__init__(
-            f"{dotted}ftstream",
+            app_id(settings.namespace),
             broker=_broker_urls(settings.kafka),
             broker_credentials=_credentials(settings.kafka),
             Worker=Process,

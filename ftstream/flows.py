@@ -83,6 +83,11 @@ class Flow:
                 return None
 
     @property
+    def two_way(self) -> bool:
+        """Whether both sites may write: of two writes of a row the last one stays."""
+        return self.capture is Capture.OUTBOX and self.owner is None
+
+    @property
     def guarded(self) -> Site | None:
         """The site that refuses edits of this flow's tables."""
         return None if self.owner is None else self.owner.other
@@ -213,6 +218,14 @@ class Names:
         """The change topics that the agent for this target reads, in the order of the tables."""
         return tuple(self.topic(table, target.other) for table in self.flow.tables)
 
+    def last_write(self, target: Site) -> str:
+        """The Faust Table of the agent for this target."""
+        return f"last_write-{self.flow.name}-{target}"
+
+    def changelog(self, target: Site) -> str:
+        """The topic that Faust keeps that Table in."""
+        return f"{app_id(self.namespace)}-{self.last_write(target)}-changelog"
+
 
 @dataclass(frozen=True, slots=True)
 class CaptureNames:
@@ -270,6 +283,11 @@ class CaptureNames:
     def _scored(self) -> str:
         before = f"{self.namespace}_" if self.namespace else ""
         return f"{before}{self.capture.name}_"
+
+
+def app_id(namespace: str) -> str:
+    """What Faust's app is called, and so the workers' consumer group."""
+    return f"{_dotted(namespace)}ftstream"
 
 
 def _dotted(namespace: str) -> str:

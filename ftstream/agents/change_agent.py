@@ -16,6 +16,7 @@ from mode.supervisors import CrashingSupervisor
 from ftstream.adapters.kafka.chunk import Chunk
 from ftstream.adapters.kafka.continuity import Break, Discontinuity, discontinuities, summary
 from ftstream.adapters.kafka.errors import KafkaUnreachable
+from ftstream.adapters.kafka.last_write import LastWrite
 from ftstream.adapters.postgres.housekeeping import Housekeeper, Notifier
 from ftstream.adapters.postgres.log_applier import LogApplier
 from ftstream.adapters.postgres.offsets import Offsets
@@ -36,6 +37,7 @@ from ftstream.core.edit import decode_edit
 from ftstream.core.failures import Failure, FlowHalted, Halted, Policy
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Position
+from ftstream.core.seen import nothing_seen
 from ftstream.flows import Capture, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.settings import Settings
 
@@ -74,6 +76,7 @@ class ChangeAgent:
         self._changes = [
             Partition(topic, n) for topic in tables for n in range(settings.kafka.partitions)
         ]
+        self._last_write = LastWrite(app, names, target, settings.kafka) if flow.two_way else None
         self._wire(tables, settings)
         self._preparing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Future[None]] = []
@@ -123,7 +126,8 @@ class ChangeAgent:
             case Capture.LOG:
                 return LogApplier(self.flow, self._sites, schema, bounds)
             case Capture.OUTBOX:
-                return OutboxApplier(self.flow, self._sites, schema, bounds, self._tell)
+                look = self._last_write.look if self._last_write else nothing_seen
+                return OutboxApplier(self.flow, self._sites, schema, bounds, self._tell, look)
             case Capture.BATCH:
                 raise NotImplementedError("flows captured by batch")
 
@@ -148,6 +152,8 @@ class ChangeAgent:
         work = [self._write(), self._tally.run(), self._watch_schema()]
         if self.flow.capture is Capture.OUTBOX and self.target is self.flow.targets[0]:
             work.append(Pruning(self.flow, self._settings).run())
+        if self._last_write:
+            work.append(self._last_write.run())
         self._tasks = [self._app.add_future(each) for each in work]
 
     async def stop(self) -> None:
@@ -158,6 +164,8 @@ class ChangeAgent:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+        if self._last_write:
+            await self._last_write.close()
         await self._sites.close()
         await self._keeper.close()
 
@@ -173,6 +181,8 @@ class ChangeAgent:
         """Partitions are assigned anew: what was read of them is read again."""
         self._buffer.restart({}, epoch=0)
         self._parking.forget()
+        if self._last_write:
+            self._last_write.forget()
 
     async def locate(self, partitions: set[Partition]) -> Mapping[Partition, int] | None:
         """Where the target is, once it answers; None if the flow is halted, or halts over it."""
@@ -188,6 +198,8 @@ class ChangeAgent:
     def begin(self, offsets: Mapping[Partition, int], epoch: int) -> None:
         """Reading begins at these offsets, in chunks of this epoch."""
         self._buffer.restart(offsets, epoch)
+        if self._last_write:
+            self._last_write.begin(offsets)
 
     def _halt(self, reason: Halted) -> None:
         self.halted = reason
@@ -218,6 +230,9 @@ class ChangeAgent:
                         self._flush()
                     )  # up to there all is well, and `resume` begins where that ends
                     await self.halt(error)
+                else:
+                    if self._last_write:
+                        await self._last_write.note(chunk)
 
         # Its supervisor ends the process: the default one restarts the agent and commits past the failure.
         self._app.agent(

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from ftstream.core.change import Change, MalformedMessage, Operation, checked_key
+from ftstream.core.register import Stamp
 
 # What a topic holds is not to be trusted: the year 2255 leaves room for every clock, and for what follows it.
 _Version = Annotated[int, Meta(ge=1, le=9 * 10**15)]
@@ -24,6 +25,24 @@ class _Edit(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Edit).decode
+
+
+class _Stamped(msgspec.Struct, gc=False):
+    id: str
+    site: str
+    version: _Version
+
+
+_decode_stamp = msgspec.json.Decoder(_Stamped).decode
+
+
+def stamp_in(value: bytes | None) -> tuple[str, Stamp] | None:
+    """The id and the stamp of a message, without its row; None if it is no message: see decode_edit."""
+    try:
+        found = _decode_stamp(value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found.id, Stamp(found.version, found.site)
 
 
 def decode_edit(

@@ -65,6 +65,9 @@ REFERRED_TO = "FT006"
 NEVER_MET = "FT007"
 """Of ftstream's own: a site may hold rows that the other one was never told of."""
 
+NOT_LOST = "FT008"
+"""Raised by require_lost: a change that seemed to have lost has not, and the batch is applied in full."""
+
 UNDEFINED_TABLE = "42P01"
 UNSUPPORTED = "0A000"
 """PostgreSQL's own, for a feature that is not supported: here, a type that cannot be carried."""
@@ -74,6 +77,7 @@ _BY_STATE: dict[str, tuple[Policy, str]] = {
     ROW_MISSING: (Policy.REREAD, "the rows are read from their owner"),
     PARENT_MISSING: (Policy.PARK, "it waits until the row comes that it refers to"),
     REFERRED_TO: (Policy.PARK, "it waits until nothing refers to it any more"),
+    NOT_LOST: (Policy.RETRY, "the batch is applied without the Table"),
     "23505": (Policy.REREAD, "a unique value moved between rows; they are read from their owner"),
     "55P03": (Policy.WAIT, "a row is locked by another session: see pg_locks for who holds it"),
     "25006": (Policy.RETRY, "the database is read-only: out of disk, or a standby"),

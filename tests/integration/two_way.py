@@ -19,7 +19,8 @@ from ftstream.adapters.postgres.sites import Sites
 from ftstream.core.change import Change
 from ftstream.core.edit import decode_edit
 from ftstream.core.notification import Notification
-from ftstream.core.plan import Batch
+from ftstream.core.plan import Batch, Entity
+from ftstream.core.seen import Seen
 from ftstream.flows import Flow, Site
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
@@ -37,6 +38,8 @@ class Place:
     sites: Sites
     applier: OutboxApplier
     told: list[Notification] = field(default_factory=list)
+    seen: dict[Entity, Seen] = field(default_factory=dict)
+    """What the applier is told that was seen of the other site's writes: nothing, unless a test says so."""
     offsets: int = 0
 
     async def run(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
@@ -145,11 +148,12 @@ async def two_places(
 
 async def _place(pair: Pair, flow: Flow, site: Site) -> Place:
     told: list[Notification] = []
+    seen: dict[Entity, Seen] = {}
     sites = Sites(site, pair.settings)
     schema = Schema(flow, site, told.append)
-    applier = OutboxApplier(flow, sites, schema, pair.settings.apply, told.append)
+    applier = OutboxApplier(flow, sites, schema, pair.settings.apply, told.append, seen.get)
     await applier.prepare()
-    return Place(site, await pair.connect(site), sites, applier, told)
+    return Place(site, await pair.connect(site), sites, applier, told, seen)
 
 
 def _differing(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]]) -> list[str]:

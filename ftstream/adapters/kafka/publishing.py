@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as ClientError
 
-from ftstream.adapters.kafka.errors import KafkaUnreachable
+from ftstream.adapters.kafka.errors import KafkaUnreachable, TopicsDiffer
 from ftstream.adapters.kafka.security import client_options
 from ftstream.settings import MAX_REQUEST_BYTES, Kafka
 
@@ -20,6 +20,8 @@ class Message(NamedTuple):
     topic: str
     key: bytes
     value: bytes
+    partition: int | None = None
+    """None: the key decides."""
 
 
 class Publishing:
@@ -34,13 +36,15 @@ class Publishing:
     async def publish(self, messages: Sequence[Message]) -> int:
         """How many of the first messages are in Kafka, on all in-sync replicas.
 
-        Raises KafkaUnreachable if none is: then it begins anew, with another connection.
+        Raises KafkaUnreachable if none is: then it begins anew, with another connection; TopicsDiffer if
+        a topic lacks a partition that a message is for.
         """
         futures: list[asyncio.Future[Any]] = []
         try:
             producer = await self._open()
-            for topic, key, value in messages:
-                futures.append(await producer.send(topic, value, key=key))
+            await _require_partitions(producer, messages)
+            for topic, key, value, partition in messages:
+                futures.append(await producer.send(topic, value, key=key, partition=partition))
         except (ClientError, OSError) as error:
             failure: Exception | None = error
         else:
@@ -52,7 +56,7 @@ class Publishing:
         lost = [i for i, each in enumerate(taken) if each is not None]
         done = lost[0] if lost else len(taken)
         if done < len(messages):
-            await self._drop()
+            await self.abandon()
         if not done and messages:
             reason = failure or taken[0]
             raise KafkaUnreachable(self._kafka.bootstrap_servers, str(reason)) from failure
@@ -63,8 +67,8 @@ class Publishing:
         if producer is not None:
             await producer.stop()
 
-    async def _drop(self) -> None:
-        """Without sending what waits, which stopping would do: it is taken from the outbox again."""
+    async def abandon(self) -> None:
+        """Close, without sending what waits, which stopping would do: it is handed in again."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer._sender.close()
@@ -88,6 +92,13 @@ class Publishing:
                 raise
             self._producer = producer
         return self._producer
+
+
+async def _require_partitions(producer: Any, messages: Sequence[Message]) -> None:
+    """The client would fail with a bare assertion."""
+    for topic, partition in {(m.topic, m.partition) for m in messages if m.partition is not None}:
+        if partition not in await producer.partitions_for(topic):
+            raise TopicsDiffer(f"{topic} has no partition {partition}: run `ftstream init`")
 
 
 def _taken(future: asyncio.Future[Any]) -> BaseException | None:

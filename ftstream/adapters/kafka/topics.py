@@ -49,6 +49,17 @@ def change_topics(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
     )
 
 
+def changelog_topics(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
+    """Where the agents of a flow that both sites may write keep what they have seen."""
+    kafka = settings.kafka
+    return tuple(
+        # As many partitions as the changes have: each stands beside theirs.
+        TopicSpec(name, kafka.partitions, kafka.replication_factor, _cache_config(kafka))
+        for name in (names.changelog(target) for target in names.flow.targets)
+        if names.flow.two_way
+    )
+
+
 def capture_topics(names: CaptureNames, settings: Settings) -> tuple[TopicSpec, ...]:
     """What a connector needs besides."""
     kafka = settings.kafka
@@ -73,6 +84,7 @@ def topics_of_all(
     captures = captures_of(flows, others)
     return (
         *(spec for flow in flows for spec in change_topics(Names(flow, namespace), settings)),
+        *(spec for flow in flows for spec in changelog_topics(Names(flow, namespace), settings)),
         *(spec for c in captures for spec in capture_topics(CaptureNames(c, namespace), settings)),
     )
 
@@ -145,6 +157,15 @@ def _passing_config(kafka: Kafka, hours: int) -> dict[str, str]:
         # A segment in use is not deleted; by default it is in use for a week.
         "segment.ms": str(hours * _HOUR),
         **_durability(kafka),
+    }
+
+
+def _cache_config(kafka: Kafka) -> dict[str, str]:
+    """The newest value of each key, as long as the change it tells of may come again."""
+    return _passing_config(kafka, hours=kafka.retention_hours) | {
+        "cleanup.policy": "compact,delete",
+        # What is in use is not compacted, and all of it is read at a start.
+        "segment.ms": str(_HOUR),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,8 +29,11 @@ from ftstream.core.failures import NEVER_MET, PARENT_MISSING, REFERRED_TO, Failu
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Batch, Entity, Outcome, aside_row
 from ftstream.core.register import newest
+from ftstream.core.seen import Look, losers, nothing_seen
 from ftstream.flows import Flow, Site
 from ftstream.settings import Apply
+
+log = logging.getLogger(__name__)
 
 Tell = Callable[[Notification], None]
 
@@ -41,9 +45,17 @@ class OutboxApplier:
     """Writes the changes of a flow captured by outbox to one target site."""
 
     def __init__(
-        self, flow: Flow, sites: Sites, schema: Schema, settings: Apply, tell: Tell
+        self,
+        flow: Flow,
+        sites: Sites,
+        schema: Schema,
+        settings: Apply,
+        tell: Tell,
+        look: Look = nothing_seen,
     ) -> None:
+        """`look`: what was seen of an entity, if anything; see core/seen.py."""
         self._flow = flow
+        self._look = look
         self._sites = sites
         self._schema = schema
         self._settings = settings
@@ -79,11 +91,25 @@ class OutboxApplier:
 
     async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
         writes = Writes(batch, newest(batch.changes, self._flow.tie), shapes)
-        try:
-            outcomes = await self._write(writes)
-        except ApplyFailed as error:
-            outcomes = await self._otherwise(writes, error)
+        outcomes = await self._passing_by(writes)
+        if outcomes is None:
+            try:
+                outcomes = await self._write(writes)
+            except ApplyFailed as error:
+                outcomes = await self._otherwise(writes, error)
         self._look_at(outcomes)
+
+    async def _passing_by(self, writes: Writes) -> Outcomes | None:
+        """Apply the batch without locking what seems to have lost; None if nothing does, or not that way."""
+        lost = losers(writes.batch, writes.newest, self._look, self._flow.tie)
+        if not lost:
+            return None
+        try:
+            return await self._write(writes.passing_by(lost))
+        except ApplyFailed as error:
+            # Whatever it is, what follows is decided with the whole batch, as if nothing had been seen.
+            log.debug("flow %s: once more, in full: %s", self._flow.name, error.failure.message)
+            return None
 
     async def _otherwise(self, writes: Writes, error: ApplyFailed) -> Outcomes:
         """What to do where the batch cannot be applied as it is. Raises ApplyFailed."""
@@ -121,8 +147,11 @@ class OutboxApplier:
                 await target.execute("begin")
                 await self._transactions.open(target, "share")
                 await self._transactions.advance(target, batch)
+                if writes.lost:
+                    await self._rows.pass_by(target, writes.lost)
                 if writes.newest:
                     await self._rows.write(target, self._schema.statements, writes, moving=moving)
+                if batch.changes:
                     rows = {"changes": Json.of([*_logged(writes)])}
                     logged = await target.execute(statement(REGISTER["log_writes"]), rows)
                 if entries := [*map(aside_row, batch.aside)]:
@@ -179,8 +208,10 @@ def _single(writes: Writes, error: ApplyFailed) -> Change:
 
 def _logged(writes: Writes) -> Iterator[dict[str, object]]:
     for change in writes.batch.changes:
+        entity = (change.table, change.entity_id)
         yield stamp(change) | {
-            "newest": writes.newest[change.table, change.entity_id] is change,
+            "newest": writes.newest.get(entity) is change,
+            "lost": entity in writes.lost,
             "topic": change.topic,
             "partition": change.partition,
             "offset": change.offset,

@@ -24,6 +24,14 @@ set (version, site, operation, received, received_before) = (
                  (excluded.version, excluded.site, excluded.operation)) as x(version, site, operation)
     order by x.version desc, x.site = {tie} desc limit 1)
 
+-- name: require_lost
+-- Aborts unless each of these writes has come before, and lost to a greater one: then it has no effect, and
+-- nothing is locked for it. Neither is ever undone, so a plain look is enough.
+select ftstream.require(count(*) = %(count)s, 'FT008', 'a write that seemed to have lost has not')
+from json_to_recordset(%(lost)s) as r("table" text, id text, version bigint, site ftstream.site)
+join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id)
+where r.version <= w.received and (w.version, w.site = {tie}) > (r.version, r.site = {tie})
+
 -- name: delete_won
 -- Deletes the rows whose last write is this delete.
 delete from {table} as t
@@ -78,7 +86,8 @@ with logged as (
         (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset, source_time, lag_ms, change)
     select r.op, case
                when w.entity_id is null then 'refused'
-               when r.version <= w.received_before then 'duplicate'
+               -- Of what was passed by (require_lost), nothing was noted: what was received is as it was.
+               when r.version <= case when r.lost then w.received else w.received_before end then 'duplicate'
                when not r.newest then 'superseded'
                when (w.version, w.site) = (r.version, r.site) then 'applied'
                when w.site = r.site or (r.op, w.operation) = ('delete', 'delete') then 'superseded'
@@ -90,7 +99,7 @@ with logged as (
            (extract(epoch from clock_timestamp() - s.at) * 1000)::bigint, r.change
     from json_to_recordset(%(changes)s) as r(
              op ftstream.operation, "table" text, id text, version bigint, site ftstream.site, newest boolean,
-             topic text, partition integer, "offset" bigint, change jsonb)
+             lost boolean, topic text, partition integer, "offset" bigint, change jsonb)
     left join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id),
          lateral (select to_timestamp(0) + (r.version / 1000000) * interval '1 second'
                        + (r.version %% 1000000) * interval '1 microsecond' as at) s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from psycopg import AsyncConnection, sql
 
@@ -19,11 +19,23 @@ from ftstream.flows import Flow
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """The greatest write of each entity of a batch; `shapes`: see rows.Plan."""
+    """The greatest write of each entity of a batch; `shapes`: see rows.Plan.
+
+    Those in `lost` are passed by: nothing is locked for them or written but their rows in sync_log.
+    """
 
     batch: Batch
     newest: Mapping[Entity, Change]
     shapes: Mapping[str, Shape]
+    lost: Mapping[Entity, Change] = field(default_factory=dict)
+
+    def passing_by(self, entities: frozenset[Entity]) -> Writes:
+        """The same, but for these entities."""
+        return replace(
+            self,
+            newest={entity: c for entity, c in self.newest.items() if entity not in entities},
+            lost={entity: c for entity, c in self.newest.items() if entity in entities},
+        )
 
     def by_table(self) -> dict[str, list[Change]]:
         found: dict[str, list[Change]] = {}
@@ -50,6 +62,13 @@ class RegisterRows:
         self._flow = flow
         self._carried = [table.qualified for table in flow.tables]
         self._advance = statement(REGISTER["advance_last_write"]).format(tie=literal(flow.tie))
+        self._require_lost = statement(REGISTER["require_lost"]).format(tie=literal(flow.tie))
+
+    async def pass_by(self, target: AsyncConnection, lost: Mapping[Entity, Change]) -> None:
+        """Have the transaction fail, unless each of these writes has come before, and lost."""
+        stamps = [stamp(change) for change in lost.values()]
+        values = {"lost": Json.of(stamps), "count": len(stamps)}
+        await target.execute(self._require_lost, values)
 
     async def write(
         self, target: AsyncConnection, tables: Tables, writes: Writes, *, moving: bool
