@@ -61,7 +61,8 @@ async def test_programs_are_told_the_same(noted: Pair, monkeypatch: pytest.Monke
     result = await asyncio.to_thread(run, noted.settings, monkeypatch, "--json")
     found = json.loads(result.stdout)
     assert found["applied"] is False and len(found["problems"]) == 1
-    (gfx,) = found["flows"]
+    gfx, *others = found["flows"]
+    assert {flow["flow"] for flow in others} == {"overrides", "cue_sheets", "render_queue"}
     assert (gfx["flow"], gfx["target"], gfx["standing"]) == ("gfx", "supabase", None)
     assert (gfx["parked"], gfx["dead"], gfx["applied"]) == (0, 0, False)
     assert [(w["worker"], w["way"]) for w in found["workers"]] == [
