@@ -58,6 +58,10 @@ class Worker:
         """How many lines of the log hold these words."""
         return sum(words in line for line in self.log.splitlines())
 
+    def matched(self, pattern: str) -> int:
+        """How many lines of the log this is found in."""
+        return len(re.findall(pattern, self.log))
+
     @property
     def errors(self) -> list[str]:
         """Lines that are neither information nor a warning, those of tracebacks among them."""

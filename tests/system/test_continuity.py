@@ -15,9 +15,14 @@ from psycopg import sql
 
 from ftstream.adapters.kafka.errors import KafkaError
 from ftstream.adapters.kafka.security import client_options
-from ftstream.adapters.kafka.topics import change_topics, delete_topics, ensure_topics
+from ftstream.adapters.kafka.topics import (
+    change_topics,
+    delete_topics,
+    ensure_topics,
+    topics_of_all,
+)
 from ftstream.demo.rig import Rig
-from ftstream.flows import READY, Names
+from ftstream.flows import READY
 from tests.system.scene import Scene, Worker, admin, set_up
 
 
@@ -177,10 +182,8 @@ def test_target_that_goes_back_under_a_running_worker_halts_it(scene: Scene) -> 
 def test_partitions_added(scene: Scene) -> None:
     async def add() -> None:
         async with admin(scene.rig) as client:
-            names = (Names(flow, scene.rig.namespace) for flow in READY)
-            topics = {
-                topic for each in names for site in each.flow.targets for topic in each.topics(site)
-            }
+            specs = topics_of_all(scene.rig.settings, READY)
+            topics = [spec.name for spec in specs if spec.partitions > 1]
             await client.create_partitions(dict.fromkeys(topics, NewPartitions(6)))
 
     worker = scene.worker().ready()

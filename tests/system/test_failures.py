@@ -213,17 +213,18 @@ def _server_said(scene: Scene, words: str) -> int:
 
 
 def test_read_only_database_is_waited_for(scene: Scene, worker: Worker) -> None:
-    retrying, recovered = worker.said("read-only"), worker.said(TRIES)
+    told = r"flow gfx: retrying: .*read-only"
+    retrying, recovered = worker.matched(told), worker.said(TRIES)
     refused = _server_said(scene, "in a read-only transaction")
     _set_read_only(scene, "on")
     try:
         with scene.load():
-            worker.until_said("read-only", retrying + 1)
+            until(lambda: worker.matched(told) > retrying)
             until(lambda: _server_said(scene, "in a read-only transaction") >= refused + 3)
     finally:
         _set_read_only(scene, "off")
     worker.until_said(TRIES, recovered + 1)
-    assert worker.said("read-only") - retrying == 1
+    assert worker.matched(told) - retrying == 1
 
 
 def _set_read_only(scene: Scene, value: LiteralString) -> None:
