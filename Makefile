@@ -25,7 +25,7 @@ demo: install    ## everything from nothing to two equal sites; DEMO_SECONDS=60
 	@exec $(BIN)/ftstream demo
 
 test: install    ## unit, integration and system tests on a real stack
-	$(BIN)/pytest
+	bash scripts/test.sh $(BIN)/pytest
 
 check: install   ## lint, types, import contract, kept schemas
 	$(BIN)/ruff check .

@@ -10,9 +10,9 @@ import pytest
 from ftstream.demo.rig import Rig
 from tests.system.faults import FAULTS, World, world_of
 
-SECONDS = 2.0
+SECONDS = 1.0
 
-KINDS = ("killed", "^workers? [^-]", "frozen", "cut", "late", "lost|terminated")
+KINDS = ("killed", "^workers? [^-]|terminated", "frozen", "cut|late|lost")
 """Of each kind all that there are, one after another: `make soak` has each by itself, and for longer."""
 
 
