@@ -398,14 +398,18 @@ _VERSIONS: Mapping[str, LiteralString] = {
 
 
 @contextlib.contextmanager
-def set_up(rig: Rig, flows: Sequence[Flow] = (GFX,)) -> Iterator[Scene]:
-    """The rig after `init`, with the connectors of these flows; workers left are stopped at the end."""
+def set_up(rig: Rig, flows: Sequence[Flow] = (GFX,), *, spoilt: bool = False) -> Iterator[Scene]:
+    """The rig after `init`, with the connectors of these flows; workers left are stopped at the end.
+
+    Then nothing may dangle, unless a test has spoilt rows on purpose.
+    """
     rig.run("init")
     rig.run("connectors", "apply", *(flow.name for flow in flows))
     scene = Scene(rig)
     yield scene
     rig.stop_workers()
-    scene.must_not_dangle()
+    if not spoilt:
+        scene.must_not_dangle()
 
 
 @contextlib.asynccontextmanager

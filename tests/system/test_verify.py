@@ -102,7 +102,7 @@ def scene(rig: Rig) -> Iterator[Scene]:
     for site in SITES:
         with psycopg.connect(rig.dsn(site)) as connection:
             connection.execute(EXTRA_COLUMNS)
-    with set_up(rig) as scene:
+    with set_up(rig, spoilt=True) as scene:
         yield scene
 
 
@@ -174,7 +174,7 @@ def plant(scene: Scene) -> dict[str, tuple[str, str, list[str]]]:
 
 def test_no_difference_is_told_on_a_live_healthy_pair(scene: Scene, worker: Worker) -> None:
     with scene.load(rate=400):
-        for _ in range(20):
+        for _ in range(8):
             verdicts = asyncio.run(verify(GFX, scene.rig.settings))
             assert [verdict for verdict in verdicts if not verdict.equal] == []
     assert all(verdict.rows for verdict in verdicts)
