@@ -25,10 +25,10 @@ def test_worker_killed_at_random_moments_applies_each_change_once(scene: Scene) 
     worker = scene.worker().ready()
     with scene.load():
         for _ in range(3):
-            scene.until_applied(chance.randrange(50, 2_000))
+            scene.until_applied(chance.randrange(50, 900))
             worker.kill()
             worker = scene.worker()
-        scene.until_applied(chance.randrange(50, 2_000))
+        scene.until_applied(chance.randrange(50, 900))
     scene.must_be_in_step()
     assert worker.stop() == 0
 
@@ -36,7 +36,7 @@ def test_worker_killed_at_random_moments_applies_each_change_once(scene: Scene) 
 def test_sigterm_writes_what_was_read_commits_it_and_leaves_the_group(scene: Scene) -> None:
     worker = scene.worker().ready()
     with scene.load():
-        scene.until_applied(1_000)
+        scene.until_applied(500)
         assert worker.stop() == 0
     assert scene.committed() == scene.offsets()
     assert scene.members() == 0
@@ -74,13 +74,13 @@ def test_two_workers_share_the_partitions_and_outlive_each_other(scene: Scene) -
     first, second = scene.worker().ready(), scene.worker().ready()
     until(lambda: scene.members() == 2)
     with scene.load():
-        scene.until_applied(1_000)
+        scene.until_applied(500)
         first.kill()
         third = scene.worker()
         third.ready()
-        scene.until_applied(1_000)
+        scene.until_applied(500)
         assert second.stop() == 0
-        scene.until_applied(1_000)
+        scene.until_applied(500)
     scene.must_be_in_step()
     assert third.stop() == 0
 
