@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from ftstream.adapters.kafka.security import client_options
 from ftstream.demo.rig import SiteName
 from ftstream.flows import OVERRIDES, READY, Capture, Names
-from tests.conftest import POLL_SECONDS, until
+from tests.conftest import POLL_SECONDS
 from tests.system.scene import SITES, Scene
 
 TWO_WAY = tuple(flow for flow in READY if flow.capture is Capture.OUTBOX)
@@ -166,8 +166,7 @@ def rows(scene: Scene, site: SiteName, table: str) -> list[tuple[object, ...]]:
 def must_agree(scene: Scene, *tables: str) -> None:
     """Once everything is applied and nothing waits, both sites hold the same, and nothing dangles."""
     scene.caught_up(*TWO_WAY)
-    waiting: LiteralString = "select table_name, entity_id, error, hint from ftstream.parked_change"
-    until(lambda: not any(scene.execute(site, waiting) for site in SITES), 60)
+    scene.until_nothing_is_parked()
     for table in tables or ROWS:
         assert rows(scene, "external", table) == rows(scene, "supabase", table)
     assert scene.execute("external", LEDGER) == scene.execute("supabase", LEDGER)

@@ -278,10 +278,25 @@ class Scene:
     def must_be_equal(self) -> None:
         """Everything is applied, nothing is parked, and the sites hold the same."""
         self.caught_up()
-        until(lambda: not self.parked(), 60)
+        self.until_nothing_is_parked()
         verdicts = asyncio.run(verify(GFX, self.rig.settings))
         assert sum(verdict.rows for verdict in verdicts) > 0
         assert [verdict for verdict in verdicts if not verdict.equal] == []
+
+    def until_nothing_is_parked(self) -> None:
+        """Wait until no change waits on either site; else tells what does, and why."""
+        waiting: LiteralString = (
+            "select state, flow, table_name, entity_id, attempts, error, hint"
+            " from ftstream.parked_change"
+        )
+
+        def parked() -> list[TupleRow]:
+            return [row for site in SITES for row in self.execute(site, waiting)]
+
+        try:
+            until(lambda: not parked(), 60)
+        except AssertionError:
+            raise AssertionError(f"still parked: {parked()}") from None
 
     def must_not_dangle(self) -> None:
         """Every row that another one refers to is there, on both sites."""
