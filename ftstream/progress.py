@@ -13,8 +13,8 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.offsets import Ends, open_ends
-from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.adapters.postgres.sites import open_both
 from ftstream.core.change import Partition
 from ftstream.flows import HEARTBEAT_PREFIX, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.settings import Settings
@@ -253,12 +253,7 @@ async def watch(flow: Flow, settings: Settings) -> AsyncIterator[FlowProgress]:
     settings.require_databases()
     names = Names(flow, settings.namespace)
     async with AsyncExitStack() as stack:
-        connections = {
-            site: await stack.enter_async_context(
-                await open_connection(settings.database(site).conninfo())
-            )
-            for site in Site
-        }
+        connections = await stack.enter_async_context(open_both(settings))
         directions = []
         for target in flow.targets:
             opened = open_ends(settings.kafka, names.topics(target))

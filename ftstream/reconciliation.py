@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
 
@@ -13,8 +13,8 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.catalog import carried, read_columns, read_unique_keys
 from ftstream.adapters.postgres.compare import Digests, compare_ranges
-from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.reconcile import Holding, mark, unreconciled
+from ftstream.adapters.postgres.sites import open_both
 from ftstream.adapters.postgres.tombstones import horizon
 from ftstream.core.reconciliation import Clash, Decision, clashes, decide
 from ftstream.core.register import Stamp
@@ -176,13 +176,7 @@ async def reconciliation(
     flow: Flow, settings: Settings, prefer: Site | None = None
 ) -> AsyncIterator[Reconciliation]:
     """Open what reconciling a flow takes. Raises psycopg.OperationalError."""
-    async with AsyncExitStack() as stack:
-        connections = {
-            site: await stack.enter_async_context(
-                await open_connection(settings.database(site).conninfo())
-            )
-            for site in Site
-        }
+    async with open_both(settings) as connections:
         yield Reconciliation(flow, connections, prefer)
 
 

@@ -8,9 +8,9 @@ import time
 
 import psycopg
 
-from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.sites import open_both
 from ftstream.adapters.postgres.tombstones import prune
-from ftstream.flows import Flow, Site
+from ftstream.flows import Flow
 from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ class Pruning:
     async def _prune(self) -> None:
         days = self._settings.apply.tombstone_days
         before = int((time.time() - days * 86_400) * 1_000_000)
-        external, supabase = (self._settings.database(site).conninfo() for site in Site)
-        async with await open_connection(external) as one, await open_connection(supabase) as other:
+        async with open_both(self._settings) as connections:
             for table in self._flow.tables:
-                if pruned := await prune((one, other), table, before):
+                if pruned := await prune([*connections.values()], table, before):
                     log.info("%s: %d old deletes forgotten", table.name, pruned)

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.queries import Queries, statement
-from ftstream.demo.rig import Rig, SiteName
+from ftstream.demo.rig import SITES, Rig, SiteName
 
 QUERIES = Queries.load(__package__, "editors.sql")
 
@@ -23,8 +23,6 @@ PAUSE_SECONDS = 0.25
 
 PATIENCE_SECONDS = 60.0
 HISTORY = 8
-
-SITES: tuple[SiteName, ...] = ("external", "supabase")
 
 STATES = {"queued": 0, "rendering": 40, "encoding": 80, "completed": 100}
 

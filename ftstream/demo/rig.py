@@ -27,7 +27,7 @@ STOP_SECONDS = 40.0
 """A worker flushes for 20 s at most; then it leaves its group."""
 
 SiteName = Literal["external", "supabase"]
-_SITES: tuple[SiteName, ...] = ("external", "supabase")
+SITES: tuple[SiteName, ...] = ("external", "supabase")
 
 
 class CommandFailed(Exception):
@@ -139,7 +139,7 @@ class Rig:
 
         With `keep` a schema that is there already is left as it is.
         """
-        for site in _SITES:
+        for site in SITES:
             if self.namespace:
                 with psycopg.connect(self.stack.dsn(site), autocommit=True) as connection:
                     connection.execute(

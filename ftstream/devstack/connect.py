@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .java import Jvm, write_properties
 from .process import Command
+from .service import probe_http
 
 HEAP = "1g"
 PASSWORD_VARIABLE = "DEBEZIUM_PASSWORD"
@@ -84,12 +84,4 @@ class Connect:
 
 def probe_worker(port: int) -> str | None:
     """None once the worker has joined its group and answers, else why not."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
-    try:
-        connection.request("GET", "/connectors")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__}: {error}"
-    finally:
-        connection.close()
-    return None if status == http.HTTPStatus.OK else f"GET /connectors answers {status}"
+    return probe_http(port, "/connectors")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .process import Command
+from .service import probe_http
 
 DSN_VARIABLE = "REALTIME_DSN"
 KEY_VARIABLE = "REALTIME_API_KEY"
@@ -45,12 +45,4 @@ class Realtime:
 
 def probe_realtime(port: int) -> str | None:
     """None once it answers, else why not."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
-    try:
-        connection.request("GET", "/_control")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__}: {error}"
-    finally:
-        connection.close()
-    return None if status == http.HTTPStatus.OK else f"GET /_control answers {status}"
+    return probe_http(port, "/_control")

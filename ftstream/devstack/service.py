@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 from pathlib import Path
 from typing import Protocol
@@ -39,3 +40,16 @@ class Service(Protocol):
     def settle(self) -> None:
         """Runs after each start, once it answers; can run again."""
         ...
+
+
+def probe_http(port: int, path: str) -> str | None:
+    """None once what listens there answers, else why not."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+    try:
+        connection.request("GET", path)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        connection.close()
+    return None if status == http.HTTPStatus.OK else f"GET {path} answers {status}"

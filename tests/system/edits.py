@@ -13,10 +13,10 @@ import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ftstream.adapters.kafka.security import client_options
-from ftstream.demo.rig import SiteName
+from ftstream.demo.rig import SITES, SiteName
 from ftstream.flows import OVERRIDES, READY, Capture, Names
 from tests.conftest import POLL_SECONDS
-from tests.system.scene import SITES, Scene
+from tests.system.scene import Scene
 
 TWO_WAY = tuple(flow for flow in READY if flow.capture is Capture.OUTBOX)
 

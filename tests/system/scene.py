@@ -24,7 +24,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from ftstream.adapters.kafka.security import client_options
-from ftstream.demo.rig import Rig, SiteName
+from ftstream.demo.rig import SITES, Rig, SiteName
 from ftstream.demo.traffic import Traffic
 from ftstream.flows import GFX, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.progress import watch
@@ -34,8 +34,6 @@ from tests.dangling import CHECKS
 
 RATE = 800.0
 """Row changes per second: enough that a worker always has some under way."""
-
-SITES: tuple[SiteName, ...] = ("external", "supabase")
 
 Coordinate = tuple[str, int, int]
 """Topic, partition, offset."""

@@ -13,12 +13,12 @@ import pytest
 
 from ftstream.adapters.postgres import outbox
 from ftstream.agents import publisher
-from ftstream.demo.rig import Rig, SiteName
+from ftstream.demo.rig import SITES, Rig, SiteName
 from ftstream.flows import CUE_SHEETS, GFX, OVERRIDES, CaptureNames, Names, Site, log_captures
 from ftstream.verification import verify
 from tests.conftest import until
 from tests.system.edits import Edits, messages, must_agree
-from tests.system.scene import SITES, Scene, Worker, set_up
+from tests.system.scene import Scene, Worker, set_up
 
 PLAYER = str(uuid.UUID(int=1))
 EARLY = str(uuid.UUID(int=2))

@@ -14,13 +14,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ftstream.demo.rig import Rig, SiteName
+from ftstream.demo.rig import SITES, Rig
 from ftstream.flows import GFX
 from ftstream.progress import NotCaughtUp
 from ftstream.verification import verify
 from tests.system.scene import Scene, Worker, set_up
-
-SITES: tuple[SiteName, ...] = ("external", "supabase")
 
 EXTRA_COLUMNS: LiteralString = """
     create extension citext;

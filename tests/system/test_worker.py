@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ftstream.demo.rig import Rig
+from ftstream.demo.rig import SITES, Rig
 from tests.conftest import until
-from tests.system.scene import SITES, Scene, set_up
+from tests.system.scene import Scene, set_up
 
 SEED = 20_260_301
 

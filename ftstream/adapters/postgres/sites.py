@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import psycopg
 from psycopg import AsyncConnection
@@ -80,6 +80,17 @@ class Sites:
                 raise ApplyFailed(classify(UNDEFINED_TABLE, str(error))) from error
             except (UnsupportedType, KeyMissing) as error:
                 raise ApplyFailed(classify(UNSUPPORTED, str(error))) from error
+
+
+@asynccontextmanager
+async def open_both(settings: Settings) -> AsyncIterator[Mapping[Site, AsyncConnection]]:
+    """A connection to each site. Raises psycopg.OperationalError."""
+    async with AsyncExitStack() as stack:
+        opened: dict[Site, AsyncConnection] = {}
+        for site in Site:
+            connection = await open_connection(settings.database(site).conninfo())
+            opened[site] = await stack.enter_async_context(connection)
+        yield opened
 
 
 def failure_of(error: psycopg.Error) -> Failure:
