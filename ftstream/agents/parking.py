@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 
 import msgspec
@@ -39,6 +39,12 @@ _COUNTED = frozenset((Policy.PARK, Policy.DIVIDE, Policy.HALT))
 Decoded = tuple[Parked, Change]
 """A parked change as it is kept, and as it reads."""
 
+Queue = list[Decoded]
+"""Those of one row, in their order."""
+
+MOST_TOGETHER = 100
+"""Rows that need each other, and are tried together."""
+
 
 class Parking:
     """Decides what waits behind a parked change, and tries parked changes until they are applied."""
@@ -67,6 +73,8 @@ class Parking:
         # Rows that have parked or dead changes, each with a number that is new when one is added.
         self._queued: dict[Entity, int] = {}
         self._numbers = itertools.count()
+        # The same, before the changes were read that are tried now.
+        self._known: dict[Entity, int] = {}
         self._unfit: set[Entity] = set()
         # Where the topics ended when a row was first due.
         self._seen: dict[Entity, Mapping[Partition, int]] = {}
@@ -129,14 +137,14 @@ class Parking:
                 await self._round()
 
     async def _round(self) -> None:
-        known = dict(self._queued)  # a change that is parked from here on is not among those due
+        self._known = dict(
+            self._queued
+        )  # a change that is parked from here on is not among those due
         try:
-            due = await self._readable(await self._store.due(self._partitions))
+            due = _queues(await self._readable(await self._store.due(self._partitions)))
             if due:
-                passed = await self._passed({change.entity for change, _ in due})
-                in_order = sorted(due, key=_entity)  # a stable sort: within a row, that of the log
-                queues = [list(changes) for _, changes in groupby(in_order, key=_entity)]
-                await self._try(queues, passed, known)
+                passed = await self._passed({queue[0][0].entity for queue in due})
+                await self._try(due, passed)
         except ApplyFailed as error:
             # The writer meets the same trouble, and tells it.
             log.debug("flow %s: parked changes wait: %s", self._flow, error)
@@ -170,31 +178,26 @@ class Parking:
             self._seen.setdefault(entity, now)
         return {entity for entity in due if _reached(applied, self._seen[entity])}
 
-    async def _try(
-        self, queues: list[list[Decoded]], passed: set[Entity], known: Mapping[Entity, int]
-    ) -> None:
+    async def _try(self, queues: list[Queue], passed: set[Entity]) -> None:
         """Apply these rows' changes together; where that fails, in parts.
 
         Raises ApplyFailed where no row is to blame.
         """
         try:
-            changes = tuple(change for queue in queues for _, change in queue)
-            await self._applier.apply(Batch(changes, retried=True))
+            await self._apply(queues)
         except ApplyFailed as error:
-            await self._divide(queues, error, passed, known)
-            return
+            await self._divide(queues, error, passed)
+
+    async def _apply(self, queues: Sequence[Queue]) -> None:
+        """All of it, or nothing. Raises ApplyFailed."""
+        changes = tuple(change for queue in queues for _, change in queue)
+        await self._applier.apply(Batch(changes, retried=True))
         for entity in (queue[0][0].entity for queue in queues):
-            if self._queued.get(entity) == known.get(entity):
+            if self._queued.get(entity) == self._known.get(entity):
                 self._queued.pop(entity, None)
         log.warning("flow %s: %d parked changes are applied", self._flow, len(changes))
 
-    async def _divide(
-        self,
-        queues: list[list[Decoded]],
-        error: ApplyFailed,
-        passed: set[Entity],
-        known: Mapping[Entity, int],
-    ) -> None:
+    async def _divide(self, queues: list[Queue], error: ApplyFailed, passed: set[Entity]) -> None:
         """Postpone the rows that are to blame, and try the others."""
         failure, named = error.failure, error.entities
         if failure.policy is Policy.FENCED and len(queues) == 1:
@@ -206,14 +209,41 @@ class Parking:
             rest = [queue for queue in queues if queue[0][0].entity not in named]
         else:
             blamed, rest = (queues, []) if len(queues) == 1 else ([], queues)
-        for queue in blamed:
-            await self._postpone([parked for parked, _ in queue], failure, passed)
+        if not (blamed and error.needs and await self._together(blamed, error.needs)):
+            for queue in blamed:
+                await self._postpone([parked for parked, _ in queue], failure, passed)
         if not blamed:
             middle = len(rest) // 2
-            await self._try(rest[:middle], passed, known)
-            await self._try(rest[middle:], passed, known)
+            await self._try(rest[:middle], passed)
+            await self._try(rest[middle:], passed)
         elif rest:
-            await self._try(rest, passed, known)
+            await self._try(rest, passed)
+
+    async def _together(self, queues: Sequence[Queue], needs: Collection[Entity]) -> bool:
+        """Apply rows together with parked ones that they need, and what those need; whether they are.
+
+        Two may wait for each other: the one for a unique value of the other, which, where it is to have
+        another, refers to the first. The other may be of another worker's partition.
+        """
+        group, looked_at = list(queues), {queue[0][0].entity for queue in queues}
+        while wanted := set(needs) - looked_at:
+            looked_at |= wanted
+            more = _queues(await self._readable(await self._store.of(wanted)))
+            if not more or len(group) + len(more) > MOST_TOGETHER:
+                return False
+            try:
+                await self._apply([*group, *more])
+            except ApplyFailed as error:
+                needs = set(error.needs)
+            else:
+                return True
+            for queue in more:
+                try:
+                    await self._apply([queue])
+                except ApplyFailed as error:
+                    needs |= set(error.needs)
+                    group.append(queue)
+        return False
 
     async def _postpone(
         self, queue: Sequence[Parked], failure: Failure, passed: set[Entity]
@@ -240,6 +270,11 @@ class Parking:
     def _died(self, changes: int, entity: Entity, failure: Failure) -> None:
         what = f"{' '.join(entity)}: {failure.message}"
         self._tell(notification.dead(self._flow, changes, what))
+
+
+def _queues(changes: Sequence[Decoded]) -> list[Queue]:
+    in_order = sorted(changes, key=_entity)  # a stable sort: within a row, that of the log
+    return [list(of_row) for _, of_row in groupby(in_order, key=_entity)]
 
 
 def _entity(decoded: Decoded) -> Entity:

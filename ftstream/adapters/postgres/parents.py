@@ -17,7 +17,7 @@ from ftstream.flows import FLOWS
 
 log = logging.getLogger(__name__)
 
-IN_FLOWS = frozenset(table.qualified for flow in FLOWS for table in flow.tables)
+IN_FLOWS = {table.qualified: table.name for flow in FLOWS for table in flow.tables}
 """Their rows come by themselves, and are waited for."""
 
 Found = dict[tuple[str, tuple[str, ...]], str]
@@ -96,4 +96,5 @@ def _waits(failure: Failure, missing: Sequence[Missing], why: str) -> ApplyFaile
         f" which is not here ({why})"
     )
     rows = {(each.table, each.id) for each in missing}
-    return ApplyFailed(replace(failure, message=message), rows)
+    needs = {(IN_FLOWS[each.parent], each.key[0]) for each in missing if each.parent in IN_FLOWS}
+    return ApplyFailed(replace(failure, message=message), rows, needs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import AsyncConnection, sql
 
@@ -80,10 +81,15 @@ class ParkedChanges:
                 "bytes": DUE_BYTES,
             }
             cursor = await target.execute(statement(QUERIES["due"]), values, binary=True)
-            return [
-                Parked(table, row, reread, Partition(topic, partition), *record)
-                for table, row, reread, topic, partition, *record in await cursor.fetchall()
-            ]
+            return [*map(_parked, await cursor.fetchall())]
+
+    async def of(self, entities: Collection[Entity]) -> list[Parked]:
+        """The parked changes of these rows, those of other workers' partitions too, in the log's order."""
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            values = {"flow": self._flow.name, "entities": _entities(entities)}
+            cursor = await target.execute(statement(QUERIES["parked_of"]), values, binary=True)
+            return [*map(_parked, await cursor.fetchall())]
 
     async def postpone(
         self,
@@ -109,6 +115,11 @@ class ParkedChanges:
             }
             cursor = await target.execute(statement(QUERIES["postpone"]), values)
             return any(row[0] == State.DEAD for row in await cursor.fetchall())
+
+
+def _parked(row: Sequence[Any]) -> Parked:
+    table, entity_id, reread, topic, partition, *record = row
+    return Parked(table, entity_id, reread, Partition(topic, partition), *record)
 
 
 async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:

@@ -98,6 +98,15 @@ from ftstream.parked_change p join ordered o using (table_name, entity_id)
 where p.state = 'parked' and o.before < %(bytes)s
 order by p.topic, p.kafka_partition, p.kafka_offset
 
+-- name: parked_of
+-- The parked changes of these rows, in the order of the log, whoever tries them.
+select p.table_name, p.entity_id, p.operation is null or p.reread as reread,
+       p.topic, p.kafka_partition, p.kafka_offset, p.key, p.message
+from ftstream.parked_change p
+join json_to_recordset(%(entities)s) as r("table" text, id text) on (p.table_name, p.entity_id) = (r."table", r.id)
+where p.flow = %(flow)s and p.state = 'parked' and p.operation is not null
+order by p.topic, p.kafka_partition, p.kafka_offset
+
 -- name: postpone
 -- Notes a try of a row's changes that failed; once the tries that count have lasted long enough, they are
 -- dead, all of them: those too that were parked behind them meanwhile, which would be applied without them.

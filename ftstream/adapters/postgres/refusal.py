@@ -127,7 +127,8 @@ def _values(change: Change) -> dict[str, object]:
 
 def _waits(change: Change, holders: dict[str, Stamp], failure: Failure) -> ApplyFailed:
     hint = f"{_named(change, holders)}, and was written earlier: it may move"
-    return ApplyFailed(replace(failure, policy=Policy.PARK, hint=hint))
+    needs = [(change.table, holder) for holder in holders]
+    return ApplyFailed(replace(failure, policy=Policy.PARK, hint=hint), needs=needs)
 
 
 def _named(change: Change, holders: dict[str, Stamp]) -> str:

@@ -28,13 +28,19 @@ SILENT = Failure(Policy.RETRY, "", "a site's database does not answer", "is it u
 class ApplyFailed(Exception):
     """Something was not done; nothing of it is in the database.
 
-    `entities` are the rows that it failed for, where that is known.
+    `entities` are the rows that it failed for, `needs` those that they wait for, where that is known.
     """
 
-    def __init__(self, failure: Failure, entities: Collection[Entity] = ()) -> None:
+    def __init__(
+        self,
+        failure: Failure,
+        entities: Collection[Entity] = (),
+        needs: Collection[Entity] = (),
+    ) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.entities = entities
+        self.needs = needs
 
 
 class Sites:
