@@ -23,6 +23,7 @@ from ftstream.adapters.kafka.transport import Reader, Transport
 from ftstream.adapters.postgres.housekeeping import Notifier
 from ftstream.agents.change_agent import ChangeAgent
 from ftstream.agents.publisher import Publisher
+from ftstream.agents.scheduler import Scheduler
 from ftstream.agents.waker import Waker
 from ftstream.core.failures import Halted
 from ftstream.flows import READY, Capture, Flow, Names, Site, Table, app_id
@@ -66,6 +67,11 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self._notifier = Notifier(settings.supabase.conninfo())
         self._publisher = _publisher(settings, flows)
         self._waker = _waker(settings, flows, self._publisher)
+        self._schedulers = [
+            Scheduler(flow, settings, self._notifier.tell)
+            for flow in flows
+            if flow.capture is Capture.BATCH
+        ]
         self.change_agents = [
             ChangeAgent(self, flow, target, settings, self._notifier)
             for flow in flows
@@ -87,6 +93,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         if self._waker is not None:
             self._waking = self.add_future(self._waker.run())
         await asyncio.gather(*(agent.start() for agent in self.change_agents))
+        self._running = [self.add_future(each.run()) for each in self._schedulers]
         for reason in [agent.halted for agent in self.change_agents if agent.halted]:
             if await self._last_halted(reason):
                 raise reason
@@ -99,6 +106,9 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         watchdog.start()
         if self._consumer is not None:
             self._consumer.stop_flow()
+        for each in self._running:
+            each.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
         await asyncio.gather(*(agent.stop() for agent in self.change_agents))
         if self._waker is not None:
             self._waking.cancel()

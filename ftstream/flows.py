@@ -92,6 +92,10 @@ class Flow:
         """The site that refuses edits of this flow's tables."""
         return None if self.owner is None else self.owner.other
 
+    def entity_type(self, table: Table) -> str:
+        """What sync_status calls a table: without its flow's prefix (guidelines 4.2)."""
+        return table.name.removeprefix(f"{self.name}_")
+
     def table(self, name: str) -> Table:
         for table in self.tables:
             if table.name == name:
@@ -117,6 +121,7 @@ WSOP = Flow(
     capture=Capture.BATCH,
     sources=(Site.EXTERNAL,),
     conflict=Conflict.EXTERNAL_OWNS,
+    ready=True,
 )
 OVERRIDES = Flow(
     name="overrides",

@@ -16,7 +16,7 @@ from ftstream.adapters.kafka.offsets import Ends, open_ends
 from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.adapters.postgres.sites import open_both
 from ftstream.core.change import Partition
-from ftstream.flows import HEARTBEAT_PREFIX, CaptureNames, Flow, Names, Site, log_captures
+from ftstream.flows import HEARTBEAT_PREFIX, Capture, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.settings import Settings
 
 _QUERIES = Queries.load("ftstream.adapters.postgres", "position.sql")
@@ -105,7 +105,12 @@ class Direction:
             await self._pause(deadline if patience == math.inf else enough, say, state)
 
     async def captured(self, timeout: float, say: Say = lambda _: None) -> None:
-        """Return when everything committed before the call is in Kafka. Raises like `wait`."""
+        """Return when everything committed before the call is in Kafka. Raises like `wait`.
+
+        What a flow captured by batch has not run yet is not waited for.
+        """
+        if self._flow.capture is Capture.BATCH:
+            return
         if self.target is Site.EXTERNAL:
             await self._published(timeout, say)
         else:
@@ -151,7 +156,7 @@ class Direction:
             (last,) = await self._one(self._at_source, "newest_in_outbox", tables=tables)
             values = {"tables": tables, "last": last}
             (to_capture,) = await self._one(self._at_source, "left_in_outbox", **values)
-        else:
+        elif self._flow.capture is not Capture.BATCH:
             (position,) = await self._one(self._at_source, "current_position")
             _, captures, _ = await self._slot(position)
         to_apply = await self.unapplied()

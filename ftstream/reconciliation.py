@@ -12,7 +12,7 @@ from itertools import permutations
 from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.catalog import carried, read_columns, read_unique_keys
-from ftstream.adapters.postgres.compare import Digests, compare_ranges
+from ftstream.adapters.postgres.compare import Digests, compare_ranges, snapshot
 from ftstream.adapters.postgres.reconcile import Holding, mark, unreconciled
 from ftstream.adapters.postgres.sites import open_both
 from ftstream.adapters.postgres.tombstones import horizon
@@ -70,7 +70,9 @@ class Reconciliation:
         plan.horizon = max(horizons)
         digests, holdings = await self._open(table)
         say(f"{table.name}: digests")
-        ranges = await compare_ranges(*digests)
+        at_source, at_target = self._connections.values()
+        async with snapshot(at_source), snapshot(at_target):
+            ranges = await compare_ranges(*digests)
         for position, number in enumerate(ranges.unequal, 1):
             say(f"{table.name}: range {position} of {len(ranges.unequal)} that differ")
             await self._decide(plan, holdings, [*await ranges.differing(number)])

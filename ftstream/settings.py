@@ -208,6 +208,16 @@ class Apply(_Group):
     """Rows whose values do not fit at which a flow halts: then it is no odd value, but the schema."""
 
 
+class Batch(_Group):
+    """Runs of flows captured by batch."""
+
+    interval_seconds: float = Field(default=900, ge=1)
+    most_deletes: int = Field(default=1_000, ge=0)
+    """Rows of a table that a run may delete without being told to."""
+    most_deleted_percent: float = Field(default=5, ge=0, le=100)
+    """The same, of the rows that the table has."""
+
+
 class Schemas(_Group):
     """Where the Avro schemas are that were accepted here, beside those that ftstream brings along."""
 
@@ -230,6 +240,7 @@ class Settings(BaseSettings):
     connect: Connect = Connect()
     realtime: Realtime = Realtime()
     apply: Apply = Apply()
+    batch: Batch = Batch()
     schemas: Schemas = Schemas()
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from ftstream import reconciliation
 from ftstream.adapters.kafka.repair import open_repairs
 from ftstream.adapters.postgres.catalog import carried, read_columns
-from ftstream.adapters.postgres.compare import Digests, compare_ranges
+from ftstream.adapters.postgres.compare import Digests, compare_ranges, snapshot
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.core.comparison import (
     Difference,
@@ -81,7 +81,8 @@ class Verification:
         """
         verdict, source, target = await self._open(table)
         say(f"{table.name}: digests")
-        ranges = await compare_ranges(source, target)
+        async with snapshot(self._source), snapshot(self._target):
+            ranges = await compare_ranges(source, target)
         verdict.rows = ranges.rows
         candidates: set[str] = set()
         for position, number in enumerate(ranges.unequal, 1):

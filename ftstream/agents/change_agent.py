@@ -16,6 +16,7 @@ from mode.supervisors import CrashingSupervisor
 from ftstream.adapters.kafka.chunk import Chunk
 from ftstream.adapters.kafka.continuity import Break, Discontinuity, discontinuities, summary
 from ftstream.adapters.kafka.errors import KafkaUnreachable
+from ftstream.adapters.kafka.kept_schemas import Readable, kept_schemas
 from ftstream.adapters.kafka.last_write import LastWrite
 from ftstream.adapters.postgres.housekeeping import Housekeeper, Notifier
 from ftstream.adapters.postgres.log_applier import LogApplier
@@ -31,7 +32,7 @@ from ftstream.agents.ports import Applier
 from ftstream.agents.pruning import Pruning
 from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
-from ftstream.core import notification
+from ftstream.core import avro_codec, notification
 from ftstream.core.change import Partition, decode
 from ftstream.core.edit import decode_edit
 from ftstream.core.failures import Failure, FlowHalted, Halted, Policy
@@ -103,10 +104,11 @@ class ChangeAgent:
         )
         self._tally = Tally(
             self.flow.name,
-            tables.values(),
+            {table.name: self.flow.entity_type(table) for table in self.flow.tables},
             self._keeper,
             bounds.sync_log_days,
-            status=self.target is Site.SUPABASE,
+            # Of a flow captured by batch the runs keep it.
+            status=self.target is Site.SUPABASE and self.flow.capture is not Capture.BATCH,
         )
         intake = Intake(self.flow.name, tables, decoding, self._tell)
         self._writer = Writer(
@@ -123,18 +125,21 @@ class ChangeAgent:
     def _applier_of(self, schema: Schema) -> Applier:
         bounds = self._settings.apply
         match self.flow.capture:
-            case Capture.LOG:
+            case Capture.LOG | Capture.BATCH:
                 return LogApplier(self.flow, self._sites, schema, bounds)
             case Capture.OUTBOX:
                 look = self._last_write.look if self._last_write else nothing_seen
                 return OutboxApplier(self.flow, self._sites, schema, bounds, self._tell, look)
-            case Capture.BATCH:
-                raise NotImplementedError("flows captured by batch")
 
     def _decode(self) -> Decode:
-        if self.flow.capture is Capture.OUTBOX:
-            return partial(decode_edit, self.target.other.value)
-        return decode
+        match self.flow.capture:
+            case Capture.LOG:
+                return decode
+            case Capture.OUTBOX:
+                return partial(decode_edit, self.target.other.value)
+            case Capture.BATCH:
+                schemas = Readable(kept_schemas(self.flow, self._settings))
+                return partial(avro_codec.decode, schemas)
 
     async def start(self) -> None:
         """Connect, and begin to write; a flow that cannot is `halted` at once.

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import psycopg
 
@@ -26,11 +26,17 @@ class Tally:
     """What came of a flow's changes, by table. What it writes may lag, and stops nothing."""
 
     def __init__(
-        self, flow: str, tables: Iterable[str], keeper: Housekeeper, keep_days: int, *, status: bool
+        self,
+        flow: str,
+        tables: Mapping[str, str],
+        keeper: Housekeeper,
+        keep_days: int,
+        *,
+        status: bool,
     ) -> None:
-        """`status`: whether the target has the flow's rows of sync_status."""
+        """`tables`: with their entity types; `status`: whether sync_status is kept here."""
         self._flow = flow
-        self._tables = tuple(tables)
+        self._tables = tables
         self._keeper = keeper
         self._keep_days = keep_days
         self._status = status
@@ -76,13 +82,13 @@ class Tally:
                 [
                     {
                         "source": self._flow,
-                        "entity_type": table,
+                        "entity_type": entity_type,
                         "status": "synced",
                         "records": applied[table],
                         "failed": failed[table],
                         "heartbeat": heartbeat,
                     }
-                    for table in self._tables
+                    for table, entity_type in self._tables.items()
                 ]
             )
         except psycopg.Error as error:

@@ -14,6 +14,7 @@ from ftstream.settings import CONFIG_VARIABLE
 
 _VERBS = {
     "backfill": "ftstream.cli.backfill:backfill",
+    "batch": "ftstream.cli.batch:batch",
     "bench": "ftstream.cli.bench:bench",
     "connectors": "ftstream.cli.connectors:connectors",
     "dead": "ftstream.cli.dead:dead",

@@ -8,8 +8,10 @@ import psycopg
 from ftstream.adapters.connect.errors import ConnectError, ConnectUnreachable, TaskFailed
 from ftstream.adapters.kafka.errors import KafkaError, KafkaUnreachable
 from ftstream.adapters.kafka.kept_schemas import NoFolder
+from ftstream.adapters.postgres.batch import TurnLost
 from ftstream.adapters.postgres.catalog import KeyMissing, TableMissing
 from ftstream.adapters.postgres.sites import ApplyFailed
+from ftstream.batch import RowsRefused, RunHalted, RunUnderWay
 from ftstream.core.avro_schema import SchemaFileError
 from ftstream.demo.rig import CommandFailed, FolderTaken
 from ftstream.devstack import DevstackError
@@ -41,6 +43,10 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (TableMissing, FAILED),
     (KeyMissing, FAILED),
     (NotCaughtUp, FAILED),
+    (RunHalted, FAILED),
+    (RunUnderWay, FAILED),
+    (RowsRefused, FAILED),
+    (TurnLost, FAILED),
     (SlotMissing, FAILED),
     (Undecided, FAILED),
     (SchemaFileError, FAILED),

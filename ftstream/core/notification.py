@@ -80,6 +80,40 @@ def columns_carried(flow: str, table: str, columns: str) -> Notification:
     )
 
 
+def run_failed(flow: str, reason: str, *, halted: bool) -> Notification:
+    """A run of a flow captured by batch; `halted`: it does not go on by itself."""
+    return Notification(
+        "run_failed",
+        Severity.CRITICAL if halted else Severity.ERROR,
+        f"flow {flow}: a run {'needs a decision' if halted else 'failed'}",
+        f"{reason}{'' if halted else '. It is tried again. Look: ftstream batch status'}",
+        {"flow": flow},
+    )
+
+
+def columns_new(flow: str, table: str, columns: str) -> Notification:
+    """Columns that External has, and the kept schema has not."""
+    return Notification(
+        "columns_new",
+        Severity.WARNING,
+        f"flow {flow}: columns of {table} are new",
+        f"not carried: {columns}. To carry them: ftstream schemas accept {table}",
+        {"flow": flow, "table": table},
+    )
+
+
+def edits_undone(flow: str, table: str, rows: int) -> Notification:
+    """External owns these tables."""
+    return Notification(
+        "edits_undone",
+        Severity.WARNING,
+        f"flow {flow}: rows of {table} were edited on Supabase",
+        f"{rows} rows are as on External again, which owns them; how they were is in ftstream.sync_log"
+        " (outcome superseded, details)",
+        {"flow": flow, "table": table, "rows": rows},
+    )
+
+
 def too_old(flow: str, changes: int) -> Notification:
     """A write of an entity that nobody knows, from before deletes that are forgotten."""
     return Notification(

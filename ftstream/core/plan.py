@@ -89,6 +89,9 @@ class Outcome(enum.StrEnum):
     CONFLICT_UPDATE_DELETE = "conflict_update_delete"
     CONFLICT_DELETE_UPDATE = "conflict_delete_update"
     CONFLICT_INSERT_INSERT = "conflict_insert_insert"
+    # Of flows captured by batch:
+    RUN_DONE = "run_done"
+    RUN_FAILED = "run_failed"
 
 
 class LogRow(msgspec.Struct, frozen=True, gc=False):

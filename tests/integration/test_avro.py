@@ -144,7 +144,8 @@ async def test_every_value_arrives_as_it_was(pair: Pair) -> None:
 async def through_avro(external: AsyncConnection, columns: Sequence[Column]) -> list[bytes]:
     """The images that the messages of these rows hold."""
     schema = table_schema(WSOP, WIDE, columns)
-    rows = await read_rows(external, WIDE, columns, [str(n) for n in range(ROWS + 1)])
+    ids = [str(n) for n in range(ROWS + 1)]
+    rows = {i: row async for i, row in read_rows(external, WIDE, columns, ids)}
     images = []
     for entity_id, row in rows.items():
         message = encode(schema, Operation.UPDATE, entity_id, 1, row)

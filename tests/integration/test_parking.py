@@ -42,7 +42,7 @@ async def park(place: Place, *changes: Change) -> None:
         await place.applier.apply(batch.without(batch.entities, failed.value.failure))
 
 
-async def retry(place: Place, *partitions: Partition) -> list[object]:
+async def retry(place: Place, *partitions: Partition) -> list[tuple[str, str, str]]:
     """What is still parked, once a worker with these partitions has tried for a while."""
 
     async def ends() -> None:
@@ -63,7 +63,7 @@ async def retry(place: Place, *partitions: Partition) -> list[object]:
         async with asyncio.timeout(2.5):
             await parking.run()
     left = "select entity_id, error, hint from ftstream.parked_change"
-    return list(await place.run(left))
+    return [(str(row[0]), row[1], row[2]) for row in await place.run(left)]
 
 
 def at(change: Change, partition: int) -> Change:
@@ -97,6 +97,6 @@ async def test_row_that_needs_one_which_is_not_there_waits(sheets: Two) -> None:
     await add_sheet(external, THIRD, 3, parent=OTHER)
     _, third = await external.captured()
     await park(supabase, third)
-    ((waiting, error, _),) = await retry(supabase, third.at)  # type: ignore[misc]
+    ((waiting, error, _),) = await retry(supabase, third.at)
     assert waiting == THIRD
     assert f"refers to public.cue_sheets {OTHER}" in error

@@ -143,7 +143,13 @@ class Flow:
             self.parking,
             self.buffer,
             Intake("gfx", tables, decode, self.told.append),
-            Tally("gfx", tables.values(), cast(Housekeeper, self.target), 30, status=False),
+            Tally(
+                "gfx",
+                {t: t for t in tables.values()},
+                cast(Housekeeper, self.target),
+                30,
+                status=False,
+            ),
             Apply(batch_rows=4, most_parked=10),
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +15,13 @@ from ftstream.core.avro_schema import SchemaFileError, TableSchema, by_fingerpri
 from ftstream.flows import Flow, Table
 from ftstream.settings import Settings, SettingsError
 
+log = logging.getLogger(__name__)
+
 PACKAGED = Path(str(files("ftstream"))) / "schemas"
 """In the package, because workers need them where no repository is; connectors/schemas is a link to it."""
+
+AGAIN_SECONDS = 1.0
+"""After which files are looked at again, for a schema that nobody knew."""
 
 _NAME = re.compile(r"(\d{3,})\.avsc")
 
@@ -99,6 +106,34 @@ class KeptSchemas:
         if (schema.flow, schema.table) != (self._flow.name, table.name):
             raise SchemaFileError(f"{path}: the schema of {schema.table} of flow {schema.flow}")
         return Version(int(named[1]), schema, path)
+
+
+class Readable(Mapping[bytes, TableSchema]):
+    """The flow's schemas by fingerprint; one that is not among them is looked for in the folders again.
+
+    So a worker reads what was written with a schema that was accepted since it started.
+    """
+
+    def __init__(self, kept: KeptSchemas) -> None:
+        """Raises SchemaFileError."""
+        self._kept = kept
+        self._schemas = kept.by_fingerprint()
+        self._looked = time.monotonic()
+
+    def __getitem__(self, fingerprint: bytes) -> TableSchema:
+        if fingerprint not in self._schemas and time.monotonic() - self._looked > AGAIN_SECONDS:
+            self._looked = time.monotonic()
+            try:
+                self._schemas = self._kept.by_fingerprint()
+            except (SchemaFileError, OSError) as error:
+                log.warning("schema files cannot be read: %s", error)
+        return self._schemas[fingerprint]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._schemas)
+
+    def __len__(self) -> int:
+        return len(self._schemas)
 
 
 def kept_schemas(flow: Flow, settings: Settings) -> KeptSchemas:

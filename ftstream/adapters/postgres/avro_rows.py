@@ -7,7 +7,7 @@ must be the same on both sites.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import LiteralString
 
 from psycopg import AsyncConnection, sql
@@ -21,6 +21,9 @@ from ftstream.core.avro_schema import Field, Kind, TableSchema
 from ftstream.flows import Flow, Table
 
 _QUERIES = Queries.load(__package__, "avro_rows.sql")
+
+ROWS = 500
+"""Read at once."""
 
 # Not float4: its shortest text is exact, as a double it would show digits that it does not have.
 _KINDS = {
@@ -46,8 +49,11 @@ def table_schema(flow: Flow, table: Table, columns: Sequence[Column]) -> TableSc
 
 async def read_rows(
     connection: AsyncConnection, table: Table, columns: Sequence[Column], ids: Iterable[str]
-) -> dict[str, dict[str, Value]]:
-    """Id to the row's values as `avro_codec.encode` takes them, of those that exist."""
+) -> AsyncIterator[tuple[str, dict[str, Value]]]:
+    """Id and values, as `avro_codec.encode` takes them, of those that exist, in no order.
+
+    A few rows at a time are in memory, since each may be large.
+    """
     plain = [column for column in columns if not column.generated]
     key = next(column for column in plain if column.name == table.key)
     query = statement(_QUERIES["rows"]).format(
@@ -60,8 +66,11 @@ async def read_rows(
     async with connection.transaction():
         await connection.execute(statement(SESSION["exact_text"]))
         await connection.execute(statement(SESSION["own_names"]))
-        cursor = await connection.execute(query, {"ids": list(ids)})
-        return {row[0]: dict(zip(names, row[1:], strict=True)) async for row in cursor}
+        async with connection.cursor(name="ftstream_rows") as cursor:
+            cursor.itersize = ROWS
+            await cursor.execute(query, {"ids": list(ids)})
+            async for entity_id, *values in cursor:
+                yield entity_id, dict(zip(names, values, strict=True))
 
 
 def _kind(column: Column) -> Kind:

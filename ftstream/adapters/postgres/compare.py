@@ -44,13 +44,6 @@ class Digests:
             ),
         }
 
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[None]:
-        """What is read in this block is of one moment."""
-        async with self._connection.transaction():
-            await self._connection.execute(statement(_QUERIES["snapshot"]))
-            yield
-
     async def bounds(self, step: int) -> list[str]:
         """Every `step`-th key of the table, in order."""
         return [row[0] for row in await self._rows("bounds", step=step)]
@@ -93,6 +86,8 @@ class Ranges:
     target: Digests
     rows: int
     """Of the source, in all of its ranges."""
+    held: int
+    """Of the target."""
     bounds: Sequence[str]
     unequal: Sequence[int]
 
@@ -104,14 +99,22 @@ class Ranges:
         return differing_rows(ours, theirs)
 
 
+@asynccontextmanager
+async def snapshot(connection: AsyncConnection) -> AsyncIterator[None]:
+    """What is read in this block is of one moment."""
+    async with connection.transaction():
+        await connection.execute(statement(_QUERIES["snapshot"]))
+        await connection.execute(statement(_QUERIES["stay"]))
+        yield
+
+
 async def compare_ranges(source: Digests, target: Digests) -> Ranges:
-    """Digest the table on both sites, each in one snapshot."""
-    async with source.snapshot(), target.snapshot():
-        found = await asyncio.gather(source.bounds(RANGE_ROWS), target.bounds(RANGE_ROWS))
-        bounds = await source.merged([key for side in found for key in side])
-        ours, theirs = await asyncio.gather(source.ranges(bounds), target.ranges(bounds))
-    rows = sum(each.rows for each in ours.values())
-    return Ranges(source, target, rows, bounds, differing_ranges(ours, theirs))
+    """Digest the table on both sites, each in one snapshot of the caller's."""
+    found = await asyncio.gather(source.bounds(RANGE_ROWS), target.bounds(RANGE_ROWS))
+    bounds = await source.merged([key for side in found for key in side])
+    ours, theirs = await asyncio.gather(source.ranges(bounds), target.ranges(bounds))
+    rows, held = (sum(each.rows for each in side.values()) for side in (ours, theirs))
+    return Ranges(source, target, rows, held, bounds, differing_ranges(ours, theirs))
 
 
 def _column(name: str) -> sql.Composed:

@@ -6,6 +6,10 @@
 -- Everything that follows in the transaction sees the same moment, and changes nothing.
 set transaction isolation level repeatable read, read only
 
+-- name: stay
+-- The snapshot lasts, though what was read meanwhile is waited for elsewhere.
+select set_config('idle_in_transaction_session_timeout', '0', true)
+
 -- name: bounds
 -- Every so many-th key, in order.
 select s.key::text

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.catalog import Column, read_columns, read_unique_keys
+from ftstream.adapters.postgres.codec import debezium_codec, text_codec
 from ftstream.adapters.postgres.statements import Shape, TableStatements
 from ftstream.core import notification, unavailable
 from ftstream.core.change import Partition
@@ -82,6 +83,7 @@ class Schema:
                 catalog.target,
                 catalog.unique_keys,
                 outbox=self._flow.capture is Capture.OUTBOX,
+                images=text_codec if self._flow.capture is Capture.BATCH else debezium_codec,
             )
             self.statements[name] = made
             self._say(name, made, before)

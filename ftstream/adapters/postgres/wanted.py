@@ -35,6 +35,7 @@ _HORIZON = ("ftstream.horizon", ("SELECT", "INSERT", "UPDATE"))
 _RECONCILED = ("ftstream.reconciled", ("SELECT", "INSERT", "UPDATE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
+_BATCH_SOURCE = ("ftstream.batch_source", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
 _WAKE_UPS = ("ftstream.wake_ups", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _FUNCTIONS = (
@@ -183,7 +184,7 @@ class Wanted:
         if self.own_tables:
             rights.add(Right(role, "schema", "ftstream", "USAGE"))
             rights |= {Right(role, "function", name, "EXECUTE") for name in _FUNCTIONS}
-            rights.add(Right(role, "table", "ftstream.foreign_keys", "SELECT"))  # a view
+            rights |= {Right(role, "table", name, "SELECT") for name in self._views()}
             for name, privileges in self._own_rights():
                 rights |= {Right(role, "table", name, privilege) for privilege in privileges}
         return frozenset(rights)
@@ -238,10 +239,12 @@ class Wanted:
 
     @property
     def status_rows(self) -> tuple[tuple[str, str], ...]:
-        """(flow, table): the rows of sync_status, which only Supabase has (guidelines 4.2)."""
+        """(source, entity_type): the rows of sync_status, which only Supabase has (guidelines 4.2)."""
         if self.site is not Site.SUPABASE:
             return ()
-        return tuple((flow.name, table.name) for flow in self.flows for table in flow.tables)
+        return tuple(
+            (flow.name, flow.entity_type(table)) for flow in self.flows for table in flow.tables
+        )
 
     def names(self, capture: LogCapture) -> CaptureNames:
         return CaptureNames(capture, self.namespace)
@@ -255,6 +258,11 @@ class Wanted:
         )
         return (*(topic for each in names for topic in each.topics(self.site)), *heartbeats)
 
+    def _views(self) -> Iterator[str]:
+        yield "ftstream.foreign_keys"
+        if self.site is Site.SUPABASE:
+            yield "ftstream.v_sync_dashboard"
+
     def _own_rights(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield _OFFSETS
         yield _LOG
@@ -265,6 +273,7 @@ class Wanted:
         yield _RECONCILED
         if self.site is Site.SUPABASE:
             yield _STATUS
+            yield _BATCH_SOURCE
             yield _NOTIFICATIONS
             yield _OUTBOX
             yield _WAKE_UPS

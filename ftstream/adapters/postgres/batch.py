@@ -1,0 +1,226 @@
+"""Whose turn a run of a flow captured by batch is, when it is due, and what the sites hold for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.rows import class_row
+
+from ftstream.adapters.postgres.catalog import Column
+from ftstream.adapters.postgres.codec import type_name
+from ftstream.adapters.postgres.connection import Json
+from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
+from ftstream.core.batch import TableRun
+from ftstream.core.plan import Outcome
+from ftstream.flows import Flow, Names, Site, Table
+
+QUERIES = Queries.load(__package__, "batch.sql")
+
+PATIENCE_SECONDS = 60.0
+"""After which PostgreSQL gives the turn of a worker that is frozen to another."""
+
+
+class TurnLost(Exception):
+    """PostgreSQL has ended the turn: another worker may be at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which server a run reads, and what it sees of it; `read_at`: microseconds since 1970."""
+
+    system: str
+    timeline: int
+    seen: str
+    read_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a table stands, and its last run's details."""
+
+    entity_type: str
+    status: str
+    health_status: str
+    last_synced_at: datetime | None
+    next_sync_at: datetime | None
+    sync_interval: timedelta
+    records_synced: int
+    records_failed: int
+    consecutive_failures: int
+    last_error: str | None
+    details: dict[str, Any] | None
+
+
+class Schedule:
+    """A flow's rows of sync_status, on Supabase. Every method may raise psycopg.Error."""
+
+    def __init__(self, flow: Flow, namespace: str, connection: AsyncConnection) -> None:
+        self._flow = flow
+        self._topics = {
+            flow.entity_type(table): Names(flow, namespace).topic(table, Site.EXTERNAL)
+            for table in flow.tables
+        }
+        self._connection = connection
+
+    async def set_interval(self, seconds: float) -> None:
+        """What the settings say."""
+        await self._execute("set_interval", seconds=seconds)
+
+    async def due(self) -> tuple[Table, ...]:
+        """The tables that are to run now."""
+        found = {row[0] for row in await (await self._execute("due")).fetchall()}
+        return tuple(t for t in self._flow.tables if self._flow.entity_type(t) in found)
+
+    async def begun(self, tables: Collection[Table]) -> None:
+        """They run."""
+        await self._execute("begun", entity_types=[*map(self._flow.entity_type, tables)])
+
+    async def done(self, runs: Sequence[TableRun], source: Source) -> None:
+        """Every message is in Kafka: in the caller's transaction, so that all of this holds, or nothing."""
+        moved = [{"entity_type": run.entity_type, "published": run.published} for run in runs]
+        await self._execute("done", runs=Json.of(moved))
+        await self._log(Outcome.RUN_DONE, runs, source.read_at)
+        await self._execute(
+            "note_source",
+            system=source.system,
+            timeline=source.timeline,
+            seen=source.seen,
+            tables=[run.table for run in runs],
+        )
+
+    async def failed(self, runs: Sequence[TableRun], error: str) -> None:
+        """They are tried again later."""
+        moved = [
+            {"entity_type": run.entity_type, "failed": run.found - run.published} for run in runs
+        ]
+        async with self._connection.transaction():
+            await self._execute("failed", runs=Json.of(moved), error=error)
+            await self._log(Outcome.RUN_FAILED, runs, None, error)
+
+    async def known_sources(self) -> dict[str, Source]:
+        """By table, what its last run read."""
+        rows = await (await self._execute("known_sources")).fetchall()
+        return {row[0]: Source(row[1], row[2], row[3], read_at=0) for row in rows}
+
+    async def status(self) -> list[Status]:
+        """Of each table, and how its last run went."""
+        async with self._connection.cursor(row_factory=class_row(Status)) as cursor:
+            values = {"flow": self._flow.name, "topics": Json.of(self._topics)}
+            await cursor.execute(statement(QUERIES["status"]), values)
+            return await cursor.fetchall()
+
+    async def _log(
+        self, outcome: Outcome, runs: Sequence[TableRun], read_at: int | None, error: str = ""
+    ) -> None:
+        entries = [
+            {
+                "outcome": outcome.value,
+                "table_name": run.table,
+                "topic": self._topics[run.entity_type],
+                "read_at": read_at,
+                "details": run.details | ({"error": error} if error else {}),
+            }
+            for run in runs
+        ]
+        await self._execute("log_runs", runs=Json.of(entries))
+
+    async def _execute(self, query: str, **values: Any) -> psycopg.AsyncCursor[Any]:
+        values["flow"] = self._flow.name
+        return await self._connection.execute(statement(QUERIES[query]), values)
+
+
+class Turn:
+    """The right to run a flow; see `turn`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def keep(self) -> None:
+        """Raises TurnLost."""
+        try:
+            await self._connection.execute(statement(QUERIES["keep_turn"]))
+        except psycopg.OperationalError as error:
+            raise TurnLost(f"the turn was lost: {error}") from error
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """As long as this block lasts, whatever it waits for."""
+        keeping = asyncio.create_task(self._keep_on())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _keep_on(self) -> None:
+        while True:
+            await asyncio.sleep(PATIENCE_SECONDS / 4)
+            await self.keep()
+
+
+@asynccontextmanager
+async def turn(connection: AsyncConnection, flow: Flow) -> AsyncIterator[Turn | None]:
+    """The right to run, for the time of a transaction; None while another has it."""
+    async with connection.transaction():
+        values = {"flow": flow.name, "patience": f"{PATIENCE_SECONDS * 1000:.0f}ms"}
+        cursor = await connection.execute(statement(QUERIES["begin_turn"]), values)
+        row = await cursor.fetchone()
+        yield Turn(connection) if row and row[1] else None
+
+
+async def read_source(connection: AsyncConnection) -> Source:
+    """Of External, in the snapshot that the run reads. Raises psycopg.Error."""
+    row = await (await connection.execute(statement(QUERIES["source"]))).fetchone()
+    assert row is not None  # the statement has always one row
+    return Source(*row)
+
+
+class Rows:
+    """The rows of one table, for a run. Every method may raise psycopg.Error."""
+
+    def __init__(self, table: Table, key: Column, topic: str) -> None:
+        self._table = table
+        self._topic = topic
+        self._parts: dict[str, sql.Composable] = {
+            "table": identifier(table.schema, table.name),
+            "name": literal(table.name),
+            "key": identifier(table.key),
+            "key_type": type_name(key),
+        }
+
+    async def put_aside(self, target: AsyncConnection) -> Mapping[str, bool]:
+        """Rows of which a change waits at the target, and whether it is a delete that is still tried."""
+        values = {"name": self._table.name}
+        return dict(
+            await (await target.execute(statement(QUERIES["put_aside"]), values)).fetchall()
+        )
+
+    async def existing(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
+        """Which of these rows there are."""
+        return await self._ids(connection, "existing", ids=list(ids))
+
+    async def unchanged(self, source: AsyncConnection, ids: Collection[str], seen: str) -> set[str]:
+        """Which of these rows the source has not written since it gave that snapshot."""
+        return await self._ids(source, "unchanged", ids=list(ids), seen=seen)
+
+    async def log_edits(self, target: AsyncConnection, ids: Collection[str]) -> None:
+        """Keep what was edited at the target and is about to be undone."""
+        await target.execute(self._of("log_edits"), {"ids": list(ids), "topic": self._topic})
+
+    async def keep(self, target: AsyncConnection, ids: Collection[str]) -> None:
+        """Keep rows that are about to be deleted."""
+        await target.execute(self._of("keep_rows"), {"ids": list(ids)})
+
+    async def _ids(self, connection: AsyncConnection, query: str, **values: object) -> set[str]:
+        cursor = await connection.execute(self._of(query), values)
+        return {row[0] for row in await cursor.fetchall()}
+
+    def _of(self, query: str) -> sql.Composed:
+        return statement(QUERIES[query]).format(**self._parts)

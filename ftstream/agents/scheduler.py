@@ -1,0 +1,122 @@
+"""Has a flow captured by batch run when sync_status says that it is due."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import psycopg
+
+from ftstream import batch
+from ftstream.adapters.kafka.errors import KafkaError
+from ftstream.adapters.postgres.batch import Schedule, TurnLost
+from ftstream.adapters.postgres.catalog import KeyMissing, TableMissing
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.core import notification
+from ftstream.core.avro_schema import SchemaFileError
+from ftstream.core.batch import TableRun
+from ftstream.core.notification import Notification
+from ftstream.flows import Flow
+from ftstream.progress import NotCaughtUp
+from ftstream.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+
+RETRY_SECONDS = 5.0
+"""After which a database that does not answer is asked again."""
+
+_KNOWN = (
+    psycopg.Error,
+    batch.RunHalted,
+    batch.RowsRefused,
+    KafkaError,
+    KeyMissing,
+    NotCaughtUp,
+    SchemaFileError,
+    SettingsError,
+    TableMissing,
+    TurnLost,
+)
+"""What a run may meet; anything else is a fault of ours, and its trace is told too."""
+
+
+class Scheduler:
+    """Of one flow. Workers each have one: whose turn it is, the database decides."""
+
+    def __init__(
+        self, flow: Flow, settings: Settings, tell: Callable[[Notification], None]
+    ) -> None:
+        self._flow = flow
+        self._settings = settings
+        self._tell = tell
+        self._trouble = ""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        checked = False
+        while True:
+            try:
+                async with await open_connection(self._settings.supabase.conninfo()) as connection:
+                    schedule = Schedule(self._flow, self._settings.namespace, connection)
+                    await schedule.set_interval(self._settings.batch.interval_seconds)
+                    if not checked:
+                        await self._check(schedule)
+                        checked = True
+                    while True:
+                        if await schedule.due():
+                            await self._run()
+                        await asyncio.sleep(POLL_SECONDS)
+            except psycopg.Error as error:
+                self._told("no run can begin", error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _check(self, schedule: Schedule) -> None:
+        """A schema that does not fit is told when the worker starts, not when the next run is due."""
+        try:
+            await batch.check(self._flow, self._settings)
+        except batch.RunHalted as error:
+            tables = [
+                TableRun(table.name, self._flow.entity_type(table)) for table in self._flow.tables
+            ]
+            await schedule.failed(tables, str(error))
+            self._failed(error)
+
+    async def _run(self) -> None:
+        try:
+            results = await batch.run(self._flow, self._settings)
+        except batch.RunUnderWay as error:
+            log.debug("%s", error)
+        except Exception as error:  # noqa: BLE001  # other flows go on; this one says so, and tries again
+            self._failed(error)
+        else:
+            self._done(results)
+
+    def _done(self, results: Sequence[TableRun]) -> None:
+        if self._trouble:
+            log.warning("flow %s: runs go on", self._flow.name)
+            self._trouble = ""
+        for result in results:
+            level = logging.INFO if result.found else logging.DEBUG
+            log.log(level, "flow %s: run of %s: %s", self._flow.name, result.table, result.details)
+            if result.uncarried:
+                columns = ", ".join(result.uncarried)
+                self._tell(notification.columns_new(self._flow.name, result.table, columns))
+            if result.undone:
+                told = notification.edits_undone(self._flow.name, result.table, result.undone)
+                self._tell(told)
+
+    def _failed(self, error: Exception) -> None:
+        self._told("a run failed", error)
+        halted = isinstance(error, batch.RunHalted)
+        self._tell(notification.run_failed(self._flow.name, str(error), halted=halted))
+
+    def _told(self, what: str, error: Exception) -> None:
+        """Once in the log, for as long as it is the same."""
+        reason = " ".join(str(error).split()) or repr(error)
+        if reason != self._trouble:
+            trace = None if isinstance(error, _KNOWN) else error
+            log.warning("flow %s: %s: %s", self._flow.name, what, reason, exc_info=trace)
+        self._trouble = reason

@@ -1,0 +1,259 @@
+"""A run, from whose turn it is to what came of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import psycopg
+from psycopg import AsyncConnection
+
+from ftstream.adapters.kafka.kept_schemas import kept_schemas
+from ftstream.adapters.kafka.publishing import Publishing
+from ftstream.adapters.postgres.batch import Schedule, Source, Turn, read_source, turn
+from ftstream.adapters.postgres.catalog import read_columns
+from ftstream.adapters.postgres.compare import snapshot
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.batch.table import BatchTable, Connections, Say, Sending, Step
+from ftstream.core.batch import MOST_NAMED, TableRun
+from ftstream.drift import Drift, drifts
+from ftstream.flows import Flow, Table
+from ftstream.progress import watch
+from ftstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PUBLISH_SECONDS = 10.0
+"""In which Kafka takes what is sent, or it is sent again."""
+
+UNAPPLIED_SECONDS = 60.0
+"""For which a run waits, without any progress, until what the run before published is applied."""
+
+
+class RunHalted(Exception):
+    """A run that does not go on by itself; nothing of it was published. The message says what to do."""
+
+
+class RunUnderWay(Exception):
+    """Another worker's turn."""
+
+
+class RowsRefused(Exception):
+    """Some rows cannot travel; all others are published."""
+
+
+async def run(
+    flow: Flow,
+    settings: Settings,
+    tables: Sequence[Table] | None = None,
+    *,
+    allow_deletes: bool = False,
+    say: Say = lambda _: None,
+) -> list[TableRun]:
+    """Publish what differs in these tables, or in those that are due, and return once Kafka has it all.
+
+    `allow_deletes`: however many, and whichever server External is. What comes of it is in sync_status.
+    Raises RunUnderWay, RunHalted, RowsRefused, TurnLost, NotCaughtUp, KafkaError, psycopg.Error,
+    SchemaFileError, TableMissing, KeyMissing.
+    """
+    async with AsyncExitStack() as stack:
+        ledger, holding = [
+            await stack.enter_async_context(await open_connection(settings.supabase.conninfo()))
+            for _ in range(2)
+        ]
+        schedule = Schedule(flow, settings.namespace, ledger)
+        this = _Run(flow, settings, say)
+        try:
+            async with turn(holding, flow) as mine:
+                if mine is None:
+                    raise RunUnderWay(f"a run of flow {flow.name} is under way elsewhere")
+                chosen = await schedule.due() if tables is None else tuple(tables)
+                if not chosen:
+                    return []
+                this.begin(chosen)
+                await schedule.begun(chosen)
+                async with mine.kept(), _opened(settings, ledger) as at:
+                    source = await this.carry_out(at, schedule, mine, allow_deletes)
+                await Schedule(flow, settings.namespace, holding).done(this.results, source)
+        except RunUnderWay:
+            raise
+        except Exception as error:
+            await _note_failure(schedule, this.results, error)
+            raise
+        return this.results
+
+
+async def look(
+    flow: Flow, settings: Settings, tables: Sequence[Table], say: Say = lambda _: None
+) -> tuple[list[TableRun], list[str]]:
+    """What a run would find in these tables, and what would keep it from publishing it.
+
+    Raises like `run`.
+    """
+    async with (
+        await open_connection(settings.supabase.conninfo()) as ledger,
+        _opened(settings, ledger) as at,
+    ):
+        this = _Run(flow, settings, say)
+        this.begin(tables)
+        await this.prepare(at)
+        async with snapshot(at.source), snapshot(at.target):
+            source = await read_source(at.source)
+            known = await Schedule(flow, settings.namespace, ledger).known_sources()
+            await this.find(at)
+        reasons = this.another_source(source, known), this.too_many_deletes()
+        return this.results, [reason for reason in reasons if reason]
+
+
+async def check(flow: Flow, settings: Settings) -> None:
+    """Whether External's tables are as their kept schemas are. Raises RunHalted, and like `run`."""
+    async with await open_connection(settings.external.conninfo()) as external:
+        _require_kept(await drifts(external, flow, kept_schemas(flow, settings)))
+
+
+class _Run:
+    """A run of some tables; `results` are as far as it is."""
+
+    def __init__(self, flow: Flow, settings: Settings, say: Say) -> None:
+        self._flow = flow
+        self._settings = settings
+        self._say = say
+        self._tables: list[BatchTable] = []
+        self.results: list[TableRun] = []
+
+    def begin(self, tables: Sequence[Table]) -> None:
+        """These are to be run."""
+        self.results = [TableRun(table.name, self._flow.entity_type(table)) for table in tables]
+
+    async def carry_out(
+        self, at: Connections, schedule: Schedule, mine: Turn, allow_deletes: bool
+    ) -> Source:
+        """Find and publish; what was read."""
+        await self.prepare(at)
+        await self._until_applied()
+        known = await schedule.known_sources()
+        async with snapshot(at.source), snapshot(at.target):
+            source = await read_source(at.source)
+            if not allow_deletes:
+                _require_none(self.another_source(source, known))
+            await self.find(at)
+            if not allow_deletes:
+                _require_none(self.too_many_deletes())
+            await self._publish(at, source, known, mine)
+        if refused := [reason for result in self.results for reason in result.refused]:
+            more = f", and {len(refused) - MOST_NAMED:,} more" if len(refused) > MOST_NAMED else ""
+            told = "; ".join(refused[:MOST_NAMED])
+            raise RowsRefused(f"{len(refused):,} rows cannot travel, all others do: {told}{more}")
+        return source
+
+    async def prepare(self, at: Connections) -> None:
+        """Read catalogs and schemas. Raises RunHalted where they do not agree."""
+        names = {result.table for result in self.results}
+        kept = kept_schemas(self._flow, self._settings)
+        tables = [table for table in self._flow.tables if table.name in names]
+        found = await drifts(at.source_now, self._flow, kept, tables)
+        _require_kept(found)
+        namespace = self._settings.namespace
+        self._tables = [
+            BatchTable(self._flow, each, namespace, await read_columns(at.source_now, each.table))
+            for each in found
+        ]
+        self.results = [each.run for each in self._tables]
+
+    def another_source(self, source: Source, known: Mapping[str, Source]) -> str:
+        """How External is another server than before, or of another history; empty if it is the same."""
+        for last in (known[result.table] for result in self.results if result.table in known):
+            if last.system != source.system:
+                what = f"is another server ({source.system}) than the last run read ({last.system})"
+            elif last.timeline != source.timeline:
+                what = (
+                    f"is on timeline {source.timeline}, and was on {last.timeline} when it ran last"
+                )
+            else:
+                continue
+            return (
+                f"External {what}: has it failed over, or been restored? Rows may be missing there"
+            )
+        return ""
+
+    def too_many_deletes(self) -> str:
+        """Which tables would lose more rows than a run may delete by itself; empty if none would."""
+        bounds = self._settings.batch
+        excess = (r.excess(bounds.most_deletes, bounds.most_deleted_percent) for r in self.results)
+        return "; ".join(filter(None, excess))
+
+    async def find(self, at: Connections) -> None:
+        """Compare the tables. In both sites' snapshots."""
+        for each in self._tables:
+            began = time.monotonic()
+            self._say(Step(each.table.name))
+            await each.compare(at)
+            each.run.seconds += time.monotonic() - began
+
+    async def _until_applied(self) -> None:
+        """What an earlier run has published is not to be found, and published, again."""
+        async with watch(self._flow, self._settings) as progress:
+            await progress.wait(UNAPPLIED_SECONDS, patience=0)
+
+    async def _publish(
+        self, at: Connections, source: Source, known: Mapping[str, Source], mine: Turn
+    ) -> None:
+        publishing = Publishing(self._settings.kafka, PUBLISH_SECONDS)
+        try:
+            for each in self._tables:
+                began = time.monotonic()
+                sending = Sending(each, source, publishing, mine, self._say)
+                async for kinds in each.differing():
+                    await each.keep_edits(at, known.get(each.table.name), kinds)
+                    await each.send_rows(at, sending, kinds)
+                    await each.send_deletes(at, sending, kinds)
+                await sending.flush()
+                each.run.seconds += time.monotonic() - began
+        finally:
+            await publishing.close()
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, ledger: AsyncConnection) -> AsyncIterator[Connections]:
+    async with AsyncExitStack() as stack:
+        source, source_now, target = [
+            await stack.enter_async_context(await open_connection(database.conninfo()))
+            for database in (settings.external, settings.external, settings.supabase)
+        ]
+        yield Connections(source, source_now, target, ledger)
+
+
+def _require_none(reason: str) -> None:
+    """Raises RunHalted for a reason that a person may overrule."""
+    if reason:
+        raise RunHalted(
+            f"{reason}. Nothing was published. See what differs: ftstream batch run --dry-run. If it is"
+            " right: ftstream batch run --allow-deletes"
+        )
+
+
+def _require_kept(found: Sequence[Drift]) -> None:
+    """Raises RunHalted where a table's rows cannot be written with the schema that is kept for it."""
+    broken: list[str] = []
+    for drift in found:
+        name = drift.table.name
+        if drift.kept is None:
+            broken.append(f"{name}: no schema is kept")
+            continue
+        broken += [f"{name}: {each}" for each in drift.breaks]
+        # Compatible, for a reader; but a writer could only put NULL there.
+        broken += [f"{name}: {d}" for d in drift.differences if d.compatible and d.now is None]
+    if broken:
+        raise RunHalted(
+            f"External's tables are not as their schemas are: {'; '.join(broken)}. Nothing was published."
+            " See `ftstream schemas diff`; to take them as they are: `ftstream schemas accept`"
+        )
+
+
+async def _note_failure(schedule: Schedule, runs: Sequence[TableRun], error: Exception) -> None:
+    try:
+        await schedule.failed(runs, str(error))
+    except psycopg.Error as another:
+        log.warning("a run's failure cannot be noted: %s", " ".join(str(another).split()))

@@ -1,0 +1,187 @@
+"""One table of a run: what differs, and how it travels."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from psycopg import AsyncConnection
+
+from ftstream.adapters.kafka.publishing import Message, Publishing
+from ftstream.adapters.postgres.avro_rows import read_rows
+from ftstream.adapters.postgres.batch import Rows, Source, Turn
+from ftstream.adapters.postgres.catalog import Column, carried, read_columns
+from ftstream.adapters.postgres.compare import Digests, Ranges, compare_ranges
+from ftstream.core.avro_codec import Value, ValueRefused, encode
+from ftstream.core.avro_schema import TableSchema
+from ftstream.core.batch import TableRun
+from ftstream.core.change import Operation
+from ftstream.core.comparison import Kind
+from ftstream.drift import Drift
+from ftstream.flows import Flow, Names, Site
+from ftstream.settings import MAX_REQUEST_BYTES
+
+MOST_KEPT = 50_000
+"""Rows that differ and stay in memory between counting and publishing; of more, ranges are read again."""
+
+ROWS = 1_000
+BYTES = 4 * 2**20
+"""Published together; a row may be larger, and is then alone."""
+
+_OVERHEAD = 4 * 2**10
+"""What a record takes beside its value: its key, and its batch's header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a run is; `total` is None while rows are compared."""
+
+    table: str
+    done: int = 0
+    total: int | None = None
+
+
+Say = Callable[[Step], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Each for one purpose: a snapshot lasts as long as its transaction."""
+
+    source: AsyncConnection
+    """External, in the run's snapshot."""
+    source_now: AsyncConnection
+    """External as it is."""
+    target: AsyncConnection
+    """Supabase, in the run's snapshot."""
+    ledger: AsyncConnection
+    """What is written to Supabase meanwhile."""
+
+
+class BatchTable:
+    """One table of a run: what differs, and how it travels."""
+
+    def __init__(self, flow: Flow, drift: Drift, namespace: str, columns: Sequence[Column]) -> None:
+        assert drift.kept is not None  # else the run has halted
+        self.table = drift.table
+        self.schema: TableSchema = drift.kept.schema
+        known = {field.column for field in self.schema.fields}
+        self.run = TableRun(
+            self.table.name,
+            flow.entity_type(self.table),
+            uncarried=tuple(d.column for d in drift.differences if d.column not in known),
+        )
+        self.topic = Names(flow, namespace).topic(self.table, Site.EXTERNAL)
+        key = next(column for column in columns if column.name == self.table.key)
+        self._columns = [column for column in columns if column.name in known]
+        self._rows = Rows(self.table, key, self.topic)
+        self._aside: Mapping[str, bool] = {}
+        self._ranges: Ranges | None = None
+        self._kept: dict[int, dict[str, Kind]] = {}
+
+    async def compare(self, at: Connections) -> None:
+        """Count what differs."""
+        self._aside = await self._rows.put_aside(at.ledger)
+        pairs = carried(self._columns, await read_columns(at.target, self.table))
+        digests = Digests(at.source, self.table, pairs), Digests(at.target, self.table, pairs)
+        self._ranges = await compare_ranges(*digests)
+        self.run.rows, self.run.held = self._ranges.rows, self._ranges.held
+        kept = 0
+        for number in self._ranges.unequal:
+            kinds = await self._ranges.differing(number)
+            published = self._to_publish(kinds)
+            self.run.kinds.update(published.values())
+            self.run.waiting += len(kinds) - len(published)
+            if (kept := kept + len(kinds)) <= MOST_KEPT:
+                self._kept[number] = kinds
+
+    async def differing(self) -> AsyncIterator[dict[str, Kind]]:
+        """The rows that differ and are to be published, a range at a time."""
+        assert self._ranges is not None  # compared
+        for number in self._ranges.unequal:
+            kinds = self._kept.pop(number, None)
+            yield self._to_publish(await self._ranges.differing(number) if kinds is None else kinds)
+
+    def _to_publish(self, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+        """All but those whose delete waits at the target already."""
+        return {i: k for i, k in kinds.items() if k is not Kind.EXTRA or not self._aside.get(i)}
+
+    async def keep_edits(
+        self, at: Connections, known: Source | None, kinds: Mapping[str, Kind]
+    ) -> None:
+        """Keep what External has not written since the last run: it was edited on Supabase."""
+        here = [i for i, kind in kinds.items() if kind is not Kind.EXTRA and i not in self._aside]
+        if known is None or not here:
+            return
+        if edited := await self._rows.unchanged(at.source, here, known.seen):
+            await self._rows.log_edits(at.ledger, edited)
+            self.run.undone += len(edited)
+
+    async def send_rows(self, at: Connections, sending: Sending, kinds: Mapping[str, Kind]) -> None:
+        """Of the same snapshot that they were compared in."""
+        ids = [entity_id for entity_id, kind in kinds.items() if kind is not Kind.EXTRA]
+        async for entity_id, row in read_rows(at.source, self.table, self._columns, ids):
+            new = kinds[entity_id] is Kind.MISSING
+            await sending.add(Operation.INSERT if new else Operation.UPDATE, entity_id, row)
+
+    async def send_deletes(
+        self, at: Connections, sending: Sending, kinds: Mapping[str, Kind]
+    ) -> None:
+        """Of rows that External, asked again, does not have."""
+        gone = iter([entity_id for entity_id, kind in kinds.items() if kind is Kind.EXTRA])
+        while ids := list(islice(gone, ROWS)):
+            there = await self._rows.existing(at.source_now, ids)
+            self.run.returned += len(there)
+            ids = [entity_id for entity_id in ids if entity_id not in there]
+            await self._rows.keep(at.ledger, ids)
+            for entity_id in ids:
+                await sending.add(Operation.DELETE, entity_id, None)
+
+
+class Sending:
+    """Messages of one table on their way."""
+
+    def __init__(
+        self, each: BatchTable, source: Source, publishing: Publishing, turn: Turn, say: Say
+    ) -> None:
+        self._each = each
+        self._source = source
+        self._publishing = publishing
+        self._turn = turn
+        self._say = say
+        self._messages: list[Message] = []
+        self._bytes = 0
+        self._deletes = 0
+
+    async def add(
+        self, operation: Operation, entity_id: str, row: Mapping[str, Value] | None
+    ) -> None:
+        """Send it, with others; one that cannot travel is noted, and the others go on."""
+        run = self._each.run
+        try:
+            value = encode(self._each.schema, operation, entity_id, self._source.read_at, row)
+            if len(value) > MAX_REQUEST_BYTES - _OVERHEAD:
+                raise ValueRefused(f"{run.table} {entity_id}: {len(value):,} bytes are too many")
+        except ValueRefused as error:
+            run.refused.append(str(error))
+            return
+        if self._messages and self._bytes + len(value) > BYTES:
+            await self.flush()
+        self._messages.append(Message(self._each.topic, entity_id.encode(), value))
+        self._bytes += len(value)
+        self._deletes += operation is Operation.DELETE
+        if len(self._messages) >= ROWS:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Return once Kafka has them all. Raises KafkaUnreachable, TurnLost."""
+        run, messages = self._each.run, self._messages
+        while messages:
+            await self._turn.keep()
+            done = await self._publishing.publish(messages)
+            messages = messages[done:]
+            run.published += done
+        run.deleted += self._deletes
+        self._messages, self._bytes, self._deletes = [], 0, 0
+        self._say(Step(run.table, run.published, run.found))

@@ -1,0 +1,272 @@
+"""`ftstream batch`: runs of the flows captured by batch."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as Grid
+
+from ftstream import batch as runs
+from ftstream.adapters.postgres.batch import Schedule, Status
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.cli.errors import FAILED
+from ftstream.core.batch import TableRun
+from ftstream.core.comparison import Kind
+from ftstream.flows import READY, Capture, Flow, Table
+from ftstream.settings import Settings, load_settings
+
+LINE_SECONDS = 5.0
+"""Between lines of progress, where there is no terminal."""
+
+
+def _flows() -> tuple[Flow, ...]:
+    return tuple(flow for flow in READY if flow.capture is Capture.BATCH)
+
+
+def _tables() -> dict[str, tuple[Flow, Table]]:
+    return {table.name: (flow, table) for flow in _flows() for table in flow.tables}
+
+
+@click.group()
+def batch() -> None:
+    """Run the tables that go to Supabase in batches, and see how they stand.
+
+    \b
+    Examples:
+      ftstream batch status
+      ftstream batch run --dry-run
+      ftstream batch run wsop_players
+    """
+
+
+@batch.command(
+    epilog="""\b
+Examples:
+  ftstream batch run
+  ftstream batch run wsop_chip_counts --dry-run
+  ftstream batch run wsop_players --allow-deletes
+Exit codes: 0 Kafka has all that differed (with --dry-run: a run would go through), 1 it failed, or needs
+a decision, 2 wrong use or settings, 3 Kafka does not answer."""
+)
+@click.argument("tables", nargs=-1, type=click.Choice([*_tables()]), metavar="[TABLE]...")
+@click.option("--dry-run", is_flag=True, help="Show what a run would publish; publish nothing.")
+@click.option(
+    "--allow-deletes",
+    is_flag=True,
+    help="Delete on Supabase however many rows External does not have, and go on with an External that"
+    " has failed over or was restored.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def run(tables: tuple[str, ...], dry_run: bool, allow_deletes: bool, as_json: bool) -> None:
+    """Publish now what differs between External and Supabase, without waiting for the next run.
+
+    External wins: rows that Supabase lacks or has otherwise are carried, those that External does not have
+    are deleted. The workers apply what is published.
+    """
+    settings = load_settings()
+    settings.require_databases()
+    results: list[TableRun] = []
+    reasons: list[str] = []
+    with _progress() as say:
+        for flow in _flows():
+            chosen = [table for table in flow.tables if not tables or table.name in tables]
+            if dry_run:
+                found, why = asyncio.run(runs.look(flow, settings, chosen, say))
+                results += found
+                reasons += why
+            elif chosen:
+                done = runs.run(flow, settings, chosen, allow_deletes=allow_deletes, say=say)
+                results += asyncio.run(done)
+    if as_json:
+        click.echo(json.dumps(_report(results, reasons, dry_run), indent=2))
+    else:
+        _show(results, reasons, dry_run)
+    sys.exit(FAILED if reasons and not allow_deletes else 0)
+
+
+@batch.command(
+    epilog="""\b
+Examples:
+  ftstream batch status
+  ftstream batch status --json
+Exit codes: 0 the last run of each table was done, and in time, 1 one failed, or is overdue, 2 wrong
+settings."""
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def status(as_json: bool) -> None:
+    """Show when each table ran last, what came of it, and when it runs next."""
+    settings = load_settings()
+    settings.require_databases()
+    found = asyncio.run(_status(settings))
+    if as_json:
+        click.echo(json.dumps(found, indent=2, default=_encoded))
+    else:
+        _show_status(found)
+    healthy = all(each["health_status"] == "HEALTHY" for each in found)
+    sys.exit(0 if healthy else FAILED)
+
+
+async def _status(settings: Settings) -> list[dict[str, Any]]:
+    async with await open_connection(settings.supabase.conninfo()) as connection:
+        found: list[dict[str, Any]] = []
+        for flow in _flows():
+            rows: list[Status] = await Schedule(flow, settings.namespace, connection).status()
+            found += [{"source": flow.name} | dataclasses.asdict(row) for row in rows]
+    return found
+
+
+def _show(results: Sequence[TableRun], reasons: Sequence[str], dry_run: bool) -> None:
+    console = Console(highlight=False)
+    ends = ["published"] if not dry_run else []
+    grid = Grid("table", "rows", "new", "changed", "gone", *ends, "seconds")
+    for result in results:
+        counts = [result.kinds[k] for k in (Kind.MISSING, Kind.DIFFERENT, Kind.EXTRA)]
+        numbers = [result.rows, *counts, *([] if dry_run else [result.published])]
+        grid.add_row(result.table, *(f"{n:,}" for n in numbers), f"{result.seconds:.1f}")
+    console.print(grid)
+    for line in (line for result in results for line in _remarks(result)):
+        console.print(line, soft_wrap=True)
+    for reason in reasons:
+        console.print(f"a run would halt: {reason}", soft_wrap=True)
+    if dry_run:
+        console.print("dry run: nothing was published")
+    elif any(result.published for result in results):
+        console.print("Next: `ftstream wait` returns once the workers have applied it")
+
+
+def _remarks(result: TableRun) -> Iterator[str]:
+    if result.undone:
+        yield f"{result.table}: {result.undone} rows were edited on Supabase: undone, and kept in sync_log"
+    if result.waiting:
+        yield f"{result.table}: {result.waiting} deletes wait on Supabase: ftstream dead list --flow wsop"
+    if result.returned:
+        yield f"{result.table}: {result.returned} rows were gone and have come again: left to the next run"
+    if result.uncarried:
+        columns = ", ".join(result.uncarried)
+        yield f"{result.table}: not carried: {columns}; to carry them: ftstream schemas accept"
+
+
+def _report(results: Sequence[TableRun], reasons: Sequence[str], dry_run: bool) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "halts": list(reasons),
+        "tables": [
+            {
+                "table": result.table,
+                "missing": result.kinds[Kind.MISSING],
+                "different": result.kinds[Kind.DIFFERENT],
+                "extra": result.kinds[Kind.EXTRA],
+                **result.details,
+                "returned": result.returned,
+                "uncarried": list(result.uncarried),
+            }
+            for result in results
+        ],
+    }
+
+
+def _show_status(found: Sequence[dict[str, Any]]) -> None:
+    console = Console(highlight=False)
+    grid = Grid(
+        "flow", "table", "status", "health", "last", "next", "synced", "failures", "last run"
+    )
+    for each in found:
+        last = each["details"] or {}
+        told = ", ".join(f"{last[k]} {k}" for k in ("found", "published", "deleted") if k in last)
+        grid.add_row(
+            each["source"],
+            each["entity_type"],
+            each["status"],
+            each["health_status"],
+            _moment(each["last_synced_at"]),
+            _moment(each["next_sync_at"]) if each["next_sync_at"] else "at once",
+            f"{each['records_synced']:,}",
+            str(each["consecutive_failures"]),
+            told,
+        )
+    console.print(grid)
+    for error in dict.fromkeys(each["last_error"] for each in found if each["last_error"]):
+        console.print(error, soft_wrap=True)
+
+
+def _moment(at: datetime | None) -> str:
+    return at.astimezone().strftime("%m-%d %H:%M:%S") if at else "never"
+
+
+@contextmanager
+def _progress() -> Iterator[runs.Say]:
+    """A bar on a terminal; else a line now and then, on standard error."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    rate = TextColumn("{task.fields[rate]}")
+    with Progress(*columns, rate, TimeRemainingColumn(), console=console, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def say(step: runs.Step) -> None:
+            if step.table not in tasks:
+                tasks[step.table] = bar.add_task(step.table, total=None, rate="comparing")
+            task = tasks[step.table]
+            if step.total is not None:
+                speed = bar.tasks[bar.task_ids.index(task)].finished_speed or 0
+                current = bar.tasks[bar.task_ids.index(task)].speed or speed
+                bar.update(
+                    task, completed=step.done, total=step.total, rate=f"{current:,.0f} rows/s"
+                )
+
+        yield say
+
+
+def _lines() -> runs.Say:
+    began: dict[str, float] = {}
+    told: dict[str, float] = {}
+
+    def say(step: runs.Step) -> None:
+        now = time.monotonic()
+        if step.total is None:
+            click.echo(f"{step.table}: comparing", err=True)
+            return
+        since = now - began.setdefault(step.table, now)
+        if not step.total or (
+            step.done < step.total and now - told.get(step.table, 0) < LINE_SECONDS
+        ):
+            return
+        told[step.table] = now
+        rate = step.done / since if since else 0.0
+        left = f", {(step.total - step.done) / rate:.0f} s left" if rate else ""
+        click.echo(
+            f"{step.table}: {step.done:,} of {step.total:,} published, {rate:,.0f} rows/s{left}",
+            err=True,
+        )
+
+    return say
+
+
+def _encoded(value: object) -> Any:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            raise TypeError(f"{type(value).__name__} is not to be in a status")

@@ -1,0 +1,67 @@
+"""What a run of a flow captured by batch finds and does in one table, and what it must not do by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ftstream.core.comparison import Kind
+
+MOST_NAMED = 20
+"""Rows that cannot travel, of which a run tells."""
+
+
+@dataclass(slots=True)
+class TableRun:
+    """One table's share of a run."""
+
+    table: str
+    entity_type: str
+    rows: int = 0
+    """Of the source."""
+    held: int = 0
+    """Of the target, before."""
+    kinds: Counter[Kind] = field(default_factory=Counter)
+    """What differs."""
+    published: int = 0
+    """Messages that Kafka has, deletes among them."""
+    deleted: int = 0
+    undone: int = 0
+    """Rows that the source has not written since the last run: they were edited at the target."""
+    waiting: int = 0
+    """Rows whose delete waits at the target already: they are not published again."""
+    returned: int = 0
+    """Rows that were gone in the snapshot, and have come again since."""
+    refused: list[str] = field(default_factory=list)
+    """Rows that cannot travel, and why."""
+    uncarried: tuple[str, ...] = ()
+    """Columns that the kept schema does not have yet."""
+    seconds: float = 0.0
+
+    @property
+    def found(self) -> int:
+        """Rows that are to be published."""
+        return self.kinds.total()
+
+    @property
+    def details(self) -> dict[str, object]:
+        """As sync_log has them."""
+        return {
+            "rows": self.rows,
+            "found": self.found,
+            "published": self.published,
+            "deleted": self.deleted,
+            "undone": self.undone,
+            "waiting": self.waiting,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def excess(self, most: int, percent: float) -> str:
+        """Why so many deletes are not done without being asked for; empty if they may be."""
+        deletes = self.kinds[Kind.EXTRA]
+        if deletes <= most and deletes * 100 <= self.held * percent:
+            return ""
+        return (
+            f"{self.table}: {deletes:,} of {self.held:,} rows would be deleted, since External does not have"
+            f" them; without being told to, a run deletes {most:,} or {percent:g} % at most"
+        )
