@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from psycopg import AsyncConnection
 
-from ftstream import reconciliation
+from ftstream import batch, reconciliation
 from ftstream.adapters.kafka.repair import open_repairs
 from ftstream.adapters.postgres.catalog import carried, read_columns
 from ftstream.adapters.postgres.compare import Digests, compare_ranges, snapshot
@@ -225,10 +225,13 @@ async def repair(
     """Bring every row that differs in step, through the flow's own agent, and return how many.
 
     Rows that the owner does not have are removed; where there is no owner the last write stays. Raises
-    like `verify`, and KafkaError.
+    like `verify`, and KafkaError; of a flow captured by batch, like `batch.run`.
     """
     if flow.capture is Capture.OUTBOX:
         return await reconciliation.repair(flow, settings, tables or flow.tables, say)
+    if flow.capture is Capture.BATCH:
+        runs = await batch.run(flow, settings, tables or flow.tables, allow_deletes=True)
+        return sum(run.published for run in runs)
     requested = 0
     names, target = Names(flow, settings.namespace), flow.targets[0]
     async with open_repairs(settings.kafka, names, target) as repairs:

@@ -50,11 +50,13 @@ async def run(
     tables: Sequence[Table] | None = None,
     *,
     allow_deletes: bool = False,
+    patience: float = 0.0,
     say: Say = lambda _: None,
 ) -> list[TableRun]:
     """Publish what differs in these tables, or in those that are due, and return once Kafka has it all.
 
-    `allow_deletes`: however many, and whichever server External is. What comes of it is in sync_status.
+    `allow_deletes`: however many, and whichever server External is; `patience`: seconds for which another
+    run is waited for. What comes of it is in sync_status.
     Raises RunUnderWay, RunHalted, RowsRefused, TurnLost, NotCaughtUp, KafkaError, psycopg.Error,
     SchemaFileError, TableMissing, KeyMissing.
     """
@@ -66,7 +68,7 @@ async def run(
         schedule = Schedule(flow, settings.namespace, ledger)
         this = _Run(flow, settings, say)
         try:
-            async with turn(holding, flow) as mine:
+            async with turn(holding, flow, patience) as mine:
                 if mine is None:
                     raise RunUnderWay(f"a run of flow {flow.name} is under way elsewhere")
                 chosen = await schedule.due() if tables is None else tuple(tables)

@@ -76,3 +76,35 @@ select set_config('ftstream.applying', %(applying)s, true)
 -- name: outbox
 -- What is not published yet.
 select count(*) from ftstream.outbox
+
+-- name: chip_counts
+-- Chip counts, of one event and a thousand players.
+with event as (
+    insert into wsop_events (event_id, event_name, start_date, buy_in)
+    values ('E1', 'Main Event', '2026-07-02', 1000000) returning id
+), players as (
+    insert into wsop_players (wsop_player_id, name)
+    select 'P' || n, 'Player ' || n from generate_series(1, 1000) n returning id, wsop_player_id
+)
+insert into wsop_chip_counts
+    (event_id, player_id, table_num, seat_num, chip_count, chip_change, rank, big_blind_at_time, stack_in_bbs,
+     recorded_at, level_number)
+select e.id, p.id, n / 9, n %% 9, n * 100, n - 500, n, 1600, n / 16.0, now() - n * interval '1 second', n / 1000
+from generate_series(1, %(rows)s) n
+join players p on p.wsop_player_id = 'P' || (1 + n %% 1000), event e
+
+-- name: one_percent
+-- A hundredth of them changes, all over the table.
+update wsop_chip_counts set chip_count = chip_count + 1 where rank % 100 = 0
+
+-- name: no_run
+-- No run begins until it is told to.
+update ftstream.sync_status set next_sync_at = now() + interval '14 minutes' where source = 'wsop'
+
+-- name: run_now
+-- A run is due.
+update ftstream.sync_status set status = 'pending', next_sync_at = now() where source = 'wsop'
+
+-- name: running
+-- Whether a table has not been run yet.
+select entity_type from ftstream.sync_status where source = 'wsop' and status <> 'synced'

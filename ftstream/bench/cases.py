@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import psutil
 import psycopg
@@ -133,9 +134,11 @@ def _set_up(rig: Rig) -> None:
     rig.run("connectors", "apply")
 
 
-def execute(dsn: str, name: str, **values: object) -> None:
+def execute(dsn: str, name: str, **values: object) -> list[tuple[Any, ...]]:
+    """Run a statement by its name; the rows that it returns."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(statement(QUERIES[name]), values or None)
+        cursor = connection.execute(statement(QUERIES[name]), values or None)
+        return cursor.fetchall() if cursor.description else []
 
 
 async def _captured(rig: Rig) -> None:

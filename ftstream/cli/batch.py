@@ -74,8 +74,16 @@ a decision, 2 wrong use or settings, 3 Kafka does not answer."""
     help="Delete on Supabase however many rows External does not have, and go on with an External that"
     " has failed over or was restored.",
 )
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for a run that is under way.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def run(tables: tuple[str, ...], dry_run: bool, allow_deletes: bool, as_json: bool) -> None:
+def run(
+    tables: tuple[str, ...], dry_run: bool, allow_deletes: bool, timeout: float, as_json: bool
+) -> None:
     """Publish now what differs between External and Supabase, without waiting for the next run.
 
     External wins: rows that Supabase lacks or has otherwise are carried, those that External does not have
@@ -93,8 +101,16 @@ def run(tables: tuple[str, ...], dry_run: bool, allow_deletes: bool, as_json: bo
                 results += found
                 reasons += why
             elif chosen:
-                done = runs.run(flow, settings, chosen, allow_deletes=allow_deletes, say=say)
-                results += asyncio.run(done)
+                results += asyncio.run(
+                    runs.run(
+                        flow,
+                        settings,
+                        chosen,
+                        allow_deletes=allow_deletes,
+                        patience=timeout,
+                        say=say,
+                    )
+                )
     if as_json:
         click.echo(json.dumps(_report(results, reasons, dry_run), indent=2))
     else:

@@ -15,11 +15,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from ftstream.bench import cases, twoway
+from ftstream.bench import cases, twoway, wsop
 from ftstream.demo.rig import temporary_stack
 
 RECORD = Path("bench/latest.json")
-CASES = ("full", "narrow", "latency", "large", "snapshot", "twoway", "outbox", "capture")
+CASES = ("full", "narrow", "latency", "large", "snapshot", "twoway", "outbox", "capture", "wsop")
 
 
 @click.command(
@@ -35,6 +35,7 @@ Examples:
 @click.option("--rate", default=200, show_default=True, help="Rows a second for latency.")
 @click.option("--edit-rate", default=20, show_default=True, help="Edits a second on each site.")
 @click.option("--outbox-rows", default=20_000, show_default=True, help="Edits in a backlog.")
+@click.option("--batch-rows", default=500_000, show_default=True, help="Chip counts.")
 @click.option("--seconds", default=30.0, show_default=True, help="How long latency is measured.")
 @click.option("--only", multiple=True, type=click.Choice(CASES), help="Some cases; all without.")
 @click.option(
@@ -57,6 +58,7 @@ def bench(
     rate: int,
     edit_rate: int,
     outbox_rows: int,
+    batch_rows: int,
     seconds: float,
     only: tuple[str, ...],
     output: Path | None,
@@ -92,6 +94,8 @@ def bench(
                     figures[case] = round(twoway.publishing(stack, outbox_rows, say))
                 case "capture":
                     figures[case] = asdict(twoway.capture(stack, 1_500, say))
+                case "wsop":
+                    figures[case] = asdict(wsop.runs(stack, batch_rows, say))
         servers = cases.servers(stack)
     _print(figures)
     if only and output is None:
@@ -118,6 +122,7 @@ def _report(figures: dict[str, Any], servers: dict[str, str]) -> dict[str, Any]:
         "twoway": {"latency_ms": figures.get("twoway")},
         "outbox": {"changes_per_s": figures.get("outbox")},
         "capture": figures.get("capture"),
+        "wsop": figures.get("wsop"),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "system": platform.system(),
@@ -166,3 +171,9 @@ def _print(figures: dict[str, Any]) -> None:
         console.print(f"published from Supabase's outbox: {rate:,} changes/s")
     if cost := figures.get("capture"):
         console.print(f"capturing a row costs its writer {cost['us_per_row']} us")
+    if batch := figures.get("wsop"):
+        console.print(
+            f"batches of {batch['rows']:,} rows: the first {batch['first_rows_per_s']:,.0f} rows/s, of a"
+            f" hundredth {batch['one_percent_s']} s, of nothing {batch['idle_s']} s;"
+            f" worker's peak {batch['rss_mb']:.0f} MB"
+        )

@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
 from ftstream.core.comparison import Difference, Kind
-from ftstream.flows import READY, Flow, Site, Table
+from ftstream.flows import READY, Capture, Flow, Site, Table
 from ftstream.settings import Settings, load_settings
 from ftstream.verification import TableVerdict, repair, verify
 
@@ -140,9 +140,15 @@ def _show(verdicts: Sequence[TableVerdict], console: Console) -> None:
             console.print(f"{verdict.table.name} {_line(difference)}", soft_wrap=True)
         if (more := verdict.counts.total() - len(verdict.listed)) > 0 and verdict.listed:
             console.print(f"{verdict.table.name}: and {more:,} more")
+    for name in {v.flow.name: None for v in verdicts if not v.equal and _by_batch(v.flow)}:
+        console.print(f"{name}: the next run carries what differs; at once: `ftstream batch run`")
     total = sum(verdict.rows for verdict in verdicts)
     equal = all(verdict.equal for verdict in verdicts)
     console.print(f"both sites equal: {total} rows" if equal else "the sites differ")
+
+
+def _by_batch(flow: Flow) -> bool:
+    return flow.capture is Capture.BATCH
 
 
 def _line(difference: Difference) -> str:

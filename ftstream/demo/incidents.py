@@ -68,7 +68,7 @@ def decide(rig: Rig, say: Say) -> None:
 def _replace_worker(rig: Rig) -> None:
     rig.workers[-1].kill()
     rig.workers.pop().wait()
-    rig.start_worker(environment={"FTSTREAM_APPLY__DEAD_AFTER_SECONDS": DEAD_AFTER_SECONDS})
+    rig.start_worker()
 
 
 def _external(rig: Rig, query: str) -> None:

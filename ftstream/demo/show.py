@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from ftstream.demo import editors, incidents
+from ftstream.demo import editors, incidents, tournament
 from ftstream.demo.rig import Rig, temporary_stack
 from ftstream.demo.traffic import Traffic, TrafficStats
 from ftstream.flows import GFX, OVERRIDES, READY, Flow, Site
@@ -42,9 +42,11 @@ def _play(rig: Rig, seconds: float, rate: float, seed: int, console: Console) ->
     with _step(console, "ftstream connectors apply"):
         rig.run("connectors", "apply")
     console.print("ftstream worker")
-    rig.start_worker(
-        environment={"FTSTREAM_APPLY__DEAD_AFTER_SECONDS": incidents.DEAD_AFTER_SECONDS}
-    )
+    rig.overrides = {
+        "FTSTREAM_APPLY__DEAD_AFTER_SECONDS": incidents.DEAD_AFTER_SECONDS,
+        "FTSTREAM_BATCH__INTERVAL_SECONDS": tournament.INTERVAL_SECONDS,
+    }
+    rig.start_worker()
     stats, edits = asyncio.run(_traffic(rig, seconds, rate, seed, console))
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(stats.operations.items()))
     console.print(f"written on External (seed {seed}): {stats.changes} rows: {done}")
@@ -56,6 +58,7 @@ def _play(rig: Rig, seconds: float, rate: float, seed: int, console: Console) ->
     editors.refused(rig, say)
     incidents.decide(rig, say)
     editors.bring_back(rig, say)
+    tournament.clear_out(rig, say)
     with _step(console, "ftstream wait"):
         rig.run("wait", "--timeout", str(WAIT_SECONDS))
     say(f"$ ftstream status\n{rig.run('status').rstrip()}")
@@ -70,6 +73,7 @@ async def _traffic(
     traffic = asyncio.create_task(Traffic(seed, rig.dsn("external"), rate).run(seconds=seconds))
     trouble = asyncio.create_task(incidents.play(rig, seconds, console.print))
     people = asyncio.create_task(editors.play(rig, seconds, seed, console.print))
+    dealers = asyncio.create_task(tournament.play(rig, seconds))
     async with AsyncExitStack() as stack:
         watched = {
             flow: await stack.enter_async_context(watch(flow, rig.settings)) for flow in READY
@@ -83,6 +87,7 @@ async def _traffic(
                 if not console.is_terminal and int(time.monotonic() - began) % 10 == 0:
                     console.print(line)
     await trouble
+    await dealers
     return await traffic, await people
 
 

@@ -7,7 +7,6 @@ import json
 import random
 import threading
 import uuid
-from collections import Counter
 from typing import LiteralString, NamedTuple
 
 import psycopg
@@ -115,11 +114,12 @@ class Edits:
             raise self._errors[0]
 
     def must_have_bounced_never(self) -> None:
-        """Each write of an override is one message on one topic, however often that is repeated."""
+        """Each write of an override is one message on one topic, however often that is repeated.
+
+        Two people may write a row in the same microsecond, each on a site: that is a tie, and two messages.
+        """
         sent = set(asyncio.run(messages(self._scene))) - self._before
         assert self.written <= len(sent) <= self.written + self.unknown
-        times = Counter((each.id, each.version) for each in sent)
-        assert [each for each in sorted(sent) if times[each.id, each.version] > 1] == []
         assert [each for each in sent if each.site != each.topic_of] == []
 
     def _edit(self, site: SiteName) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ QUERIES = Queries.load(__package__, "batch.sql")
 
 PATIENCE_SECONDS = 60.0
 """After which PostgreSQL gives the turn of a worker that is frozen to another."""
+
+
+LOOK_SECONDS = 0.2
 
 
 class TurnLost(Exception):
@@ -166,13 +170,21 @@ class Turn:
 
 
 @asynccontextmanager
-async def turn(connection: AsyncConnection, flow: Flow) -> AsyncIterator[Turn | None]:
-    """The right to run, for the time of a transaction; None while another has it."""
+async def turn(
+    connection: AsyncConnection, flow: Flow, patience: float = 0.0
+) -> AsyncIterator[Turn | None]:
+    """The right to run, for the time of a transaction; None if another has it for so many seconds."""
+    until = time.monotonic() + patience
     async with connection.transaction():
         values = {"flow": flow.name, "patience": f"{PATIENCE_SECONDS * 1000:.0f}ms"}
-        cursor = await connection.execute(statement(QUERIES["begin_turn"]), values)
-        row = await cursor.fetchone()
-        yield Turn(connection) if row and row[1] else None
+        while True:
+            cursor = await connection.execute(statement(QUERIES["begin_turn"]), values)
+            row = await cursor.fetchone()
+            mine = bool(row and row[1])
+            if mine or time.monotonic() >= until:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        yield Turn(connection) if mine else None
 
 
 async def read_source(connection: AsyncConnection) -> Source:
