@@ -122,8 +122,8 @@ def _schema_of(schemas: Mapping[bytes, TableSchema], table: str, value: bytes) -
     if schema is None:
         raise MalformedMessage(
             f"written with a schema that is not kept here: fingerprint {fingerprint.hex()}; give this worker"
-            f" the schema files of the one that wrote it (connectors/schemas, or schemas.folder), restart it,"
-            " and retry"
+            " the schema files of the one that wrote it (connectors/schemas, or schemas.folder), and retry:"
+            " ftstream dead retry --all"
         )
     if schema.table != table:
         raise MalformedMessage(f"a change of table {schema.table!r} among those of {table}")

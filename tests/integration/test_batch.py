@@ -1,0 +1,211 @@
+"""What a run finds and does between two real databases, without Kafka between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any, LiteralString
+
+import pytest
+from psycopg import AsyncConnection
+
+from ftstream.adapters.kafka.kept_schemas import PACKAGED, KeptSchemas
+from ftstream.adapters.kafka.publishing import Message
+from ftstream.adapters.postgres.batch import Rows, Schedule, Source, Turn, read_source, turn
+from ftstream.adapters.postgres.catalog import read_columns
+from ftstream.adapters.postgres.compare import snapshot
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.batch import look, table
+from ftstream.batch.table import BatchTable, Connections, Sending
+from ftstream.core.avro_codec import decode
+from ftstream.core.batch import TableRun
+from ftstream.core.change import Operation
+from ftstream.core.comparison import Kind
+from ftstream.drift import drifts
+from ftstream.flows import WSOP, Site
+from ftstream.setup import run_init
+from tests.integration.conftest import MemoryTopics, Pair
+
+PLAYERS = WSOP.table("wsop_players")
+ADD: LiteralString = (
+    "insert into wsop_players"
+    " (id, wsop_player_id, name, first_seen_at, last_seen_at, created_at, updated_at)"
+    " select lpad(n::text, 32, '0')::uuid, 'P' || n, 'Kim', 'epoch', 'epoch', 'epoch', 'epoch'"
+    " from generate_series(%s::int, %s::int) n"
+)
+
+
+def key(n: int) -> str:
+    return f"00000000-0000-0000-0000-{n:012d}"
+
+
+@pytest.fixture
+async def at(pair: Pair) -> AsyncIterator[Connections]:
+    """Set up for the flow, with connections as a run has them."""
+    async for _ in run_init(pair.settings, MemoryTopics(), [WSOP]):
+        pass
+    opened = [
+        await open_connection(pair.settings.database(site).conninfo())
+        for site in (Site.EXTERNAL, Site.EXTERNAL, Site.SUPABASE, Site.SUPABASE)
+    ]
+    yield Connections(*opened)
+    for connection in opened:
+        await connection.close()
+
+
+@pytest.fixture
+async def external(pair: Pair, at: Connections) -> AsyncIterator[AsyncConnection]:
+    """Whoever writes there."""
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        yield connection
+
+
+class Taken:
+    """Kafka, that takes all."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        self.messages += messages
+        return len(messages)
+
+
+async def players(at: Connections) -> BatchTable:
+    (drift,) = await drifts(at.source_now, WSOP, KeptSchemas(WSOP, [PACKAGED]), [PLAYERS])
+    return BatchTable(WSOP, drift, "", await read_columns(at.source_now, PLAYERS))
+
+
+async def rows(connection: AsyncConnection, query: LiteralString) -> list[tuple[Any, ...]]:
+    return await (await connection.execute(query)).fetchall()
+
+
+async def test_row_is_deleted_only_if_external_asked_again_does_not_have_it(
+    pair: Pair, at: Connections, external: AsyncConnection
+) -> None:
+    async with await pair.connect(Site.SUPABASE) as supabase, supabase.transaction():
+        await supabase.execute("set local ftstream.applying = 'on'")
+        await supabase.execute(ADD, [1, 3])
+    await external.execute(ADD, [1, 1])
+    each, kafka = await players(at), Taken()
+    async with snapshot(at.source), snapshot(at.target):
+        await each.compare(at)
+        (kinds,) = [kinds async for kinds in each.differing()]
+        assert kinds == {key(2): Kind.EXTRA, key(3): Kind.EXTRA}
+        await external.execute(ADD, [2, 2])  # it comes again meanwhile
+        sending = Sending(each, Source("", 1, "", 7), kafka, Turn(at.ledger), lambda _: None)  # type: ignore[arg-type]
+        await each.send_deletes(at, sending, kinds)
+        await sending.flush()
+    (message,) = kafka.messages
+    schemas = KeptSchemas(WSOP, [PACKAGED]).by_fingerprint()
+    change = decode(schemas, PLAYERS.name, message.topic, 0, 0, message.key, message.value)
+    assert (change.entity_id, change.operation) == (key(3), Operation.DELETE)
+    assert (each.run.published, each.run.deleted, each.run.returned) == (1, 1, 1)
+    assert await rows(at.ledger, "select entity_id from ftstream.displaced") == [(key(3),)]
+
+
+async def test_what_external_has_written_since_is_told_from_what_it_has_not(
+    pair: Pair, at: Connections, external: AsyncConnection
+) -> None:
+    await external.execute(ADD, [1, 6])
+    await external.execute("vacuum (freeze) wsop_players")
+    await external.execute("update wsop_players set city = 'before' where id = %s", [key(2)])
+    async with await pair.connect(Site.EXTERNAL) as late, late.transaction():
+        await late.execute("update wsop_players set city = 'late' where id = %s", [key(3)])
+        async with snapshot(at.source):
+            seen = (await read_source(at.source)).seen
+    await external.execute("update wsop_players set city = 'after' where id = %s", [key(4)])
+    await external.execute("delete from wsop_players where id = %s", [key(5)])
+    columns = await read_columns(at.source_now, PLAYERS)
+    here = Rows(PLAYERS, next(c for c in columns if c.name == "id"), "wsop.wsop_players")
+    asked = [key(n) for n in range(1, 8)]
+    assert await here.unchanged(at.source_now, asked, seen) == {key(1), key(2), key(6)}
+
+
+@pytest.mark.parametrize("kept", [0, 1_000_000], ids=["read again", "kept"])
+async def test_dry_run_counts_what_differs(
+    pair: Pair,
+    at: Connections,
+    external: AsyncConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: int,
+) -> None:
+    monkeypatch.setattr(table, "MOST_KEPT", kept)
+    await external.execute(ADD, [1, 25_000])
+    async with await pair.connect(Site.SUPABASE) as supabase, supabase.transaction():
+        await supabase.execute("set local ftstream.applying = 'on'")
+        await supabase.execute(ADD, [3, 25_001])
+        await supabase.execute("update wsop_players set city = 'x' where id <= %s", [key(4)])
+    (result,), reasons = await look(WSOP, pair.settings, [PLAYERS])
+    assert result.kinds == {Kind.MISSING: 2, Kind.DIFFERENT: 2, Kind.EXTRA: 1}
+    assert (result.rows, result.held, reasons) == (25_000, 24_999, [])
+    each = await players(at)
+    async with snapshot(at.source), snapshot(at.target):
+        await each.compare(at)
+        found = Counter([kind async for kinds in each.differing() for kind in kinds.values()])
+    assert found == result.kinds
+    assert (
+        await rows(at.ledger, "select status from ftstream.sync_status where source = 'wsop'")
+        == [("pending",)] * 3
+    )
+
+
+async def test_one_run_at_a_time(at: Connections) -> None:
+    async with turn(at.ledger, WSOP) as mine:
+        assert mine is not None
+        await mine.keep()
+        async with turn(at.target, WSOP, patience=0.3) as another:
+            assert another is None
+    async with turn(at.target, WSOP) as another:
+        assert another is not None
+
+
+DUE: LiteralString = (
+    "select entity_type, round(extract(epoch from next_sync_at - clock_timestamp()) / 60)::int"
+    " from ftstream.sync_status where source = 'wsop' order by 1"
+)
+
+
+async def test_runs_that_were_missed_are_made_up_for_by_one(at: Connections) -> None:
+    schedule = Schedule(WSOP, "", at.ledger)
+    await schedule.set_interval(900)
+    assert await schedule.due() == WSOP.tables
+    shift: LiteralString = (
+        "update ftstream.sync_status set next_sync_at = case entity_type"
+        " when 'events' then clock_timestamp() - interval '7 hours 5 minutes'"
+        " when 'players' then clock_timestamp() + interval '4 minutes' end where source = 'wsop'"
+    )
+    await at.ledger.execute(shift)
+    assert await schedule.due() == (WSOP.tables[0], WSOP.tables[2])
+    async with at.ledger.transaction():
+        runs = [TableRun(t.name, WSOP.entity_type(t), published=5) for t in WSOP.tables]
+        await schedule.done(runs, Source("1", 1, "1:1:", 0))
+    # As far from when they were due as whole intervals go; one by hand moves nothing.
+    assert await rows(at.ledger, DUE) == [("chip_counts", 15), ("events", 10), ("players", 4)]
+    assert await schedule.due() == ()
+
+
+async def test_failed_run_is_tried_again_ever_later(at: Connections) -> None:
+    schedule = Schedule(WSOP, "", at.ledger)
+    await schedule.set_interval(900)
+    run = TableRun("wsop_events", "events", kinds=Counter({Kind.MISSING: 7}), published=3)
+    waits: list[float] = []
+    for _ in range(9):
+        await schedule.failed([run], "no")
+        (waited,) = await rows(
+            at.ledger,
+            "select extract(epoch from next_sync_at - clock_timestamp())::float8"
+            " from ftstream.sync_status where entity_type = 'events'",
+        )
+        waits.append(round(waited[0]))
+    assert waits == [10, 20, 40, 80, 160, 320, 640, 900, 900]
+    found = {each.entity_type: each for each in await schedule.status()}
+    failed = found["events"]
+    assert (failed.consecutive_failures, failed.records_failed) == (9, 36)
+    assert (failed.status, failed.health_status, failed.last_error) == ("failed", "CRITICAL", "no")
+    assert failed.details is not None
+    assert failed.details["error"] == "no"
+    assert found["players"].details is None
+    await schedule.set_interval(60)
+    assert (await schedule.status())[0].sync_interval == timedelta(minutes=1)
