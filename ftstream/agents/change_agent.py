@@ -16,7 +16,7 @@ from mode.supervisors import CrashingSupervisor
 from ftstream.adapters.kafka.chunk import Chunk
 from ftstream.adapters.kafka.continuity import Break, Discontinuity, discontinuities, summary
 from ftstream.adapters.kafka.errors import KafkaUnreachable
-from ftstream.adapters.kafka.kept_schemas import Readable, kept_schemas
+from ftstream.adapters.kafka.kept_schemas import Readable
 from ftstream.adapters.kafka.last_write import LastWrite
 from ftstream.adapters.postgres.housekeeping import Housekeeper, Notifier
 from ftstream.adapters.postgres.log_applier import LogApplier
@@ -33,6 +33,7 @@ from ftstream.agents.pruning import Pruning
 from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
 from ftstream.core import avro_codec, notification
+from ftstream.core.avro_schema import SchemaFileError
 from ftstream.core.change import Partition, decode
 from ftstream.core.edit import decode_edit
 from ftstream.core.failures import Failure, FlowHalted, Halted, Policy
@@ -40,7 +41,7 @@ from ftstream.core.notification import Notification
 from ftstream.core.plan import Position
 from ftstream.core.seen import nothing_seen
 from ftstream.flows import Capture, CaptureNames, Flow, Names, Site, log_captures
-from ftstream.settings import Settings
+from ftstream.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class ChangeAgent:
         self._changes = [
             Partition(topic, n) for topic in tables for n in range(settings.kafka.partitions)
         ]
+        self._schemas = Readable(flow, settings)
         self._last_write = LastWrite(app, names, target, settings.kafka) if flow.two_way else None
         self._wire(tables, settings)
         self._preparing: asyncio.Task[None] | None = None
@@ -138,15 +140,14 @@ class ChangeAgent:
             case Capture.OUTBOX:
                 return partial(decode_edit, self.target.other.value)
             case Capture.BATCH:
-                schemas = Readable(kept_schemas(self.flow, self._settings))
-                return partial(avro_codec.decode, schemas)
+                return partial(avro_codec.decode, self._schemas)
 
     async def start(self) -> None:
         """Connect, and begin to write; a flow that cannot is `halted` at once.
 
         A site that does not answer is waited for as long as it takes, the other flows not with it.
         """
-        self._preparing = asyncio.create_task(self._writer.prepare())
+        self._preparing = asyncio.create_task(self._prepare())
         await asyncio.wait([self._preparing], timeout=START_SECONDS)
         if self._preparing.done():
             try:
@@ -160,6 +161,16 @@ class ChangeAgent:
         if self._last_write:
             work.append(self._last_write.run())
         self._tasks = [self._app.add_future(each) for each in work]
+
+    async def _prepare(self) -> None:
+        """Raises FlowHalted."""
+        if self.flow.capture is Capture.BATCH:
+            try:
+                self._schemas.load()
+            except (SchemaFileError, SettingsError, OSError) as error:
+                unread = Failure(Policy.HALT, "", str(error), "then start the worker again")
+                raise FlowHalted(self.flow.name, unread) from error
+        await self._writer.prepare()
 
     async def stop(self) -> None:
         """Write what was read, then let go of the databases. Nothing may be read any more."""

@@ -77,7 +77,9 @@ class Scheduler:
         """A schema that does not fit is told when the worker starts, not when the next run is due."""
         try:
             await batch.check(self._flow, self._settings)
-        except batch.RunHalted as error:
+        except psycopg.Error:
+            raise
+        except Exception as error:  # noqa: BLE001  # as of a run
             tables = [
                 TableRun(table.name, self._flow.entity_type(table)) for table in self._flow.tables
             ]

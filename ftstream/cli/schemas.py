@@ -218,7 +218,9 @@ def _document(drift: Drift) -> dict[str, Any]:
 def _next_steps(settings: Settings) -> str:
     if settings.schemas.folder is None:
         return "Next: commit the files, and install them for every worker before the next run."
-    return "Next: see that every worker reads this folder. The next run goes by it: ftstream batch run"
+    return (
+        "Next: see that every worker reads this folder. The next run goes by it: ftstream batch run"
+    )
 
 
 def _short(path: Path) -> str:

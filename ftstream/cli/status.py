@@ -16,11 +16,12 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.errors import KafkaError
+from ftstream.adapters.postgres.batch import Schedule
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.wake_ups import Seen, seen
 from ftstream.cli.errors import failure
 from ftstream.core.wake_up import Way
-from ftstream.flows import READY, Flow, Site
+from ftstream.flows import READY, Capture, Flow, Site
 from ftstream.progress import SlotMissing, Standing, put_aside, watch
 from ftstream.settings import Settings, load_settings
 
@@ -37,12 +38,14 @@ class Direction:
     standing: Standing | None = None
     parked: int | None = None
     dead: int | None = None
+    failed_runs: tuple[str, ...] = ()
+    """Of a flow captured by batch: tables whose last run failed."""
 
     @property
     def applied(self) -> bool:
         """Whether all that was captured is on the other site, and nothing keeps the rest from it."""
         standing = self.standing
-        if standing is None or self.parked is None or self.dead is None:
+        if standing is None or self.parked is None or self.dead is None or self.failed_runs:
             return False
         left = standing.to_capture + standing.to_apply + self.parked + self.dead
         return standing.captures and not left
@@ -106,13 +109,19 @@ async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
     for site in Site:
         try:
             async with await open_connection(settings.database(site).conninfo()) as connection:
-                await _look_at(site, connection, looked)
+                await _look_at(site, connection, looked, flows, settings)
         except psycopg.Error as error:
             looked.problems.append(error)
     return looked
 
 
-async def _look_at(site: Site, connection: AsyncConnection, looked: Looked) -> None:
+async def _look_at(
+    site: Site,
+    connection: AsyncConnection,
+    looked: Looked,
+    flows: Sequence[Flow],
+    settings: Settings,
+) -> None:
     """What one site knows by itself."""
     here = [direction for direction in looked.directions if direction.target is site]
     if here:
@@ -121,6 +130,12 @@ async def _look_at(site: Site, connection: AsyncConnection, looked: Looked) -> N
             direction.parked, direction.dead = counts.get(direction.flow, (0, 0))
     if site is Site.SUPABASE:
         looked.workers = await seen(connection, SEEN_SECONDS)
+        for flow in (flow for flow in flows if flow.capture is Capture.BATCH):
+            found = await Schedule(flow, settings.namespace, connection).status()
+            failed = tuple(each.entity_type for each in found if each.status == "failed")
+            for direction in looked.directions:
+                if direction.flow == flow.name:
+                    direction.failed_runs = failed
 
 
 def _lines(looked: Looked) -> Iterator[str]:
@@ -151,6 +166,8 @@ def _left(direction: Direction) -> Iterator[str]:
             yield f"{standing.to_apply} records to apply"
         if not standing.captures:
             yield "the connector is not running (`ftstream connectors status`)"
+    if direction.failed_runs:
+        yield f"runs of {', '.join(direction.failed_runs)} failed (`ftstream batch status`)"
     if direction.parked:
         yield f"{direction.parked} parked"
     if direction.dead:

@@ -335,7 +335,7 @@ async def test_the_apply_role_can_do_what_applying_takes_and_no_more(least: Pair
         "time": 1,
     }
     counts = {"records": 1, "failed": 0, "heartbeat": 1.0}
-    status = {"source": "gfx", "entity_type": "gfx_players", "status": "synced", **counts}
+    status = {"source": "gfx", "entity_type": "players", "status": "synced", **counts}
     told = {"type": "t", "severity": "info", "title": "t", "message": "m", "metadata": "{}"}
     async with await least.connect(Site.SUPABASE, f"apply_{least.database}") as connection:
         asked = {"partitions": json.dumps([partition])}
@@ -361,7 +361,9 @@ async def test_the_apply_role_can_do_what_applying_takes_and_no_more(least: Pair
         assert await found.fetchall() == [(topic, 0, 5, 7)]
         assert await rows(connection, "select count(*) from ftstream.sync_log") == [(1,)]
         for forbidden in (
-            "select * from public.wsop_events",
+            "select * from public.broadcast_sessions",
+            "insert into ftstream.activity_log (action, entity_type) values ('a', 'e')",
+            "select ftstream.retry_failed_syncs()",
             "select * from ftstream.schema_migration",
             "delete from ftstream.sync_log",
             "truncate public.gfx_players",
@@ -382,7 +384,10 @@ async def test_both_roles_on_external_see_every_row_despite_row_security(pair: P
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await connection.execute("delete from gfx_players")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                await connection.execute("select * from wsop_players")
+                await connection.execute("select * from broadcast_sessions")
+    async with await pair.connect(Site.EXTERNAL, f"capture_{pair.database}") as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute("select * from wsop_players")
 
 
 async def test_remove_leaves_the_catalogs_as_they_were(least: Pair) -> None:

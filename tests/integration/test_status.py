@@ -14,6 +14,7 @@ from ftstream.adapters.postgres import wake_ups
 from ftstream.cli import main
 from ftstream.core.wake_up import WakeUps, Way
 from ftstream.devstack.ports import choose_ports
+from ftstream.flows import READY
 from ftstream.settings import Settings
 from ftstream.setup import run_init
 
@@ -62,7 +63,7 @@ async def test_programs_are_told_the_same(noted: Pair, monkeypatch: pytest.Monke
     found = json.loads(result.stdout)
     assert found["applied"] is False and len(found["problems"]) == 1
     gfx, *others = found["flows"]
-    assert {flow["flow"] for flow in others} == {"overrides", "cue_sheets", "render_queue"}
+    assert {flow["flow"] for flow in others} == {flow.name for flow in READY} - {"gfx"}
     assert (gfx["flow"], gfx["target"], gfx["standing"]) == ("gfx", "supabase", None)
     assert (gfx["parked"], gfx["dead"], gfx["applied"]) == (0, 0, False)
     assert [(w["worker"], w["way"]) for w in found["workers"]] == [

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -417,6 +418,8 @@ def test_incompatible_column_stops_this_flow_alone(scene: Scene, worker: Worker)
     scene.write(50)
     scene.must_be_equal()  # gfx goes on
     assert scene.command("batch", "run").returncode == 1
+    told = "flow wsop to supabase: runs of events, players, chip_counts failed"
+    assert told in scene.command("status").stdout.decode()
     diff = scene.command("schemas", "diff")
     assert (diff.returncode, b"nickname" in diff.stdout) == (1, True)
     scene.execute("external", "update wsop_players set nickname = 7 where id = %s", player(60))
@@ -469,6 +472,20 @@ def test_run_that_is_killed_repeats_without_loss(scene: Scene, worker: Worker, v
     must_be_equal(scene)
     assert running.stop() == 0
     assert [where for where, times in logged(scene).items() if times > 1] == []
+
+
+def test_schema_file_that_cannot_be_read_stops_this_flow_alone(scene: Scene) -> None:
+    folder = Path(scene.rig.overrides["FTSTREAM_SCHEMAS__FOLDER"]) / "wsop" / "wsop_events"
+    folder.mkdir(parents=True, exist_ok=True)
+    broken = folder / "900.avsc"
+    broken.write_text("{")
+    worker = scene.worker().ready()
+    worker.until_said("flow wsop halted: ")
+    assert worker.said(f"{broken}: not JSON") > 0
+    scene.write(50)
+    scene.must_be_equal()  # gfx goes on
+    broken.unlink()
+    assert worker.stop() == 0
 
 
 def logged(scene: Scene) -> dict[tuple[Any, ...], int]:

@@ -74,7 +74,7 @@ def test_heartbeats_reach_sync_status(running: Rig) -> None:
             " where source = 'gfx'"
         ).fetchall()
     assert sorted(rows) == [
-        (table, True) for table in ("gfx_hand_players", "gfx_hands", "gfx_players", "gfx_sessions")
+        (table, True) for table in ("hand_players", "hands", "players", "sessions")
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,18 +115,22 @@ class Readable(Mapping[bytes, TableSchema]):
     So a worker reads what was written with a schema that was accepted since it started.
     """
 
-    def __init__(self, kept: KeptSchemas) -> None:
-        """Raises SchemaFileError."""
-        self._kept = kept
-        self._schemas = kept.by_fingerprint()
+    def __init__(self, flow: Flow, settings: Settings) -> None:
+        self._flow = flow
+        self._settings = settings
+        self._schemas: dict[bytes, TableSchema] = {}
+        self._looked = -math.inf
+
+    def load(self) -> None:
+        """Look into the folders. Raises SchemaFileError, SettingsError, OSError."""
         self._looked = time.monotonic()
+        self._schemas = kept_schemas(self._flow, self._settings).by_fingerprint()
 
     def __getitem__(self, fingerprint: bytes) -> TableSchema:
         if fingerprint not in self._schemas and time.monotonic() - self._looked > AGAIN_SECONDS:
-            self._looked = time.monotonic()
             try:
-                self._schemas = self._kept.by_fingerprint()
-            except (SchemaFileError, OSError) as error:
+                self.load()
+            except (SchemaFileError, SettingsError, OSError) as error:
                 log.warning("schema files cannot be read: %s", error)
         return self._schemas[fingerprint]
 

@@ -15,7 +15,8 @@ set status = r.status, updated_at = now(),
     consecutive_failures = case when r.failed > 0 then s.consecutive_failures + 1
                                 when r.records > 0 then 0 else s.consecutive_failures end,
     records_synced = s.records_synced + r.records, records_failed = s.records_failed + r.failed,
-    last_synced_at = case when r.records > 0 then now() else s.last_synced_at end,
+    -- A heartbeat has come the same way: what was written before it is here.
+    last_synced_at = case when r.records > 0 or r.heartbeat is not null then now() else s.last_synced_at end,
     last_heartbeat_at = coalesce(to_timestamp(r.heartbeat), s.last_heartbeat_at)
 from json_to_recordset(%(rows)s)
     as r(source text, entity_type text, status text, records bigint, failed bigint, heartbeat double precision)
