@@ -40,6 +40,7 @@ format: install  ## format the code
 
 soak: install    ## the long, random forms of the tests; FTSTREAM_SOAK_SECONDS=1200
 	$(BIN)/pytest -m soak
+	FTSTREAM_BATCH_ROWS=200000 $(BIN)/pytest tests/system/test_batch.py -k killed
 	FTSTREAM_FROZEN_SECONDS=60 $(BIN)/pytest tests/system/test_flows_apart.py
 
 bench: install   ## throughput, latency and memory; writes bench/latest.json

@@ -67,6 +67,8 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self._notifier = Notifier(settings.supabase.conninfo())
         self._publisher = _publisher(settings, flows)
         self._waker = _waker(settings, flows, self._publisher)
+        # What works beside the agents, for as long as the worker runs.
+        self._beside: list[asyncio.Future[None]] = []
         self._schedulers = [
             Scheduler(flow, settings, self._notifier.tell)
             for flow in flows
@@ -88,12 +90,9 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         log.info("started: ftstream %s, flows %s", __version__, flows)
         await self._wait_for_kafka()
         self.add_future(self._notifier.run())
-        if self._publisher is not None:
-            self._publishing = self.add_future(self._publisher.run())
-        if self._waker is not None:
-            self._waking = self.add_future(self._waker.run())
+        services = (self._publisher, self._waker, *self._schedulers)
+        self._beside = [self.add_future(each.run()) for each in services if each is not None]
         await asyncio.gather(*(agent.start() for agent in self.change_agents))
-        self._running = [self.add_future(each.run()) for each in self._schedulers]
         for reason in [agent.halted for agent in self.change_agents if agent.halted]:
             if await self._last_halted(reason):
                 raise reason
@@ -106,18 +105,13 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         watchdog.start()
         if self._consumer is not None:
             self._consumer.stop_flow()
-        for each in self._running:
+        for each in self._beside:
             each.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*self._beside, return_exceptions=True)
         await asyncio.gather(*(agent.stop() for agent in self.change_agents))
-        if self._waker is not None:
-            self._waking.cancel()
-            await asyncio.gather(self._waking, return_exceptions=True)
-            await self._waker.close()
-        if self._publisher is not None:
-            self._publishing.cancel()
-            await asyncio.gather(self._publishing, return_exceptions=True)
-            await self._publisher.close()
+        for service in (self._waker, self._publisher):
+            if service is not None:
+                await service.close()
         await self._notifier.flush(NOTIFY_SECONDS)
         await super().on_stop()
 

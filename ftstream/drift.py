@@ -45,11 +45,11 @@ class Drift:
 
 
 async def drifts(
-    external: AsyncConnection, flow: Flow, kept: KeptSchemas, tables: Sequence[Table] = ()
+    external: AsyncConnection, flow: Flow, kept: KeptSchemas, tables: Sequence[Table] | None = None
 ) -> list[Drift]:
     """Of these tables of the flow, or of all. Raises TableMissing, KeyMissing, SchemaFileError."""
     found = []
-    for table in tables or flow.tables:
+    for table in flow.tables if tables is None else tables:
         now = table_schema(flow, table, await read_columns(external, table))
         newest = kept.newest(table)
         before = newest.schema if newest else replace(now, fields=())

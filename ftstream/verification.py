@@ -230,7 +230,7 @@ async def repair(
     if flow.capture is Capture.OUTBOX:
         return await reconciliation.repair(flow, settings, tables or flow.tables, say)
     if flow.capture is Capture.BATCH:
-        runs = await batch.run(flow, settings, tables or flow.tables, allow_deletes=True)
+        runs = await batch.run(flow, settings, tables or flow.tables, patience=timeout)
         return sum(run.published for run in runs)
     requested = 0
     names, target = Names(flow, settings.namespace), flow.targets[0]

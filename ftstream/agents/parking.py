@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 1.0
 
+GONE_ROUNDS = 60
+"""After which it is looked again which rows still have changes waiting."""
+
 Ends = Callable[[], Awaitable[Mapping[Partition, int] | None]]
 """Where all change topics of the flow end now, partitions of other workers included; None if Kafka
 does not answer.
@@ -75,6 +78,7 @@ class Parking:
         self._numbers = itertools.count()
         # The same, before the changes were read that are tried now.
         self._known: dict[Entity, int] = {}
+        self._rounds = itertools.count(1)
         self._unfit: set[Entity] = set()
         # Where the topics ended when a row was first due.
         self._seen: dict[Entity, Mapping[Partition, int]] = {}
@@ -137,10 +141,10 @@ class Parking:
                 await self._round()
 
     async def _round(self) -> None:
-        self._known = dict(
-            self._queued
-        )  # a change that is parked from here on is not among those due
+        # A change that is parked from here on is not among those due.
+        self._known = dict(self._queued)
         try:
+            await self._forget_those_gone()
             due = _queues(await self._readable(await self._store.due(self._partitions)))
             if due:
                 passed = await self._passed({queue[0][0].entity for queue in due})
@@ -148,6 +152,14 @@ class Parking:
         except ApplyFailed as error:
             # The writer meets the same trouble, and tells it.
             log.debug("flow %s: parked changes wait: %s", self._flow, error)
+
+    async def _forget_those_gone(self) -> None:
+        """Other workers apply rows of these partitions too, where rows of theirs need them."""
+        if not self._known or next(self._rounds) % GONE_ROUNDS:
+            return
+        for entity in self._known.keys() - await self._store.waiting(self._known):
+            if self._queued.get(entity) == self._known[entity]:
+                self._queued.pop(entity, None)
 
     async def _readable(self, due: Sequence[Parked]) -> list[Decoded]:
         """Those that are changes; the others, which somebody has had retried, are dead again."""
@@ -209,8 +221,10 @@ class Parking:
             rest = [queue for queue in queues if queue[0][0].entity not in named]
         else:
             blamed, rest = (queues, []) if len(queues) == 1 else ([], queues)
-        if not (blamed and error.needs and await self._together(blamed, error.needs)):
-            for queue in blamed:
+        needed = await self._parked_among(error.needs)
+        for queue in blamed:
+            needs = needed & set(error.needs.get(queue[0][0].entity, ()))
+            if not (needs and await self._together(queue, needs)):
                 await self._postpone([parked for parked, _ in queue], failure, passed)
         if not blamed:
             middle = len(rest) // 2
@@ -219,14 +233,19 @@ class Parking:
         elif rest:
             await self._try(rest, passed)
 
-    async def _together(self, queues: Sequence[Queue], needs: Collection[Entity]) -> bool:
-        """Apply rows together with parked ones that they need, and what those need; whether they are.
+    async def _parked_among(self, needs: Mapping[Entity, Collection[Entity]]) -> set[Entity]:
+        """Those of the needed rows that have parked changes, whoever tries them."""
+        rows = {row for needed in needs.values() for row in needed}
+        return {parked.entity for parked in await self._store.of(rows)} if rows else set()
+
+    async def _together(self, queue: Queue, needs: set[Entity]) -> bool:
+        """Apply a row together with parked ones that it needs, and what those need; whether it is.
 
         Two may wait for each other: the one for a unique value of the other, which, where it is to have
         another, refers to the first. The other may be of another worker's partition.
         """
-        group, looked_at = list(queues), {queue[0][0].entity for queue in queues}
-        while wanted := set(needs) - looked_at:
+        group, looked_at = [queue], {queue[0][0].entity}
+        while wanted := needs - looked_at:
             looked_at |= wanted
             more = _queues(await self._readable(await self._store.of(wanted)))
             if not more or len(group) + len(more) > MOST_TOGETHER:
@@ -234,15 +253,15 @@ class Parking:
             try:
                 await self._apply([*group, *more])
             except ApplyFailed as error:
-                needs = set(error.needs)
+                needs = _needs(error)
             else:
                 return True
-            for queue in more:
+            for each in more:
                 try:
-                    await self._apply([queue])
+                    await self._apply([each])
                 except ApplyFailed as error:
-                    needs |= set(error.needs)
-                    group.append(queue)
+                    needs |= _needs(error)
+                    group.append(each)
         return False
 
     async def _postpone(
@@ -275,6 +294,13 @@ class Parking:
 def _queues(changes: Sequence[Decoded]) -> list[Queue]:
     in_order = sorted(changes, key=_entity)  # a stable sort: within a row, that of the log
     return [list(of_row) for _, of_row in groupby(in_order, key=_entity)]
+
+
+def _needs(error: ApplyFailed) -> set[Entity]:
+    """What the rows wait for that could not be applied. Raises the error if no row is to blame for it."""
+    if error.failure.policy is Policy.RETRY:
+        raise error
+    return {row for needed in error.needs.values() for row in needed}
 
 
 def _entity(decoded: Decoded) -> Entity:

@@ -25,13 +25,15 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 
+UNDER_WAY_SECONDS = 5.0
+"""After which it is looked again whether another worker's run is over."""
+
 RETRY_SECONDS = 5.0
 """After which a database that does not answer is asked again."""
 
 _KNOWN = (
     psycopg.Error,
-    batch.RunHalted,
-    batch.RowsRefused,
+    batch.RunStopped,
     KafkaError,
     KeyMissing,
     NotCaughtUp,
@@ -77,13 +79,10 @@ class Scheduler:
         """A schema that does not fit is told when the worker starts, not when the next run is due."""
         try:
             await batch.check(self._flow, self._settings)
-        except psycopg.Error:
-            raise
         except Exception as error:  # noqa: BLE001  # as of a run
-            tables = [
-                TableRun(table.name, self._flow.entity_type(table)) for table in self._flow.tables
-            ]
-            await schedule.failed(tables, str(error))
+            flow = self._flow
+            runs = [TableRun(table.name, flow.entity_type(table)) for table in flow.tables]
+            await schedule.failed(runs, str(error) or repr(error))
             self._failed(error)
 
     async def _run(self) -> None:
@@ -91,6 +90,7 @@ class Scheduler:
             results = await batch.run(self._flow, self._settings)
         except batch.RunUnderWay as error:
             log.debug("%s", error)
+            await asyncio.sleep(UNDER_WAY_SECONDS)
         except Exception as error:  # noqa: BLE001  # other flows go on; this one says so, and tries again
             self._failed(error)
         else:
@@ -113,7 +113,8 @@ class Scheduler:
     def _failed(self, error: Exception) -> None:
         self._told("a run failed", error)
         halted = isinstance(error, batch.RunHalted)
-        self._tell(notification.run_failed(self._flow.name, str(error), halted=halted))
+        reason = str(error) or repr(error)
+        self._tell(notification.run_failed(self._flow.name, reason, halted=halted))
 
     def _told(self, what: str, error: Exception) -> None:
         """Once in the log, for as long as it is the same."""

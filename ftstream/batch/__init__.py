@@ -4,7 +4,25 @@ It is the comparison of `verify`, in one snapshot a site. Whatever made rows dif
 commit, an updated_at that was set into the past, a delete, an edit on Supabase, a restored database.
 """
 
-from ftstream.batch.running import RowsRefused, RunHalted, RunUnderWay, check, look, run
+from ftstream.batch.running import (
+    RowsRefused,
+    RunHalted,
+    RunStopped,
+    RunUnderWay,
+    check,
+    look,
+    run,
+)
 from ftstream.batch.table import Say, Step
 
-__all__ = ["RowsRefused", "RunHalted", "RunUnderWay", "Say", "Step", "check", "look", "run"]
+__all__ = [
+    "RowsRefused",
+    "RunHalted",
+    "RunStopped",
+    "RunUnderWay",
+    "Say",
+    "Step",
+    "check",
+    "look",
+    "run",
+]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import psycopg
@@ -12,12 +14,13 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.kept_schemas import kept_schemas
 from ftstream.adapters.kafka.publishing import Publishing
-from ftstream.adapters.postgres.batch import Schedule, Source, Turn, read_source, turn
+from ftstream.adapters.postgres.batch import Basis, Schedule, Turn, TurnLost, read_basis, turn
 from ftstream.adapters.postgres.catalog import read_columns
 from ftstream.adapters.postgres.compare import snapshot
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.batch.table import BatchTable, Connections, Say, Sending, Step
 from ftstream.core.batch import MOST_NAMED, TableRun
+from ftstream.core.comparison import Kind
 from ftstream.drift import Drift, drifts
 from ftstream.flows import Flow, Table
 from ftstream.progress import watch
@@ -28,20 +31,30 @@ log = logging.getLogger(__name__)
 PUBLISH_SECONDS = 10.0
 """In which Kafka takes what is sent, or it is sent again."""
 
+NOTE_SECONDS = 5.0
+
 UNAPPLIED_SECONDS = 60.0
 """For which a run waits, without any progress, until what the run before published is applied."""
 
 
-class RunHalted(Exception):
+class RunStopped(Exception):
+    """A run that has not gone through; `results` are as far as it came."""
+
+    def __init__(self, message: str, results: Sequence[TableRun] = ()) -> None:
+        super().__init__(message)
+        self.results = tuple(results)
+
+
+class RunHalted(RunStopped):
     """A run that does not go on by itself; nothing of it was published. The message says what to do."""
+
+
+class RowsRefused(RunStopped):
+    """Some rows cannot travel; all others are published."""
 
 
 class RunUnderWay(Exception):
     """Another worker's turn."""
-
-
-class RowsRefused(Exception):
-    """Some rows cannot travel; all others are published."""
 
 
 async def run(
@@ -71,18 +84,24 @@ async def run(
             async with turn(holding, flow, patience) as mine:
                 if mine is None:
                     raise RunUnderWay(f"a run of flow {flow.name} is under way elsewhere")
-                chosen = await schedule.due() if tables is None else tuple(tables)
-                if not chosen:
+                this.begin(await schedule.due() if tables is None else tables)
+                if not this.results:
                     return []
-                this.begin(chosen)
-                await schedule.begun(chosen)
+                await schedule.begun(this.results)
                 async with mine.kept(), _opened(settings, ledger) as at:
-                    source = await this.carry_out(at, schedule, mine, allow_deletes)
-                await Schedule(flow, settings.namespace, holding).done(this.results, source)
-        except RunUnderWay:
+                    basis = await this.carry_out(at, schedule, mine, allow_deletes)
+                done = [result for result in this.results if not result.refused]
+                await Schedule(flow, settings.namespace, holding).done(done, basis)
+            if refused := [result for result in this.results if result.refused]:
+                await schedule.failed(refused, _refusals(refused))
+                raise RowsRefused(_refusals(refused), this.results)
+        except (RunUnderWay, RowsRefused, TurnLost):
+            raise  # what came of it is noted, or another's to note
+        except asyncio.CancelledError:
+            await _note(schedule.interrupted(this.results))
             raise
         except Exception as error:
-            await _note_failure(schedule, this.results, error)
+            await _note(schedule.failed(this.results, str(error) or repr(error)))
             raise
         return this.results
 
@@ -102,11 +121,10 @@ async def look(
         this.begin(tables)
         await this.prepare(at)
         async with snapshot(at.source), snapshot(at.target):
-            source = await read_source(at.source)
-            known = await Schedule(flow, settings.namespace, ledger).known_sources()
+            basis = await read_basis(at.source, at.target)
+            last = await Schedule(flow, settings.namespace, ledger).known_bases()
             await this.find(at)
-        reasons = this.another_source(source, known), this.too_many_deletes()
-        return this.results, [reason for reason in reasons if reason]
+        return this.results, this.doubts(basis, last)
 
 
 async def check(flow: Flow, settings: Settings) -> None:
@@ -131,24 +149,19 @@ class _Run:
 
     async def carry_out(
         self, at: Connections, schedule: Schedule, mine: Turn, allow_deletes: bool
-    ) -> Source:
+    ) -> Basis:
         """Find and publish; what was read."""
         await self.prepare(at)
         await self._until_applied()
-        known = await schedule.known_sources()
+        last = await schedule.known_bases()
         async with snapshot(at.source), snapshot(at.target):
-            source = await read_source(at.source)
-            if not allow_deletes:
-                _require_none(self.another_source(source, known))
+            basis = await read_basis(at.source, at.target)
             await self.find(at)
-            if not allow_deletes:
-                _require_none(self.too_many_deletes())
-            await self._publish(at, source, known, mine)
-        if refused := [reason for result in self.results for reason in result.refused]:
-            more = f", and {len(refused) - MOST_NAMED:,} more" if len(refused) > MOST_NAMED else ""
-            told = "; ".join(refused[:MOST_NAMED])
-            raise RowsRefused(f"{len(refused):,} rows cannot travel, all others do: {told}{more}")
-        return source
+            if not allow_deletes and (doubts := self.doubts(basis, last)):
+                raise RunHalted(_halting(doubts), self.results)
+            comparable = {table: b for table, b in last.items() if b.same_history(basis)}
+            await self._publish(at, basis, comparable, mine)
+        return basis
 
     async def prepare(self, at: Connections) -> None:
         """Read catalogs and schemas. Raises RunHalted where they do not agree."""
@@ -164,27 +177,14 @@ class _Run:
         ]
         self.results = [each.run for each in self._tables]
 
-    def another_source(self, source: Source, known: Mapping[str, Source]) -> str:
-        """How External is another server than before, or of another history; empty if it is the same."""
-        for last in (known[result.table] for result in self.results if result.table in known):
-            if last.system != source.system:
-                what = f"is another server ({source.system}) than the last run read ({last.system})"
-            elif last.timeline != source.timeline:
-                what = (
-                    f"is on timeline {source.timeline}, and was on {last.timeline} when it ran last"
-                )
-            else:
-                continue
-            return (
-                f"External {what}: has it failed over, or been restored? Rows may be missing there"
-            )
-        return ""
-
-    def too_many_deletes(self) -> str:
-        """Which tables would lose more rows than a run may delete by itself; empty if none would."""
+    def doubts(self, basis: Basis, last: Mapping[str, Basis]) -> list[str]:
+        """What a person is to decide before this is published."""
         bounds = self._settings.batch
+        known = [last[result.table] for result in self.results if result.table in last]
+        others = [each for each in known if not each.same_history(basis)]
         excess = (r.excess(bounds.most_deletes, bounds.most_deleted_percent) for r in self.results)
-        return "; ".join(filter(None, excess))
+        another = [_another(basis, others[0], self.results)] if others else []
+        return [*another, *filter(None, excess)]
 
     async def find(self, at: Connections) -> None:
         """Compare the tables. In both sites' snapshots."""
@@ -200,15 +200,15 @@ class _Run:
             await progress.wait(UNAPPLIED_SECONDS, patience=0)
 
     async def _publish(
-        self, at: Connections, source: Source, known: Mapping[str, Source], mine: Turn
+        self, at: Connections, basis: Basis, last: Mapping[str, Basis], mine: Turn
     ) -> None:
         publishing = Publishing(self._settings.kafka, PUBLISH_SECONDS)
         try:
             for each in self._tables:
                 began = time.monotonic()
-                sending = Sending(each, source, publishing, mine, self._say)
+                sending = Sending(each, basis.read_at, publishing, mine, self._say)
                 async for kinds in each.differing():
-                    await each.keep_edits(at, known.get(each.table.name), kinds)
+                    await each.keep_edits(at, last.get(each.table.name), kinds)
                     await each.send_rows(at, sending, kinds)
                     await each.send_deletes(at, sending, kinds)
                 await sending.flush()
@@ -227,13 +227,31 @@ async def _opened(settings: Settings, ledger: AsyncConnection) -> AsyncIterator[
         yield Connections(source, source_now, target, ledger)
 
 
-def _require_none(reason: str) -> None:
-    """Raises RunHalted for a reason that a person may overrule."""
-    if reason:
-        raise RunHalted(
-            f"{reason}. Nothing was published. See what differs: ftstream batch run --dry-run. If it is"
-            " right: ftstream batch run --allow-deletes"
-        )
+def _halting(doubts: Sequence[str]) -> str:
+    return (
+        f"{'; '.join(doubts)}. Nothing was published. See what differs: ftstream batch run --dry-run."
+        " If it is right: ftstream batch run --allow-deletes"
+    )
+
+
+def _another(now: Basis, last: Basis, results: Sequence[TableRun]) -> str:
+    """How External is not the one that the last run read, and what differs."""
+    kinds = sum((result.kinds for result in results), Counter())
+    if now.system != last.system:
+        what = f"is another server ({now.system}) than the last run read ({last.system})"
+    else:
+        what = f"is on timeline {now.timeline}, and was on {last.timeline} when it ran last"
+    return (
+        f"External {what}: has it failed over, or been restored? Rows may be missing there:"
+        f" {kinds[Kind.MISSING]:,} new, {kinds[Kind.DIFFERENT]:,} changed, {kinds[Kind.EXTRA]:,} gone"
+    )
+
+
+def _refusals(results: Sequence[TableRun]) -> str:
+    rows = sum(result.refused for result in results)
+    told = [reason for result in results for reason in result.reasons][:MOST_NAMED]
+    more = f", and {rows - len(told):,} more" if rows > len(told) else ""
+    return f"{rows:,} rows cannot travel, all others do: {'; '.join(told)}{more}"
 
 
 def _require_kept(found: Sequence[Drift]) -> None:
@@ -254,8 +272,10 @@ def _require_kept(found: Sequence[Drift]) -> None:
         )
 
 
-async def _note_failure(schedule: Schedule, runs: Sequence[TableRun], error: Exception) -> None:
+async def _note(noting: Awaitable[None]) -> None:
+    """What came of a run, if the database takes it: it may be why the run has failed."""
     try:
-        await schedule.failed(runs, str(error))
-    except psycopg.Error as another:
-        log.warning("a run's failure cannot be noted: %s", " ".join(str(another).split()))
+        async with asyncio.timeout(NOTE_SECONDS):
+            await noting
+    except (psycopg.Error, TimeoutError) as error:
+        log.warning("what came of a run cannot be noted: %s", " ".join(str(error).split()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,7 +11,7 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.publishing import Message, Publishing
 from ftstream.adapters.postgres.avro_rows import read_rows
-from ftstream.adapters.postgres.batch import Rows, Source, Turn
+from ftstream.adapters.postgres.batch import Basis, Rows, Turn
 from ftstream.adapters.postgres.catalog import Column, carried, read_columns
 from ftstream.adapters.postgres.compare import Digests, Ranges, compare_ranges
 from ftstream.core.avro_codec import Value, ValueRefused, encode
@@ -75,7 +76,7 @@ class BatchTable:
         self.topic = Names(flow, namespace).topic(self.table, Site.EXTERNAL)
         key = next(column for column in columns if column.name == self.table.key)
         self._columns = [column for column in columns if column.name in known]
-        self._rows = Rows(self.table, key, self.topic)
+        self._rows = Rows(flow, self.table, key, self.topic)
         self._aside: Mapping[str, bool] = {}
         self._ranges: Ranges | None = None
         self._kept: dict[int, dict[str, Kind]] = {}
@@ -104,26 +105,37 @@ class BatchTable:
             yield self._to_publish(await self._ranges.differing(number) if kinds is None else kinds)
 
     def _to_publish(self, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-        """All but those whose delete waits at the target already."""
+        """All but those whose delete waits at the target already, or is dead: a person has it."""
         return {i: k for i, k in kinds.items() if k is not Kind.EXTRA or not self._aside.get(i)}
 
     async def keep_edits(
-        self, at: Connections, known: Source | None, kinds: Mapping[str, Kind]
+        self, at: Connections, last: Basis | None, kinds: Mapping[str, Kind]
     ) -> None:
-        """Keep what External has not written since the last run: it was edited on Supabase."""
-        here = [i for i, kind in kinds.items() if kind is not Kind.EXTRA and i not in self._aside]
-        if known is None or not here:
+        """Keep what was edited on Supabase since the last run: External wins.
+
+        A row is edited if it was written since, and not by ftstream. One is deleted if Supabase lacks it,
+        and External has not written it since.
+        """
+        if last is None:
             return
-        if edited := await self._rows.unchanged(at.source, here, known.seen):
+        known = {i: kind for i, kind in kinds.items() if i not in self._aside}
+        missing = [i for i, kind in known.items() if kind is Kind.MISSING]
+        there = known.keys() - missing
+        edited = set(there) - await self._rows.unwritten(at.ledger, there, last.target_seen)
+        edited -= await self._rows.applied(at.ledger, edited)
+        edited |= await self._rows.unwritten(at.source, missing, last.source_seen)
+        if edited:
             await self._rows.log_edits(at.ledger, edited)
             self.run.undone += len(edited)
 
     async def send_rows(self, at: Connections, sending: Sending, kinds: Mapping[str, Kind]) -> None:
         """Of the same snapshot that they were compared in."""
         ids = [entity_id for entity_id, kind in kinds.items() if kind is not Kind.EXTRA]
-        async for entity_id, row in read_rows(at.source, self.table, self._columns, ids):
-            new = kinds[entity_id] is Kind.MISSING
-            await sending.add(Operation.INSERT if new else Operation.UPDATE, entity_id, row)
+        # Closed here, where it was opened: else an error would be lost behind that of its transaction.
+        async with aclosing(read_rows(at.source, self.table, self._columns, ids)) as rows:
+            async for entity_id, row in rows:
+                new = kinds[entity_id] is Kind.MISSING
+                await sending.add(Operation.INSERT if new else Operation.UPDATE, entity_id, row)
 
     async def send_deletes(
         self, at: Connections, sending: Sending, kinds: Mapping[str, Kind]
@@ -143,10 +155,10 @@ class Sending:
     """Messages of one table on their way."""
 
     def __init__(
-        self, each: BatchTable, source: Source, publishing: Publishing, turn: Turn, say: Say
+        self, each: BatchTable, read_at: int, publishing: Publishing, turn: Turn, say: Say
     ) -> None:
         self._each = each
-        self._source = source
+        self._read_at = read_at
         self._publishing = publishing
         self._turn = turn
         self._say = say
@@ -160,11 +172,11 @@ class Sending:
         """Send it, with others; one that cannot travel is noted, and the others go on."""
         run = self._each.run
         try:
-            value = encode(self._each.schema, operation, entity_id, self._source.read_at, row)
+            value = encode(self._each.schema, operation, entity_id, self._read_at, row)
             if len(value) > MAX_REQUEST_BYTES - _OVERHEAD:
                 raise ValueRefused(f"{run.table} {entity_id}: {len(value):,} bytes are too many")
         except ValueRefused as error:
-            run.refused.append(str(error))
+            run.refuse(str(error))
             return
         if self._messages and self._bytes + len(value) > BYTES:
             await self.flush()
@@ -178,6 +190,7 @@ class Sending:
         """Return once Kafka has them all. Raises KafkaUnreachable, TurnLost."""
         run, messages = self._each.run, self._messages
         while messages:
+            # A worker that is frozen right here may send what is old by then: the next run finds it.
             await self._turn.keep()
             done = await self._publishing.publish(messages)
             messages = messages[done:]

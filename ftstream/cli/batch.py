@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -91,18 +92,19 @@ def run(
     """
     settings = load_settings()
     settings.require_databases()
-    results: list[TableRun] = []
-    reasons: list[str] = []
+    told = Told(dry_run)
     with _progress() as say:
         for flow in _flows():
             chosen = [table for table in flow.tables if not tables or table.name in tables]
-            if dry_run:
-                found, why = asyncio.run(runs.look(flow, settings, chosen, say))
-                results += found
-                reasons += why
-            elif chosen:
-                results += asyncio.run(
-                    runs.run(
+            if not chosen:
+                continue
+            try:
+                if dry_run:
+                    found, doubts = asyncio.run(runs.look(flow, settings, chosen, say))
+                    told.results += found
+                    told.problems += [] if allow_deletes else doubts
+                else:
+                    done = runs.run(
                         flow,
                         settings,
                         chosen,
@@ -110,12 +112,15 @@ def run(
                         patience=timeout,
                         say=say,
                     )
-                )
+                    told.results += asyncio.run(done)
+            except runs.RunStopped as error:
+                told.results += error.results
+                told.problems.append(str(error))
     if as_json:
-        click.echo(json.dumps(_report(results, reasons, dry_run), indent=2))
+        click.echo(json.dumps(told.document, indent=2))
     else:
-        _show(results, reasons, dry_run)
-    sys.exit(FAILED if reasons and not allow_deletes else 0)
+        told.show()
+    sys.exit(FAILED if told.problems else 0)
 
 
 @batch.command(
@@ -123,8 +128,8 @@ def run(
 Examples:
   ftstream batch status
   ftstream batch status --json
-Exit codes: 0 the last run of each table was done, and in time, 1 one failed, or is overdue, 2 wrong
-settings."""
+Exit codes: 0 the last run of each table was done, and in time, 1 one failed, is overdue, or has never been,
+2 wrong settings."""
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def status(as_json: bool) -> None:
@@ -136,7 +141,9 @@ def status(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2, default=_encoded))
     else:
         _show_status(found)
-    healthy = all(each["health_status"] == "HEALTHY" for each in found)
+    healthy = found and all(
+        each["health_status"] == "HEALTHY" and each["last_synced_at"] for each in found
+    )
     sys.exit(0 if healthy else FAILED)
 
 
@@ -149,54 +156,63 @@ async def _status(settings: Settings) -> list[dict[str, Any]]:
     return found
 
 
-def _show(results: Sequence[TableRun], reasons: Sequence[str], dry_run: bool) -> None:
-    console = Console(highlight=False)
-    ends = ["published"] if not dry_run else []
-    grid = Grid("table", "rows", "new", "changed", "gone", *ends, "seconds")
-    for result in results:
-        counts = [result.kinds[k] for k in (Kind.MISSING, Kind.DIFFERENT, Kind.EXTRA)]
-        numbers = [result.rows, *counts, *([] if dry_run else [result.published])]
-        grid.add_row(result.table, *(f"{n:,}" for n in numbers), f"{result.seconds:.1f}")
-    console.print(grid)
-    for line in (line for result in results for line in _remarks(result)):
-        console.print(line, soft_wrap=True)
-    for reason in reasons:
-        console.print(f"a run would halt: {reason}", soft_wrap=True)
-    if dry_run:
-        console.print("dry run: nothing was published")
-    elif any(result.published for result in results):
-        console.print("Next: `ftstream wait` returns once the workers have applied it")
+@dataclass
+class Told:
+    """What came of runs, or would."""
+
+    dry_run: bool
+    results: list[TableRun] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {
+            "dry_run": self.dry_run,
+            "problems": self.problems,
+            "tables": [
+                {
+                    "table": result.table,
+                    "missing": result.kinds[Kind.MISSING],
+                    "different": result.kinds[Kind.DIFFERENT],
+                    "extra": result.kinds[Kind.EXTRA],
+                    **result.details,
+                    "uncarried": list(result.uncarried),
+                }
+                for result in self.results
+            ],
+        }
+
+    def show(self) -> None:
+        """As a table, with remarks; problems on standard error."""
+        console = Console(markup=False, highlight=False)
+        ends = [] if self.dry_run else ["published"]
+        grid = Grid("table", "rows", "new", "changed", "gone", *ends, "seconds")
+        for result in self.results:
+            counts = [result.kinds[k] for k in (Kind.MISSING, Kind.DIFFERENT, Kind.EXTRA)]
+            numbers = [result.rows, *counts, *([] if self.dry_run else [result.published])]
+            grid.add_row(result.table, *(f"{n:,}" for n in numbers), f"{result.seconds:.1f}")
+        console.print(grid)
+        for line in (line for result in self.results for line in _remarks(result)):
+            console.print(line, soft_wrap=True)
+        if self.dry_run:
+            console.print("dry run: nothing was published; what is on its way counts as missing")
+        elif any(result.published for result in self.results):
+            console.print("Next: `ftstream wait` returns once the workers have applied it")
+        for problem in self.problems:
+            would = "a run would halt: " if self.dry_run else "Error: "
+            click.echo(f"{would}{problem}", err=True)
 
 
 def _remarks(result: TableRun) -> Iterator[str]:
     if result.undone:
         yield f"{result.table}: {result.undone} rows were edited on Supabase: undone, and kept in sync_log"
     if result.waiting:
-        yield f"{result.table}: {result.waiting} deletes wait on Supabase: ftstream dead list --flow wsop"
+        yield f"{result.table}: {result.waiting} deletes wait on Supabase: ftstream dead list"
     if result.returned:
         yield f"{result.table}: {result.returned} rows were gone and have come again: left to the next run"
     if result.uncarried:
         columns = ", ".join(result.uncarried)
         yield f"{result.table}: not carried: {columns}; to carry them: ftstream schemas accept"
-
-
-def _report(results: Sequence[TableRun], reasons: Sequence[str], dry_run: bool) -> dict[str, Any]:
-    return {
-        "dry_run": dry_run,
-        "halts": list(reasons),
-        "tables": [
-            {
-                "table": result.table,
-                "missing": result.kinds[Kind.MISSING],
-                "different": result.kinds[Kind.DIFFERENT],
-                "extra": result.kinds[Kind.EXTRA],
-                **result.details,
-                "returned": result.returned,
-                "uncarried": list(result.uncarried),
-            }
-            for result in results
-        ],
-    }
 
 
 def _show_status(found: Sequence[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from ftstream.adapters.kafka.kept_schemas import NoFolder
 from ftstream.adapters.postgres.batch import TurnLost
 from ftstream.adapters.postgres.catalog import KeyMissing, TableMissing
 from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.batch import RowsRefused, RunHalted, RunUnderWay
+from ftstream.batch import RunStopped, RunUnderWay
 from ftstream.core.avro_schema import SchemaFileError
 from ftstream.demo.rig import CommandFailed, FolderTaken
 from ftstream.devstack import DevstackError
@@ -43,9 +43,8 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (TableMissing, FAILED),
     (KeyMissing, FAILED),
     (NotCaughtUp, FAILED),
-    (RunHalted, FAILED),
+    (RunStopped, FAILED),
     (RunUnderWay, FAILED),
-    (RowsRefused, FAILED),
     (TurnLost, FAILED),
     (SlotMissing, FAILED),
     (Undecided, FAILED),

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from ftstream.flows import READY, Flow
+from ftstream.flows import READY, Capture, Flow
 from ftstream.progress import watch
 from ftstream.settings import Settings, load_settings
 
@@ -24,7 +24,10 @@ Exit codes: 0 applied, 1 not in time, 2 wrong settings, 3 Kafka does not answer.
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
 @click.option("--quiet", is_flag=True, help="Say nothing while waiting.")
 def wait(flows: tuple[str, ...], timeout: float, quiet: bool) -> None:
-    """Return when everything committed before the call is applied on the other site."""
+    """Return when everything committed before the call is applied on the other site.
+
+    Of a flow captured by batch: what its runs have published (`ftstream batch status`).
+    """
     settings = load_settings()
     chosen = [flow for flow in READY if not flows or flow.name in flows]
     asyncio.run(_wait(chosen, settings, timeout, quiet))
@@ -43,4 +46,10 @@ async def _wait(flows: list[Flow], settings: Settings, timeout: float, quiet: bo
         async with watch(flow, settings) as progress:
             await progress.wait(timeout, say)
         if not quiet:
-            click.echo(f"flow {flow.name}: everything is applied")
+            click.echo(f"flow {flow.name}: {_done(flow)}")
+
+
+def _done(flow: Flow) -> str:
+    if flow.capture is Capture.BATCH:
+        return "everything that its runs have published is applied"
+    return "everything is applied"

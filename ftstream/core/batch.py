@@ -27,13 +27,15 @@ class TableRun:
     """Messages that Kafka has, deletes among them."""
     deleted: int = 0
     undone: int = 0
-    """Rows that the source has not written since the last run: they were edited at the target."""
+    """Rows that were edited at the target since the last run."""
     waiting: int = 0
     """Rows whose delete waits at the target already: they are not published again."""
     returned: int = 0
     """Rows that were gone in the snapshot, and have come again since."""
-    refused: list[str] = field(default_factory=list)
-    """Rows that cannot travel, and why."""
+    refused: int = 0
+    """Rows that cannot travel."""
+    reasons: list[str] = field(default_factory=list)
+    """Why the first of them cannot."""
     uncarried: tuple[str, ...] = ()
     """Columns that the kept schema does not have yet."""
     seconds: float = 0.0
@@ -53,8 +55,16 @@ class TableRun:
             "deleted": self.deleted,
             "undone": self.undone,
             "waiting": self.waiting,
+            "returned": self.returned,
+            "refused": self.refused,
             "seconds": round(self.seconds, 3),
         }
+
+    def refuse(self, reason: str) -> None:
+        """A row cannot travel."""
+        self.refused += 1
+        if len(self.reasons) < MOST_NAMED:
+            self.reasons.append(reason)
 
     def excess(self, most: int, percent: float) -> str:
         """Why so many deletes are not done without being asked for; empty if they may be."""

@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.kept_schemas import PACKAGED, KeptSchemas
 from ftstream.adapters.kafka.publishing import Message
-from ftstream.adapters.postgres.batch import Rows, Schedule, Source, Turn, read_source, turn
+from ftstream.adapters.postgres.batch import Basis, Rows, Schedule, Turn, read_basis, turn
 from ftstream.adapters.postgres.catalog import read_columns
 from ftstream.adapters.postgres.compare import snapshot
 from ftstream.adapters.postgres.connection import open_connection
@@ -94,7 +94,7 @@ async def test_row_is_deleted_only_if_external_asked_again_does_not_have_it(
         (kinds,) = [kinds async for kinds in each.differing()]
         assert kinds == {key(2): Kind.EXTRA, key(3): Kind.EXTRA}
         await external.execute(ADD, [2, 2])  # it comes again meanwhile
-        sending = Sending(each, Source("", 1, "", 7), kafka, Turn(at.ledger), lambda _: None)  # type: ignore[arg-type]
+        sending = Sending(each, 7, kafka, Turn(at.ledger), lambda _: None)  # type: ignore[arg-type]
         await each.send_deletes(at, sending, kinds)
         await sending.flush()
     (message,) = kafka.messages
@@ -113,14 +113,14 @@ async def test_what_external_has_written_since_is_told_from_what_it_has_not(
     await external.execute("update wsop_players set city = 'before' where id = %s", [key(2)])
     async with await pair.connect(Site.EXTERNAL) as late, late.transaction():
         await late.execute("update wsop_players set city = 'late' where id = %s", [key(3)])
-        async with snapshot(at.source):
-            seen = (await read_source(at.source)).seen
+        async with snapshot(at.source), snapshot(at.target):
+            seen = (await read_basis(at.source, at.target)).source_seen
     await external.execute("update wsop_players set city = 'after' where id = %s", [key(4)])
     await external.execute("delete from wsop_players where id = %s", [key(5)])
     columns = await read_columns(at.source_now, PLAYERS)
-    here = Rows(PLAYERS, next(c for c in columns if c.name == "id"), "wsop.wsop_players")
+    here = Rows(WSOP, PLAYERS, next(c for c in columns if c.name == "id"), "wsop.wsop_players")
     asked = [key(n) for n in range(1, 8)]
-    assert await here.unchanged(at.source_now, asked, seen) == {key(1), key(2), key(6)}
+    assert await here.unwritten(at.source_now, asked, seen) == {key(1), key(2), key(6)}
 
 
 @pytest.mark.parametrize("kept", [0, 1_000_000], ids=["read again", "kept"])
@@ -180,7 +180,7 @@ async def test_runs_that_were_missed_are_made_up_for_by_one(at: Connections) -> 
     assert await schedule.due() == (WSOP.tables[0], WSOP.tables[2])
     async with at.ledger.transaction():
         runs = [TableRun(t.name, WSOP.entity_type(t), published=5) for t in WSOP.tables]
-        await schedule.done(runs, Source("1", 1, "1:1:", 0))
+        await schedule.done(runs, Basis("1", 1, 0, "1:1:", "1:1:"))
     # As far from when they were due as whole intervals go; one by hand moves nothing.
     assert await rows(at.ledger, DUE) == [("chip_counts", 15), ("events", 10), ("players", 4)]
     assert await schedule.due() == ()
@@ -189,7 +189,7 @@ async def test_runs_that_were_missed_are_made_up_for_by_one(at: Connections) -> 
 async def test_failed_run_is_tried_again_ever_later(at: Connections) -> None:
     schedule = Schedule(WSOP, "", at.ledger)
     await schedule.set_interval(900)
-    run = TableRun("wsop_events", "events", kinds=Counter({Kind.MISSING: 7}), published=3)
+    run = TableRun("wsop_events", "events", kinds=Counter({Kind.MISSING: 7}), refused=4)
     waits: list[float] = []
     for _ in range(9):
         await schedule.failed([run], "no")

@@ -229,3 +229,28 @@ async def test_worker_may_look_at_and_put_rows_only_where_a_flow_refers_to_them(
         query = "select ftstream.parent_image('wsop_players', array['id'], array['x'])"
         with pytest.raises(Exception, match=r"refers to public\.wsop_players"):
             await connection.execute(query)
+
+
+async def test_parent_that_comes_in_batches_is_fetched_at_once(overrides: Two) -> None:
+    """The next run may be a quarter of an hour away, and the change would be dead before."""
+    external, supabase = overrides.both
+    await external.run(
+        "insert into wsop_players (id, wsop_player_id, name) values (%s, 'P', 'n')", PLAYER
+    )
+    await external.run(
+        "insert into profile_images (id, file_path, file_name, uploaded_by, wsop_player_id)"
+        " values (%s, 'p', 'f', 'kim', %s)",
+        OVERRIDE,
+        PLAYER,
+    )
+    await supabase.run(
+        "insert into ftstream.sync_status"
+        " (source, entity_type, status, last_synced_at, next_sync_at)"
+        " values ('wsop', 'players', 'synced', now() - interval '5 minutes', now() + interval '10 minutes'),"
+        " ('wsop', 'events', 'synced', now() - interval '5 minutes', now() + interval '10 minutes')"
+    )
+    changes = await external.captured()
+    with pytest.raises(ApplyFailed):
+        await supabase.apply(*changes)
+    due = "select entity_type from ftstream.sync_status where next_sync_at <= clock_timestamp()"
+    assert await supabase.run(due) == [("players",)]

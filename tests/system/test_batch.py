@@ -102,21 +102,19 @@ def must_be_equal(scene: Scene) -> None:
     assert [verdict for verdict in verdicts if not verdict.equal] == []
 
 
-def superseded(scene: Scene) -> list[tuple[Any, ...]]:
+def superseded(scene: Scene, since: str) -> list[tuple[Any, ...]]:
+    """What runs have undone, by row."""
     query: LiteralString = (
         "select entity_id, operation::text, details from ftstream.sync_log"
         " where topic like '%%wsop.%%' and outcome = 'superseded' and logged_at > %s order by 1"
     )
-    return scene.execute("supabase", query, _since)
+    return scene.execute("supabase", query, since)
 
 
-_since = "-infinity"
-
-
-@pytest.fixture(autouse=True)
-def since(scene: Scene) -> None:
-    global _since  # what sync_log holds of the tests before does not count
-    _since = str(scene.execute("supabase", "select clock_timestamp()")[0][0])
+@pytest.fixture
+def since(scene: Scene) -> str:
+    """What sync_log holds of the tests before does not count."""
+    return str(scene.execute("supabase", "select clock_timestamp()")[0][0])
 
 
 @pytest.mark.usefixtures("worker")
@@ -190,7 +188,7 @@ CHANGES: dict[str, tuple[Sequence[tuple[LiteralString, str]], dict[str, int]]] =
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_external_changes_is_carried(scene: Scene, name: str) -> None:
+def test_what_external_changes_is_carried(scene: Scene, since: str, name: str) -> None:
     changes, differs = CHANGES[name]
     for query, key in changes:
         scene.execute("external", query, key)
@@ -198,11 +196,11 @@ def test_what_external_changes_is_carried(scene: Scene, name: str) -> None:
     assert {table: each["found"] for table, each in found.items() if each["found"]} == differs
     assert {t: each["published"] for t, each in found.items() if each["published"]} == differs
     must_be_equal(scene)
-    assert superseded(scene) == []
+    assert superseded(scene, since) == []
 
 
 @pytest.mark.usefixtures("worker")
-def test_late_commit_is_carried_by_the_next_run(scene: Scene) -> None:
+def test_late_commit_is_carried_by_the_next_run(scene: Scene, since: str) -> None:
     with psycopg.connect(scene.rig.dsn("external")) as late:
         late.execute("update wsop_players set city = 'late' where id = %s", [player(11)])
         scene.execute(
@@ -213,11 +211,11 @@ def test_late_commit_is_carried_by_the_next_run(scene: Scene) -> None:
         late.commit()
     assert run(scene)["wsop_players"]["published"] == 1
     must_be_equal(scene)
-    assert superseded(scene) == []
+    assert superseded(scene, since) == []
 
 
 @pytest.mark.usefixtures("worker")
-def test_edits_on_supabase_are_undone_and_kept(scene: Scene) -> None:
+def test_edits_on_supabase_are_undone_and_kept(scene: Scene, since: str) -> None:
     refused = "update wsop_players set city = 'no' where id = %s"
     with pytest.raises(psycopg.Error, match="which external owns"):
         scene.execute("supabase", refused, player(20))
@@ -226,21 +224,25 @@ def test_edits_on_supabase_are_undone_and_kept(scene: Scene) -> None:
     scene.uncaptured(
         "supabase",
         "insert into wsop_players (id, wsop_player_id, name) values (%s, 'extra', 'x')",
-        player(922),
+        player(0),
     )
-    # And one that External has changed as well: nobody can tell.
+    # And one that External changes as well: its own words would be there now, and are kept all the same.
+    scene.uncaptured(
+        "supabase", "update wsop_players set city = 'Jeonju' where id = %s", player(23)
+    )
     scene.execute("external", "update wsop_players set city = 'Busan' where id = %s", player(23))
+    scene.execute("external", "update wsop_players set city = 'Ulsan' where id = %s", player(24))
     found = run(scene)
-    assert [found["wsop_players"]["undone"], found["wsop_chip_counts"]["undone"]] == [1, 1]
+    assert [found["wsop_players"]["undone"], found["wsop_chip_counts"]["undone"]] == [3, 1]
     must_be_equal(scene)
-    (edited, deleted) = superseded(scene)
-    assert edited[1:] == ("update", edited[2])
-    assert edited[2]["city"] == "Jeju"
-    assert deleted[1:] == ("delete", None)
+    named = [
+        (operation, image and image["city"]) for _, operation, image in superseded(scene, since)
+    ]
+    assert named == [("update", None), ("update", "Jeju"), ("update", "Jeonju"), ("delete", None)]
     kept: LiteralString = (
         "select image->>'wsop_player_id', reason from ftstream.displaced where displaced_at > %s"
     )
-    ((name, reason),) = scene.execute("supabase", kept, _since)
+    ((name, reason),) = scene.execute("supabase", kept, since)
     assert name == "extra"
     assert "its owner does not have it" in reason
 
@@ -253,7 +255,7 @@ def test_run_that_would_delete_too_much_halts_until_it_may(scene: Scene) -> None
     scene.execute("external", "delete from wsop_chip_counts where chip_count %% 10 = %s", 0)
     dry = scene.command("batch", "run", "--dry-run", "--json")
     assert dry.returncode == 1
-    (reason,) = json.loads(dry.stdout)["halts"]
+    (reason,) = json.loads(dry.stdout)["problems"]
     assert "rows would be deleted" in reason
     halted = scene.command("batch", "run")
     assert halted.returncode == 1
@@ -317,9 +319,13 @@ def test_row_that_cannot_travel_stops_no_other(scene: Scene) -> None:
     huge: LiteralString = "update wsop_events set notes = repeat('x', 17000000) where id = %s"
     scene.execute("external", huge, event(3))
     scene.execute("external", "update wsop_events set notes = 'x' where id = %s", event(4))
-    failed = scene.command("batch", "run", "wsop_events")
+    failed = scene.command("batch", "run", "--json")
     assert failed.returncode == 1
-    assert "1 rows cannot travel" in failed.stderr.decode()
+    told = json.loads(failed.stdout)
+    assert "1 rows cannot travel" in told["problems"][0]
+    assert [(t["found"], t["published"]) for t in told["tables"]] == [(2, 1), (0, 0), (0, 0)]
+    found = {each["entity_type"]: each["status"] for each in status(scene)}
+    assert found == {"events": "failed", "players": "synced", "chip_counts": "synced"}
     scene.caught_up(WSOP)
     notes: LiteralString = "select notes from wsop_events where id = %s"
     assert scene.execute("supabase", notes, event(4)) == [("x",)]
@@ -328,7 +334,7 @@ def test_row_that_cannot_travel_stops_no_other(scene: Scene) -> None:
     must_be_equal(scene)
 
 
-def test_scheduler_goes_by_next_sync_at(scene: Scene, worker: Worker) -> None:
+def test_scheduler_goes_by_next_sync_at(scene: Scene, worker: Worker, since: str) -> None:
     runs: LiteralString = (
         "select count(*) from ftstream.sync_log where outcome = 'run_done' and logged_at > %s"
     )
@@ -338,7 +344,7 @@ def test_scheduler_goes_by_next_sync_at(scene: Scene, worker: Worker) -> None:
         "supabase",
         "update ftstream.sync_status set next_sync_at = now() - interval '2 hours 5 minutes'",
     )
-    until(lambda: scene.execute("supabase", runs, _since)[0][0] == len(WSOP.tables))
+    until(lambda: scene.execute("supabase", runs, since)[0][0] == len(WSOP.tables))
     must_be_equal(scene)
     due = scene.execute(
         "supabase",
@@ -347,7 +353,7 @@ def test_scheduler_goes_by_next_sync_at(scene: Scene, worker: Worker) -> None:
     )
     assert all(9 < minutes[0] <= 10 for minutes in due)
     time.sleep(3)
-    assert scene.execute("supabase", runs, _since)[0][0] == len(WSOP.tables)
+    assert scene.execute("supabase", runs, since)[0][0] == len(WSOP.tables)
 
 
 def test_failed_run_is_woken_and_seen(scene: Scene, worker: Worker) -> None:
@@ -384,6 +390,35 @@ GUIDELINES: Sequence[LiteralString] = (
     ORDER BY health_status DESC""",
     "SELECT * FROM v_sync_dashboard",
 )
+VIEW: LiteralString = """
+CREATE OR REPLACE VIEW v_sync_dashboard AS
+SELECT
+    source,
+    entity_type,
+    status,
+    last_synced_at,
+    records_synced,
+    records_failed,
+    consecutive_failures,
+    sync_interval,
+    next_sync_at,
+    CASE
+        WHEN consecutive_failures > 5 THEN 'CRITICAL'
+        WHEN consecutive_failures > 2 THEN 'WARNING'
+        WHEN last_synced_at < NOW() - sync_interval * 2 THEN 'STALE'
+        WHEN status = 'failed' THEN 'ERROR'
+        ELSE 'HEALTHY'
+    END AS health_status,
+    EXTRACT(EPOCH FROM (NOW() - last_synced_at)) AS lag_seconds
+FROM sync_status
+ORDER BY
+    CASE
+        WHEN consecutive_failures > 5 THEN 1
+        WHEN consecutive_failures > 2 THEN 2
+        WHEN status = 'failed' THEN 3
+        ELSE 4
+    END,
+    last_synced_at"""
 
 
 @pytest.mark.usefixtures("worker")
@@ -394,6 +429,10 @@ def test_queries_of_the_guidelines_run_unchanged(scene: Scene) -> None:
             found = connection.execute(query).fetchall()
             wsop = {row[1] for row in found if row[0] == "wsop"}
             assert wsop == {"events", "players", "chip_counts"}
+            before = connection.execute("select * from v_sync_dashboard").fetchall()
+            connection.execute(VIEW)
+            assert connection.execute("select * from v_sync_dashboard").fetchall() == before
+            connection.rollback()
             assert {row[1] for row in found if row[0] == "gfx"} == {
                 *("sessions", "hands", "hand_players", "players")
             }
@@ -439,7 +478,8 @@ def test_columns_that_come_and_go_wait_for_their_schema(scene: Scene) -> None:
     scene.execute("external", "update wsop_events set sponsor = 'A' where id = %s", event(5))
     assert run(scene)["wsop_events"]["uncarried"] == ["sponsor"]
     scene.rig.run("schemas", "accept", "--yes")
-    assert run(scene)["wsop_events"]["published"] == 1
+    found = run(scene)["wsop_events"]
+    assert (found["published"], found["undone"]) == (1, 0)
     must_be_equal(scene)
     scene.execute("external", "alter table wsop_events drop column sponsor")
     scene.execute("external", "update wsop_events set notes = 'n' where id = %s", event(5))
@@ -451,7 +491,7 @@ def test_columns_that_come_and_go_wait_for_their_schema(scene: Scene) -> None:
     assert scene.execute("supabase", sponsor, event(5)) == [("A",)]
 
 
-@pytest.mark.parametrize("victim", ["worker", "supabase"])
+@pytest.mark.parametrize("victim", ["worker", "supabase", "external"])
 def test_run_that_is_killed_repeats_without_loss(scene: Scene, worker: Worker, victim: str) -> None:
     if worker.process.poll() is None:
         assert worker.stop() == 0
@@ -466,8 +506,8 @@ def test_run_that_is_killed_repeats_without_loss(scene: Scene, worker: Worker, v
         running.kill()
         running = scene.worker().ready()
     else:
-        scene.rig.stack.kill("supabase")
-        scene.rig.stack.start("supabase")
+        scene.rig.stack.kill(victim)
+        scene.rig.stack.start(victim)
     until_synced(scene, running, 300)
     must_be_equal(scene)
     assert running.stop() == 0

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from ftstream.core.batch import TableRun
+from ftstream.core.batch import MOST_NAMED, TableRun
 from ftstream.core.comparison import Kind
 
 
@@ -39,6 +39,13 @@ def test_deletes_alone_count() -> None:
     assert found(1, 1).excess(most=1, percent=100) == ""
 
 
+def test_of_rows_that_cannot_travel_the_first_are_named() -> None:
+    run = TableRun("t", "t")
+    for n in range(MOST_NAMED + 5):
+        run.refuse(f"row {n}")
+    assert (run.refused, run.reasons) == (MOST_NAMED + 5, [f"row {n}" for n in range(MOST_NAMED)])
+
+
 def test_details_are_what_sync_log_tells() -> None:
     run = TableRun("t", "t", rows=5, kinds=Counter({Kind.EXTRA: 1, Kind.DIFFERENT: 2}))
     run.published, run.deleted, run.seconds = 3, 1, 1.23456
@@ -49,5 +56,7 @@ def test_details_are_what_sync_log_tells() -> None:
         "deleted": 1,
         "undone": 0,
         "waiting": 0,
+        "returned": 0,
+        "refused": 0,
         "seconds": 1.235,
     }

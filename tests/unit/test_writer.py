@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -91,6 +91,9 @@ class FakeTarget:
 
     async def queued(self, partitions: Iterable[Partition]) -> set[Entity]:
         return {(a.table, a.entity_id) for a in self.parked}
+
+    async def waiting(self, entities: Collection[Entity]) -> set[Entity]:
+        return await self.queued([]) & set(entities)
 
     async def due(self, partitions: Iterable[Partition]) -> list[Parked]:
         return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,8 +86,13 @@ class KeptSchemas:
         """Write the next version; no file is ever written over. Raises NoFolder."""
         path = self.next_path(table)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(schema.text)
+        # Whole or not at all: a worker may be looking.
+        unnamed = path.with_name(f".{path.name}.{os.getpid()}")
+        unnamed.write_text(schema.text, encoding="utf-8")
+        try:
+            os.link(unnamed, path)
+        finally:
+            unnamed.unlink()
         return path
 
     def _of(self, folder: Path, table: Table) -> list[Version]:

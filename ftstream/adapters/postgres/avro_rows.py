@@ -7,7 +7,7 @@ must be the same on both sites.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import LiteralString
 
 from psycopg import AsyncConnection, sql
@@ -22,8 +22,9 @@ from ftstream.flows import Flow, Table
 
 _QUERIES = Queries.load(__package__, "avro_rows.sql")
 
-ROWS = 500
-"""Read at once."""
+FIRST_ROWS, MOST_ROWS = 16, 512
+MOST_BYTES = 4 * 2**20
+"""Read at once: ever more rows, as long as they come to no more bytes."""
 
 # Not float4: its shortest text is exact, as a double it would show digits that it does not have.
 _KINDS = {
@@ -49,10 +50,10 @@ def table_schema(flow: Flow, table: Table, columns: Sequence[Column]) -> TableSc
 
 async def read_rows(
     connection: AsyncConnection, table: Table, columns: Sequence[Column], ids: Iterable[str]
-) -> AsyncIterator[tuple[str, dict[str, Value]]]:
+) -> AsyncGenerator[tuple[str, dict[str, Value]]]:
     """Id and values, as `avro_codec.encode` takes them, of those that exist, in no order.
 
-    A few rows at a time are in memory, since each may be large.
+    Only so many are in memory at a time as MOST_BYTES says, or one.
     """
     plain = [column for column in columns if not column.generated]
     key = next(column for column in plain if column.name == table.key)
@@ -67,10 +68,19 @@ async def read_rows(
         await connection.execute(statement(SESSION["exact_text"]))
         await connection.execute(statement(SESSION["own_names"]))
         async with connection.cursor(name="ftstream_rows") as cursor:
-            cursor.itersize = ROWS
             await cursor.execute(query, {"ids": list(ids)})
-            async for entity_id, *values in cursor:
-                yield entity_id, dict(zip(names, values, strict=True))
+            number = FIRST_ROWS
+            while rows := await cursor.fetchmany(number):
+                number = _next_number(rows)
+                for entity_id, *values in rows:
+                    yield entity_id, dict(zip(names, values, strict=True))
+
+
+def _next_number(rows: Sequence[Sequence[Value]]) -> int:
+    """How many rows like these to read next."""
+    held = sum(len(value) for row in rows for value in row if isinstance(value, str | bytes))
+    fitting = MOST_BYTES * len(rows) // max(held, 1)
+    return max(1, min(MOST_ROWS, 2 * len(rows), fitting))
 
 
 def _kind(column: Column) -> Kind:

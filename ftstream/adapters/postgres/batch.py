@@ -36,13 +36,18 @@ class TurnLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Which server a run reads, and what it sees of it; `read_at`: microseconds since 1970."""
+class Basis:
+    """What a run reads: which External, when (microseconds since 1970), and both sites' snapshots."""
 
     system: str
     timeline: int
-    seen: str
     read_at: int
+    source_seen: str
+    target_seen: str
+
+    def same_history(self, other: Basis) -> bool:
+        """Whether both are of one External, which has neither failed over nor been restored."""
+        return (self.system, self.timeline) == (other.system, other.timeline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,36 +87,39 @@ class Schedule:
         found = {row[0] for row in await (await self._execute("due")).fetchall()}
         return tuple(t for t in self._flow.tables if self._flow.entity_type(t) in found)
 
-    async def begun(self, tables: Collection[Table]) -> None:
+    async def begun(self, runs: Sequence[TableRun]) -> None:
         """They run."""
-        await self._execute("begun", entity_types=[*map(self._flow.entity_type, tables)])
+        await self._execute("begun", entity_types=[run.entity_type for run in runs])
 
-    async def done(self, runs: Sequence[TableRun], source: Source) -> None:
+    async def interrupted(self, runs: Sequence[TableRun]) -> None:
+        """They do not run any more."""
+        await self._execute("interrupted", entity_types=[run.entity_type for run in runs])
+
+    async def done(self, runs: Sequence[TableRun], basis: Basis) -> None:
         """Every message is in Kafka: in the caller's transaction, so that all of this holds, or nothing."""
         moved = [{"entity_type": run.entity_type, "published": run.published} for run in runs]
         await self._execute("done", runs=Json.of(moved))
-        await self._log(Outcome.RUN_DONE, runs, source.read_at)
+        await self._log(Outcome.RUN_DONE, runs, basis.read_at)
         await self._execute(
-            "note_source",
-            system=source.system,
-            timeline=source.timeline,
-            seen=source.seen,
+            "note_basis",
+            system=basis.system,
+            timeline=basis.timeline,
+            source=basis.source_seen,
+            target=basis.target_seen,
             tables=[run.table for run in runs],
         )
 
     async def failed(self, runs: Sequence[TableRun], error: str) -> None:
         """They are tried again later."""
-        moved = [
-            {"entity_type": run.entity_type, "failed": run.found - run.published} for run in runs
-        ]
+        moved = [{"entity_type": run.entity_type, "failed": run.refused} for run in runs]
         async with self._connection.transaction():
             await self._execute("failed", runs=Json.of(moved), error=error)
             await self._log(Outcome.RUN_FAILED, runs, None, error)
 
-    async def known_sources(self) -> dict[str, Source]:
+    async def known_bases(self) -> dict[str, Basis]:
         """By table, what its last run read."""
-        rows = await (await self._execute("known_sources")).fetchall()
-        return {row[0]: Source(row[1], row[2], row[3], read_at=0) for row in rows}
+        rows = await (await self._execute("known_bases")).fetchall()
+        return {table: Basis(*basis) for table, *basis in rows}
 
     async def status(self) -> list[Status]:
         """Of each table, and how its last run went."""
@@ -150,23 +158,27 @@ class Turn:
         """Raises TurnLost."""
         try:
             await self._connection.execute(statement(QUERIES["keep_turn"]))
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise TurnLost(f"the turn was lost: {error}") from error
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """As long as this block lasts, whatever it waits for."""
-        keeping = asyncio.create_task(self._keep_on())
+        over = asyncio.Event()
+        keeping = asyncio.create_task(self._keep_until(over))
         try:
             yield
         finally:
-            keeping.cancel()
+            # Not cancelled: that would cancel the statement under way, and with it the transaction.
+            over.set()
             await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _keep_on(self) -> None:
-        while True:
-            await asyncio.sleep(PATIENCE_SECONDS / 4)
-            await self.keep()
+    async def _keep_until(self, over: asyncio.Event) -> None:
+        while not over.is_set():
+            try:
+                await asyncio.wait_for(over.wait(), PATIENCE_SECONDS / 4)
+            except TimeoutError:
+                await self.keep()
 
 
 @asynccontextmanager
@@ -187,19 +199,26 @@ async def turn(
         yield Turn(connection) if mine else None
 
 
-async def read_source(connection: AsyncConnection) -> Source:
-    """Of External, in the snapshot that the run reads. Raises psycopg.Error."""
-    row = await (await connection.execute(statement(QUERIES["source"]))).fetchone()
-    assert row is not None  # the statement has always one row
-    return Source(*row)
+async def read_basis(source: AsyncConnection, target: AsyncConnection) -> Basis:
+    """Of the snapshots that the run reads. Raises psycopg.Error."""
+    found: list[Any] = []
+    for connection, query in ((source, "source"), (target, "target")):
+        row = await (await connection.execute(statement(QUERIES[query]))).fetchone()
+        assert row is not None  # each statement has always one row
+        found += row
+    return Basis(*found)
 
 
 class Rows:
     """The rows of one table, for a run. Every method may raise psycopg.Error."""
 
-    def __init__(self, table: Table, key: Column, topic: str) -> None:
-        self._table = table
-        self._topic = topic
+    def __init__(self, flow: Flow, table: Table, key: Column, topic: str) -> None:
+        self._values = {
+            "flow": flow.name,
+            "entity_type": flow.entity_type(table),
+            "name": table.name,
+            "topic": topic,
+        }
         self._parts: dict[str, sql.Composable] = {
             "table": identifier(table.schema, table.name),
             "name": literal(table.name),
@@ -208,30 +227,36 @@ class Rows:
         }
 
     async def put_aside(self, target: AsyncConnection) -> Mapping[str, bool]:
-        """Rows of which a change waits at the target, and whether it is a delete that is still tried."""
-        values = {"name": self._table.name}
-        return dict(
-            await (await target.execute(statement(QUERIES["put_aside"]), values)).fetchall()
-        )
+        """Rows of which a change waits at the target, dead ones too, and whether it is a delete."""
+        cursor = await target.execute(statement(QUERIES["put_aside"]), self._values)
+        return dict(await cursor.fetchall())
 
     async def existing(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
         """Which of these rows there are."""
-        return await self._ids(connection, "existing", ids=list(ids))
+        return await self._ids(connection, "existing", ids)
 
-    async def unchanged(self, source: AsyncConnection, ids: Collection[str], seen: str) -> set[str]:
-        """Which of these rows the source has not written since it gave that snapshot."""
-        return await self._ids(source, "unchanged", ids=list(ids), seen=seen)
+    async def unwritten(
+        self, connection: AsyncConnection, ids: Collection[str], seen: str
+    ) -> set[str]:
+        """Which of these rows there are that nobody has written since that snapshot."""
+        return await self._ids(connection, "unwritten", ids, seen=seen)
+
+    async def applied(self, target: AsyncConnection, ids: Collection[str]) -> set[str]:
+        """Which of these rows are as ftstream has written them, as far as sync_log reaches."""
+        return await self._ids(target, "applied", ids)
 
     async def log_edits(self, target: AsyncConnection, ids: Collection[str]) -> None:
         """Keep what was edited at the target and is about to be undone."""
-        await target.execute(self._of("log_edits"), {"ids": list(ids), "topic": self._topic})
+        await target.execute(self._of("log_edits"), self._values | {"ids": list(ids)})
 
     async def keep(self, target: AsyncConnection, ids: Collection[str]) -> None:
         """Keep rows that are about to be deleted."""
         await target.execute(self._of("keep_rows"), {"ids": list(ids)})
 
-    async def _ids(self, connection: AsyncConnection, query: str, **values: object) -> set[str]:
-        cursor = await connection.execute(self._of(query), values)
+    async def _ids(
+        self, connection: AsyncConnection, query: str, ids: Collection[str], **values: object
+    ) -> set[str]:
+        cursor = await connection.execute(self._of(query), {"ids": list(ids), **values})
         return {row[0] for row in await cursor.fetchall()}
 
     def _of(self, query: str) -> sql.Composed:

@@ -22,10 +22,21 @@ set sync_interval = i.length,
 from (select make_interval(secs => %(seconds)s) as length) i
 where s.source = %(flow)s and s.sync_interval <> i.length
 
+-- name: hasten
+-- Has a run begin at once, since another flow waits for a row of it; once a minute at most.
+update ftstream.sync_status set next_sync_at = clock_timestamp()
+where source = %(flow)s and entity_type = %(entity_type)s and status = 'synced'
+  and next_sync_at > clock_timestamp() and last_synced_at < clock_timestamp() - interval '1 minute'
+
 -- name: begun
 -- Shows that it runs. When it is due stays as it is: should the run die, another begins at once.
 update ftstream.sync_status set status = 'syncing', updated_at = clock_timestamp()
 where source = %(flow)s and entity_type = any(%(entity_types)s)
+
+-- name: interrupted
+-- It does not run any more, and has not failed.
+update ftstream.sync_status set status = 'pending', updated_at = clock_timestamp()
+where source = %(flow)s and entity_type = any(%(entity_types)s) and status = 'syncing'
 
 -- name: done
 -- Moves the status once every message is in Kafka. The next run is due whole intervals after this one was:
@@ -74,52 +85,74 @@ where d.source = %(flow)s
 -- Which server this is, and what the transaction sees of it: on External.
 select c.system_identifier::text,
        ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer as timeline,
-       pg_current_snapshot()::text, (extract(epoch from now()) * 1000000)::bigint as read_at
+       (extract(epoch from now()) * 1000000)::bigint as read_at, pg_current_snapshot()::text
 from pg_control_system() c
 
--- name: known_sources
--- What the last run of each table read.
-select table_name, system_identifier, timeline, seen::text from ftstream.batch_source where flow = %(flow)s
+-- name: target
+-- What the transaction sees: on Supabase.
+select pg_current_snapshot()::text
 
--- name: note_source
+-- name: known_bases
+-- What the last run of each table read.
+select table_name, system_identifier, timeline, 0, source_seen::text, target_seen::text
+from ftstream.batch_source where flow = %(flow)s
+
+-- name: note_basis
 -- What this one has read.
-insert into ftstream.batch_source (flow, table_name, system_identifier, timeline, seen)
-select %(flow)s, t.name, %(system)s, %(timeline)s, %(seen)s::pg_snapshot from unnest(%(tables)s::text[]) t(name)
+insert into ftstream.batch_source (flow, table_name, system_identifier, timeline, source_seen, target_seen)
+select %(flow)s, t.name, %(system)s, %(timeline)s, %(source)s::pg_snapshot, %(target)s::pg_snapshot
+from unnest(%(tables)s::text[]) t(name)
 on conflict (flow, table_name) do update
-set system_identifier = excluded.system_identifier, timeline = excluded.timeline, seen = excluded.seen
+set (system_identifier, timeline, source_seen, target_seen)
+  = (excluded.system_identifier, excluded.timeline, excluded.source_seen, excluded.target_seen)
 
 -- name: put_aside
--- Rows of which a change waits here, and whether it is a delete that is still tried.
-select entity_id, bool_or(operation = 'delete' and state = 'parked')
-from ftstream.parked_change where table_name = %(name)s group by 1
+-- Rows of which a change waits here, dead ones too, and whether it is a delete.
+select entity_id, bool_or(operation = 'delete') from ftstream.parked_change where table_name = %(name)s group by 1
 
 -- name: existing
 -- Which of these rows there are.
-select t.{key}::text from {table} t where t.{key} = any(%(ids)s::text[]::{key_type}[])
+select e.id from unnest(%(ids)s::text[]) e(id) join {table} t on t.{key} = e.id::{key_type}
 
--- name: unchanged
--- Which of these rows the source has not written since a snapshot that it gave. A row's xmin has 32 of the
--- 64 bits: the others are those of the next number, or one less. (A transaction of savepoints that was under
--- way then may be taken for older.)
+-- name: unwritten
+-- Which of these rows have not been written since a snapshot. A row's xmin has 32 of the 64 bits: the others
+-- are those of the next number, or one less. (Of a transaction of savepoints that was under way then, rows may
+-- pass for older.)
 with now as (
     select n.id / 4294967296 as epoch, n.id %% 4294967296 as low
     from (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as id) n)
-select t.{key}::text
-from {table} t, now n, lateral (select t.xmin::text::bigint as low) x
-where t.{key} = any(%(ids)s::text[]::{key_type}[])
-  and pg_visible_in_snapshot(
+select e.id
+from unnest(%(ids)s::text[]) e(id) join {table} t on t.{key} = e.id::{key_type}, now n,
+     lateral (select t.xmin::text::bigint as low) x
+where pg_visible_in_snapshot(
           (greatest(n.epoch - (x.low > n.low)::integer, 0) * 4294967296 + x.low)::text::xid8,
           %(seen)s::pg_snapshot)
 
+-- name: applied
+-- Which of these rows are as ftstream has written them: its transaction has logged them too.
+select e.id
+from unnest(%(ids)s::text[]) e(id) join {table} t on t.{key} = e.id::{key_type}
+where exists (select from ftstream.sync_log l
+              where l.entity_id = e.id and l.table_name = {name} and l.xmin = t.xmin and l.kafka_offset is not null)
+
 -- name: log_edits
--- What was edited here and is about to be undone, with the rows as they were edited.
+-- What was edited here and is about to be undone, with the rows as they were edited; a run that repeats does
+-- not log it again.
 insert into ftstream.sync_log (operation, outcome, table_name, entity_id, topic, details)
 select (case when t.{key} is null then 'delete' else 'update' end)::ftstream.operation, 'superseded',
        {name}, e.id, %(topic)s, to_jsonb(t)
 from unnest(%(ids)s::text[]) e(id) left join {table} t on t.{key} = e.id::{key_type}
+where not exists (
+    select from ftstream.sync_log l
+    where l.entity_id = e.id and l.table_name = {name} and l.kafka_offset is null
+      and l.details is not distinct from to_jsonb(t)
+      and l.logged_at > (select s.last_synced_at from ftstream.sync_status s
+                         where s.source = %(flow)s and s.entity_type = %(entity_type)s))
 
 -- name: keep_rows
 -- Keeps rows that are about to be deleted: that they are gone at the source is inferred, nobody has said so.
 insert into ftstream.displaced (table_name, entity_id, reason, image)
-select {name}, t.{key}::text, 'deleted by a run: its owner does not have it', to_jsonb(t)
-from {table} t where t.{key} = any(%(ids)s::text[]::{key_type}[])
+select {name}, e.id, 'about to be deleted by a run: its owner does not have it', to_jsonb(t)
+from unnest(%(ids)s::text[]) e(id) join {table} t on t.{key} = e.id::{key_type}
+where not exists (select from ftstream.displaced d
+                  where d.table_name = {name} and d.entity_id = e.id and d.image = to_jsonb(t))

@@ -7,8 +7,8 @@
 set transaction isolation level repeatable read, read only
 
 -- name: stay
--- The snapshot lasts, though what was read meanwhile is waited for elsewhere.
-select set_config('idle_in_transaction_session_timeout', '0', true)
+-- The snapshot lasts while what was read is waited for elsewhere, but not for a process that is frozen.
+select set_config('idle_in_transaction_session_timeout', '15min', true)
 
 -- name: bounds
 -- Every so many-th key, in order.

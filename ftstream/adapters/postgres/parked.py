@@ -83,6 +83,14 @@ class ParkedChanges:
             cursor = await target.execute(statement(QUERIES["due"]), values, binary=True)
             return [*map(_parked, await cursor.fetchall())]
 
+    async def waiting(self, entities: Collection[Entity]) -> set[Entity]:
+        """Those of these rows that have parked or dead changes."""
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            asked = {"entities": _entities(entities)}
+            cursor = await target.execute(statement(QUERIES["waiting"]), asked)
+            return {(row[0], row[1]) for row in await cursor.fetchall()}
+
     async def of(self, entities: Collection[Entity]) -> list[Parked]:
         """The parked changes of these rows, those of other workers' partitions too, in the log's order."""
         async with self._sites.exclusively():

@@ -79,6 +79,12 @@ join json_to_recordset(%(partitions)s) as r(topic text, partition integer)
   on (p.topic, p.kafka_partition) = (r.topic, r.partition)
 where p.operation is not null
 
+-- name: waiting
+-- Those of these rows that have changes waiting, dead ones included.
+select distinct p.table_name, p.entity_id from ftstream.parked_change p
+join json_to_recordset(%(entities)s) as r("table" text, id text) on (p.table_name, p.entity_id) = (r."table", r.id)
+where p.operation is not null
+
 -- name: due
 -- All parked changes of rows of which one is due, in the order of the log; so many bytes, one row at least.
 with queues as (

@@ -134,7 +134,8 @@ drop trigger {trigger} on {table}
 insert into ftstream.sync_status (source, entity_type) values {rows} on conflict do nothing
 
 -- name: drop_status
--- The flow's rows of sync_status.
+-- The flow's rows of sync_status, and what its runs have read.
+with gone as (delete from ftstream.batch_source where flow = {flow})
 delete from ftstream.sync_status where source = {flow}
 
 -- name: drop_offsets

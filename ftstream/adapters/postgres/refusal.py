@@ -127,7 +127,7 @@ def _values(change: Change) -> dict[str, object]:
 
 def _waits(change: Change, holders: dict[str, Stamp], failure: Failure) -> ApplyFailed:
     hint = f"{_named(change, holders)}, and was written earlier: it may move"
-    needs = [(change.table, holder) for holder in holders]
+    needs = {(change.table, change.entity_id): [(change.table, holder) for holder in holders]}
     return ApplyFailed(replace(failure, policy=Policy.PARK, hint=hint), needs=needs)
 
 

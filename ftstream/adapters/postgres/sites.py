@@ -28,19 +28,19 @@ SILENT = Failure(Policy.RETRY, "", "a site's database does not answer", "is it u
 class ApplyFailed(Exception):
     """Something was not done; nothing of it is in the database.
 
-    `entities` are the rows that it failed for, `needs` those that they wait for, where that is known.
+    `entities` are the rows that it failed for, `needs` the rows that each waits for, where that is known.
     """
 
     def __init__(
         self,
         failure: Failure,
         entities: Collection[Entity] = (),
-        needs: Collection[Entity] = (),
+        needs: Mapping[Entity, Collection[Entity]] | None = None,
     ) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.entities = entities
-        self.needs = needs
+        self.needs = needs or {}
 
 
 class Sites:

@@ -13,11 +13,12 @@ create table ftstream.batch_source (
     table_name        text        not null,
     system_identifier text        not null,
     timeline          integer     not null,
-    seen              pg_snapshot not null,
+    source_seen       pg_snapshot not null,
+    target_seen       pg_snapshot not null,
     primary key (flow, table_name)
 );
 comment on table ftstream.batch_source is
-    'Which External the last run of a table read, and what it saw of it: another one may lack rows, and a row that it saw and that differs since was edited here';
+    'Which External the last run of a table read, and what it saw of both sites: another one may lack rows; and what was written here since, and not by ftstream, was edited';
 alter table ftstream.batch_source enable row level security;
 
 create table ftstream.activity_log (
