@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
 from ftstream.demo.rig import SITES, Rig
+from ftstream.flows import READY
 from tests.conftest import until
 from tests.system.scene import Scene, set_up
 
@@ -43,7 +45,7 @@ def test_sigterm_writes_what_was_read_commits_it_and_leaves_the_group(scene: Sce
     lines = [line for line in worker.log.splitlines() if " INFO " in line]
     said = [line.split(" ", 3)[3].split(":")[0] for line in lines]
     own = [words for words in said if "Realtime" not in words]  # which says so when it likes
-    assert own == ["started", "45 partitions assigned", "ready", "stopping", "stopped"]
+    assert own == ["started", "57 partitions assigned", "ready", "stopping", "stopped"]
     next_one = scene.worker().ready()
     scene.must_be_in_step()
     next_one.stop()
@@ -111,14 +113,14 @@ def test_applied_offset_beyond_the_log_halts_the_flow(scene: Scene) -> None:
 
 
 def test_worker_of_which_every_flow_halts_ends(scene: Scene) -> None:
-    tables = ("gfx_players", "player_overrides", "cue_sheets", "render_queue")
-    for site in SITES:
-        for table in tables:
-            scene.rename(site, table, f"mislaid_{table}")
-    worker = scene.worker()
-    assert worker.ended() == 1
-    for site in SITES:
-        for table in tables:
+    tables = [flow.tables[-1].name for flow in READY]
+    for site, table in product(SITES, tables):
+        scene.rename(site, table, f"mislaid_{table}")
+    try:
+        worker = scene.worker()
+        assert worker.ended() == 1
+    finally:
+        for site, table in product(SITES, tables):
             scene.rename(site, f"mislaid_{table}", table)
     assert len(worker.errors) == 1
     assert "halted: table public." in worker.errors[0]
