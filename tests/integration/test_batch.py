@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from threading import Event
 from typing import Any, LiteralString
 
 import pytest
@@ -22,10 +26,12 @@ from ftstream.core.avro_codec import decode
 from ftstream.core.batch import TableRun
 from ftstream.core.change import Operation
 from ftstream.core.comparison import Kind
+from ftstream.devstack import postgres, process
+from ftstream.devstack.ports import choose_ports
 from ftstream.drift import drifts
 from ftstream.flows import WSOP, Site
 from ftstream.setup import run_init
-from tests.integration.conftest import MemoryTopics, Pair
+from tests.integration.conftest import PASSWORD, Cluster, MemoryTopics, Pair
 
 PLAYERS = WSOP.table("wsop_players")
 ADD: LiteralString = (
@@ -149,6 +155,72 @@ async def test_dry_run_counts_what_differs(
         await rows(at.ledger, "select status from ftstream.sync_status where source = 'wsop'")
         == [("pending",)] * 3
     )
+
+
+@pytest.fixture
+def alone(clusters: dict[Site, Cluster], tmp_path: Path) -> Iterator[Server]:
+    """An External of its own, that may fail over."""
+    folder = postgres.choose_folder(tmp_path / "alone")
+    server = Server(
+        postgres.Cluster(
+            site=postgres.EXTERNAL,
+            folder=folder,
+            log=tmp_path / "alone.log",
+            port=choose_ports(1)[0],
+            binaries=clusters[Site.EXTERNAL].binaries,
+            passwords={postgres.EXTERNAL.superuser: PASSWORD},
+        )
+    )
+    server.cluster.prepare()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@dataclass
+class Server:
+    """A cluster, and its process."""
+
+    cluster: postgres.Cluster
+    identity: process.Identity | None = None
+
+    def start(self) -> None:
+        self.identity = process.spawn(self.cluster.command())
+        log, probe = self.cluster.log, self.cluster.probe
+        process.wait_until_ready("alone", self.identity, log, probe, 60, Event())
+
+    def stop(self) -> None:
+        process.stop(self.identity, postgres.Cluster.stop_signal, 30)
+
+    @property
+    def dsn(self) -> str:
+        role, passwords = postgres.EXTERNAL.superuser, self.cluster.passwords
+        return postgres.url(self.cluster.port, role, passwords, "template1")
+
+
+async def test_external_that_has_failed_over_is_told_from_the_one_before(
+    alone: Server, at: Connections
+) -> None:
+    async def basis() -> Basis:
+        async with await open_connection(alone.dsn) as connection:
+            return await read_basis(connection, at.target)
+
+    before = await basis()
+    alone.stop()
+    alone.start()
+    assert (await basis()).same_history(before)
+    alone.stop()
+    (alone.cluster.data / "standby.signal").touch()
+    alone.start()
+    async with await open_connection(alone.dsn) as connection:
+        await connection.execute("select pg_promote()")
+    after = await basis()
+    assert (after.system, after.timeline) == (before.system, before.timeline + 1)
+    assert not after.same_history(before)
+    assert not (await read_basis(at.source, at.target)).same_history(before)
 
 
 async def test_one_run_at_a_time(at: Connections) -> None:
