@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
@@ -28,6 +28,7 @@ from rich.table import Table as Grid
 from ftstream import batch as runs
 from ftstream.adapters.postgres.batch import Schedule, Status
 from ftstream.adapters.postgres.connection import open_connection
+from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED
 from ftstream.core.batch import TableRun
 from ftstream.core.comparison import Kind
@@ -138,7 +139,7 @@ def status(as_json: bool) -> None:
     settings.require_databases()
     found = asyncio.run(_status(settings))
     if as_json:
-        click.echo(json.dumps(found, indent=2, default=_encoded))
+        click.echo(json.dumps(found, indent=2, default=encoded))
     else:
         _show_status(found)
     healthy = found and all(
@@ -292,13 +293,3 @@ def _lines() -> runs.Say:
         )
 
     return say
-
-
-def _encoded(value: object) -> Any:
-    match value:
-        case datetime():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case _:
-            raise TypeError(f"{type(value).__name__} is not to be in a status")

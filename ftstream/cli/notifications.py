@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from psycopg.rows import dict_row
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.housekeeping import QUERIES
 from ftstream.adapters.postgres.queries import statement
+from ftstream.cli.encoding import encoded
 from ftstream.settings import load_settings
 
 
@@ -37,7 +37,7 @@ def notifications(every: bool, as_json: bool, ids: tuple[int, ...], read_all: bo
         return
     found = asyncio.run(_read(every))
     if as_json:
-        click.echo(json.dumps(found, indent=2, default=_encoded))
+        click.echo(json.dumps(found, indent=2, default=encoded))
         return
     if not found:
         click.echo("nothing to tell")
@@ -61,9 +61,3 @@ async def _mark(ids: tuple[int, ...] | None) -> int:
     async with await open_connection(load_settings().supabase.conninfo()) as connection:
         values = {"ids": None if ids is None else list(ids)}
         return (await connection.execute(statement(QUERIES["mark_read"]), values)).rowcount
-
-
-def _encoded(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is not to be in a notification")

@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import click
@@ -19,6 +18,7 @@ from ftstream.adapters.kafka.errors import KafkaError
 from ftstream.adapters.postgres.batch import Schedule
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.wake_ups import Seen, seen
+from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import failure
 from ftstream.core.wake_up import Way
 from ftstream.flows import READY, Capture, Flow, Site
@@ -82,7 +82,7 @@ def status(as_json: bool) -> None:
     settings.require_databases()
     looked = asyncio.run(look(READY, settings))
     if as_json:
-        click.echo(json.dumps(_document(looked), indent=2, default=_encoded))
+        click.echo(json.dumps(_document(looked), indent=2, default=encoded))
     else:
         for line in _lines(looked):
             click.echo(line)
@@ -186,9 +186,3 @@ def _document(looked: Looked) -> dict[str, Any]:
 def _message(problem: Exception) -> str:
     known = failure(problem)
     return known.message if known else str(problem)
-
-
-def _encoded(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is not to be in a status")
