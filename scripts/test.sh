@@ -1,16 +1,7 @@
 #!/usr/bin/env bash
-# All tests. Those that need a database or two run beside those of the whole stack, which mostly wait.
+# All tests; those of the whole stack mostly wait, so two files of them run at once, each on a stack of its own.
 set -euo pipefail
 pytest=$1
 
 "$pytest" tests/unit
-told=$(mktemp)
-"$pytest" tests/integration >"$told" 2>&1 &
-beside=$!
-trap 'kill "$beside" 2>/dev/null || true; rm -f "$told"' EXIT
-
-status=0
-"$pytest" tests/system || status=$?
-wait "$beside" || status=$?
-cat "$told"
-exit "$status"
+"$pytest" tests/system tests/integration --numprocesses 2 --dist loadfile
