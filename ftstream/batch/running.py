@@ -229,7 +229,7 @@ async def _opened(settings: Settings, ledger: AsyncConnection) -> AsyncIterator[
 
 def _halting(doubts: Sequence[str]) -> str:
     return (
-        f"{'; '.join(doubts)}. Nothing was published. See what differs: ftstream batch run --dry-run."
+        f"{'; '.join(doubts)}. Nothing was published. See which rows differ: ftstream verify wsop."
         " If it is right: ftstream batch run --allow-deletes"
     )
 

@@ -89,7 +89,7 @@ def run(
     """Publish now what differs between External and Supabase, without waiting for the next run.
 
     External wins: rows that Supabase lacks or has otherwise are carried, those that External does not have
-    are deleted. The workers apply what is published.
+    are deleted. The workers apply what is published; what was published before is waited for first.
     """
     settings = load_settings()
     settings.require_databases()
@@ -134,7 +134,7 @@ Exit codes: 0 the last run of each table was done, and in time, 1 one failed, is
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def status(as_json: bool) -> None:
-    """Show when each table ran last, what came of it, and when it runs next."""
+    """Show when each table went over last, how its last run ended, and when it runs next."""
     settings = load_settings()
     settings.require_databases()
     found = asyncio.run(_status(settings))
@@ -153,6 +153,8 @@ async def _status(settings: Settings) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for flow in _flows():
             rows: list[Status] = await Schedule(flow, settings.namespace, connection).status()
+            order = [flow.entity_type(table) for table in flow.tables]
+            rows.sort(key=lambda row: order.index(row.entity_type))
             found += [{"source": flow.name} | dataclasses.asdict(row) for row in rows]
     return found
 
@@ -185,7 +187,7 @@ class Told:
 
     def show(self) -> None:
         """As a table, with remarks; problems on standard error."""
-        console = Console(markup=False, highlight=False)
+        console = _console()
         ends = [] if self.dry_run else ["published"]
         grid = Grid("table", "rows", "new", "changed", "gone", *ends, "seconds")
         for result in self.results:
@@ -217,9 +219,17 @@ def _remarks(result: TableRun) -> Iterator[str]:
 
 
 def _show_status(found: Sequence[dict[str, Any]]) -> None:
-    console = Console(highlight=False)
+    console = _console()
     grid = Grid(
-        "flow", "table", "status", "health", "last", "next", "synced", "failures", "last run"
+        "flow",
+        "table",
+        "status",
+        "health",
+        "last success",
+        "next",
+        "synced",
+        "failures",
+        "last run",
     )
     for each in found:
         last = each["details"] or {}
@@ -238,6 +248,11 @@ def _show_status(found: Sequence[dict[str, Any]]) -> None:
     console.print(grid)
     for error in dict.fromkeys(each["last_error"] for each in found if each["last_error"]):
         console.print(error, soft_wrap=True)
+
+
+def _console() -> Console:
+    """Where it goes to no terminal, a table is not cut to eighty columns."""
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def _moment(at: datetime | None) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from ftstream.adapters.kafka.kept_schemas import kept_schemas
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.cli.errors import FAILED, Failure
+from ftstream.core.avro_compatibility import Difference
 from ftstream.drift import Drift, drifts
 from ftstream.flows import FLOWS, Capture, Flow, Table
 from ftstream.settings import Settings, load_settings
@@ -198,7 +199,14 @@ def _show(drift: Drift) -> None:
         verdict = "compatible" if drift.compatible else "incompatible"
         console.print(f"{name}: differs from {drift.kept.number:03}, {verdict}")
     for each in drift.differences:
-        console.print(f"  {each}{'' if each.compatible else '  (incompatible)'}", soft_wrap=True)
+        console.print(f"  {each}{_remark(each)}", soft_wrap=True)
+
+
+def _remark(difference: Difference) -> str:
+    if not difference.compatible:
+        return "  (incompatible)"
+    # A run that knows the column could only write NULL over it.
+    return "  (runs halt until this is accepted)" if difference.now is None else ""
 
 
 def _document(drift: Drift) -> dict[str, Any]:

@@ -141,7 +141,11 @@ def _show(verdicts: Sequence[TableVerdict], console: Console) -> None:
         if (more := verdict.counts.total() - len(verdict.listed)) > 0 and verdict.listed:
             console.print(f"{verdict.table.name}: and {more:,} more")
     for name in {v.flow.name: None for v in verdicts if not v.equal and _by_batch(v.flow)}:
-        console.print(f"{name}: the next run carries what differs; at once: `ftstream batch run`")
+        console.print(
+            f"{name}: the next run carries what differs, unless it halts, or a new column waits for"
+            " `ftstream schemas accept`: see `ftstream batch status`; at once: `ftstream batch run`",
+            soft_wrap=True,
+        )
     total = sum(verdict.rows for verdict in verdicts)
     equal = all(verdict.equal for verdict in verdicts)
     console.print(f"both sites equal: {total} rows" if equal else "the sites differ")

@@ -27,6 +27,10 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 NAMESPACE = "ftstream"
 
+PRIMITIVE_TYPES = frozenset(
+    ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
+)
+
 OPERATIONS = ("insert", "update", "delete")
 
 
@@ -72,7 +76,7 @@ class TableSchema:
     @property
     def document(self) -> dict[str, Any]:
         """The schema as Avro has it; attributes that Avro does not know are passed over by readers."""
-        name, namespace = avro_name(self.table), f"{NAMESPACE}.{self.flow}"
+        name, namespace = _record_name(self.table), f"{NAMESPACE}.{self.flow}"
         inner = self.row_type.rpartition(".")[0]
         operation = {
             "type": "enum",
@@ -116,7 +120,7 @@ class TableSchema:
     @cached_property
     def row_type(self) -> str:
         """The full name of the row's record."""
-        return f"{NAMESPACE}.{self.flow}.{avro_name(self.table)}.row"
+        return f"{NAMESPACE}.{self.flow}.{_record_name(self.table)}.row"
 
     @cached_property
     def parsed(self) -> Any:
@@ -172,6 +176,12 @@ _ESCAPE = re.compile(r"_u([0-9a-f]{1,6})_")
 def avro_name(name: str) -> str:
     """A column's or table's name as Avro allows it; most stay as they are."""
     return _ESCAPED.sub(lambda found: f"_u{ord(found[0]):x}_", name)
+
+
+def _record_name(table: str) -> str:
+    """A table's name for a record: Avro's own types keep theirs in every namespace."""
+    name = avro_name(table)
+    return f"_u{ord(name[0]):x}_{name[1:]}" if name in PRIMITIVE_TYPES else name
 
 
 def plain_name(name: str) -> str:

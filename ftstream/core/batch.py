@@ -73,5 +73,5 @@ class TableRun:
             return ""
         return (
             f"{self.table}: {deletes:,} of {self.held:,} rows would be deleted, since External does not have"
-            f" them; without being told to, a run deletes {most:,} or {percent:g} % at most"
+            f" them; without being told to, a run deletes {most:,} or {percent:g} %, whichever is less"
         )

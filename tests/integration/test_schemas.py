@@ -67,7 +67,8 @@ def test_a_new_column_is_compatible_and_is_accepted_without_a_question(
     result = installed.run("diff")
     assert result.exit_code == 0, result.output
     assert "wsop_players: differs from 001, compatible\n" in result.output
-    assert "  nickname: removed (was string)\n  별명 1: new (string)\n" in result.output
+    halts = "  nickname: removed (was string)  (runs halt until this is accepted)\n"
+    assert halts + "  별명 1: new (string)\n" in result.output
     assert installed.run("accept", "wsop_events").output.startswith("nothing to accept")
     shown = installed.run("accept", "--dry-run")
     assert "dry run: nothing was changed" in shown.output
