@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.kept_schemas import KeptSchemas, Version
 from ftstream.adapters.postgres.avro_rows import table_schema
-from ftstream.adapters.postgres.catalog import read_columns
+from ftstream.adapters.postgres.catalog import Column, read_columns
 from ftstream.core.avro_compatibility import Difference, differences
 from ftstream.core.avro_schema import TableSchema
 from ftstream.flows import Flow, Table
@@ -17,9 +17,10 @@ from ftstream.flows import Flow, Table
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One table: its schema as it is kept, if it is, and as the table has it now."""
+    """One table: its columns, and its schema as it is kept, if it is, and as the table has it now."""
 
     table: Table
+    columns: Sequence[Column]
     kept: Version | None
     now: TableSchema
     differences: tuple[Difference, ...]
@@ -50,8 +51,9 @@ async def drifts(
     """Of these tables of the flow, or of all. Raises TableMissing, KeyMissing, SchemaFileError."""
     found = []
     for table in flow.tables if tables is None else tables:
-        now = table_schema(flow, table, await read_columns(external, table))
+        columns = await read_columns(external, table)
+        now = table_schema(flow, table, columns)
         newest = kept.newest(table)
         before = newest.schema if newest else replace(now, fields=())
-        found.append(Drift(table, newest, now, differences(before, now)))
+        found.append(Drift(table, columns, newest, now, differences(before, now)))
     return found

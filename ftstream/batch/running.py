@@ -15,7 +15,6 @@ from psycopg import AsyncConnection
 from ftstream.adapters.kafka.kept_schemas import kept_schemas
 from ftstream.adapters.kafka.publishing import Publishing
 from ftstream.adapters.postgres.batch import Basis, Schedule, Turn, TurnLost, read_basis, turn
-from ftstream.adapters.postgres.catalog import read_columns
 from ftstream.adapters.postgres.compare import snapshot
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.batch.table import BatchTable, Connections, Say, Sending, Step
@@ -171,10 +170,7 @@ class _Run:
         found = await drifts(at.source_now, self._flow, kept, tables)
         _require_kept(found)
         namespace = self._settings.namespace
-        self._tables = [
-            BatchTable(self._flow, each, namespace, await read_columns(at.source_now, each.table))
-            for each in found
-        ]
+        self._tables = [BatchTable(self._flow, each, namespace) for each in found]
         self.results = [each.run for each in self._tables]
 
     def doubts(self, basis: Basis, last: Mapping[str, Basis]) -> list[str]:

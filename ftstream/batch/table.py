@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from ftstream.adapters.kafka.publishing import Message, Publishing
 from ftstream.adapters.postgres.avro_rows import read_rows
 from ftstream.adapters.postgres.batch import Basis, Rows, Turn
-from ftstream.adapters.postgres.catalog import Column, carried, read_columns
+from ftstream.adapters.postgres.catalog import carried, read_columns
 from ftstream.adapters.postgres.compare import Digests, Ranges, compare_ranges
 from ftstream.core.avro_codec import Value, ValueRefused, encode
 from ftstream.core.avro_schema import TableSchema
@@ -63,7 +63,7 @@ class Connections:
 class BatchTable:
     """One table of a run: what differs, and how it travels."""
 
-    def __init__(self, flow: Flow, drift: Drift, namespace: str, columns: Sequence[Column]) -> None:
+    def __init__(self, flow: Flow, drift: Drift, namespace: str) -> None:
         assert drift.kept is not None  # else the run has halted
         self.table = drift.table
         self.schema: TableSchema = drift.kept.schema
@@ -74,8 +74,8 @@ class BatchTable:
             uncarried=tuple(d.column for d in drift.differences if d.column not in known),
         )
         self.topic = Names(flow, namespace).topic(self.table, Site.EXTERNAL)
-        key = next(column for column in columns if column.name == self.table.key)
-        self._columns = [column for column in columns if column.name in known]
+        key = next(column for column in drift.columns if column.name == self.table.key)
+        self._columns = [column for column in drift.columns if column.name in known]
         self._rows = Rows(flow, self.table, key, self.topic)
         self._aside: Mapping[str, bool] = {}
         self._ranges: Ranges | None = None

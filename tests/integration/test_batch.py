@@ -80,7 +80,7 @@ class Taken:
 
 async def players(at: Connections) -> BatchTable:
     (drift,) = await drifts(at.source_now, WSOP, KeptSchemas(WSOP, [PACKAGED]), [PLAYERS])
-    return BatchTable(WSOP, drift, "", await read_columns(at.source_now, PLAYERS))
+    return BatchTable(WSOP, drift, "")
 
 
 async def rows(connection: AsyncConnection, query: LiteralString) -> list[tuple[Any, ...]]:
