@@ -16,8 +16,8 @@ from ftstream.adapters.postgres.compare import Digests, compare_ranges, snapshot
 from ftstream.adapters.postgres.reconcile import Holding, mark, unreconciled
 from ftstream.adapters.postgres.sites import open_both
 from ftstream.adapters.postgres.tombstones import horizon
+from ftstream.core.change import Stamp
 from ftstream.core.reconciliation import Clash, Decision, clashes, decide
-from ftstream.core.register import Stamp
 from ftstream.flows import Flow, Site, Table
 from ftstream.settings import Settings
 

@@ -13,8 +13,8 @@ from psycopg import AsyncConnection
 from ftstream.adapters.postgres import history
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.revert import ChangedMeanwhile, NotWritten, Reversals
+from ftstream.core.change import Stamp
 from ftstream.core.history import Entry, Restoration, restoration, version_of, writes
-from ftstream.core.register import Stamp
 from ftstream.core.reversal import Impossible, Intent, Left, Plan, Result, Written
 from ftstream.flows import Flow, Site, Table
 from ftstream.settings import Settings

@@ -18,6 +18,28 @@ class Partition(NamedTuple):
     partition: int
 
 
+class Stamp(NamedTuple):
+    """When an entity was written, in microseconds since 1970 by the writer's clock, and on which site."""
+
+    version: int
+    site: str
+
+    def beats(self, other: Stamp, tie: str) -> bool:
+        """Whether this write stays; the same version on both sites is the site's that wins a tie."""
+        return (self.version, self.site == tie) > (other.version, other.site == tie)
+
+
+class Refusal(NamedTuple):
+    """Why a site is to take the row as the other site has it: its write `over` cannot stand there.
+
+    `theirs` is the row's last write at the site that refuses, `because` says what was in the way.
+    """
+
+    over: Stamp
+    theirs: Stamp
+    because: str
+
+
 class Operation(enum.StrEnum):
     """What happened to the row; `snapshot` is an insert or update as a snapshot sees it.
 
@@ -56,7 +78,9 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     that the log did not hold every value: the image has placeholders (unchanged TOAST).
     `source_position` is the write-ahead log position, `source_time` the commit time, in microseconds.
     `message` is the record's value as it came, kept if the change has to wait. A change from an outbox
-    has the `version` of its write and its `site`; its image is PostgreSQL's own JSON.
+    has the `version` of its write and its `site`; its image is PostgreSQL's own JSON. One that `yields` is
+    refused where it would wait for a row that was refused itself. A `refusal` is a write that `site` is to
+    make, in this version, unless it has written the row since.
     """
 
     table: str
@@ -73,6 +97,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     message: bytes = b""
     version: int = 0
     site: str = ""
+    yields: bool = False
+    refusal: Refusal | None = None
 
     @property
     def at(self) -> Partition:

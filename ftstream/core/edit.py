@@ -7,11 +7,21 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from ftstream.core.change import Change, MalformedMessage, Operation, checked_key
-from ftstream.core.register import Stamp
+from ftstream.core.change import Change, MalformedMessage, Operation, Refusal, Stamp, checked_key
 
 # What a topic holds is not to be trusted: the year 2255 leaves room for every clock, and for what follows it.
 _Version = Annotated[int, Meta(ge=1, le=9 * 10**15)]
+
+
+class _Write(msgspec.Struct, gc=False):
+    version: Annotated[int, Meta(ge=0, le=9 * 10**15)]
+    site: str
+
+
+class _Refusal(msgspec.Struct, gc=False):
+    over: _Write
+    theirs: _Write
+    because: str = ""
 
 
 class _Edit(msgspec.Struct, gc=False):
@@ -22,6 +32,8 @@ class _Edit(msgspec.Struct, gc=False):
     author: str = ""
     row: msgspec.Raw = msgspec.Raw(b"null")
     json_nulls: list[str] | None = None
+    yields: bool = False
+    refusal: _Refusal | None = None
 
 
 _decode = msgspec.json.Decoder(_Edit).decode
@@ -31,16 +43,22 @@ class _Stamped(msgspec.Struct, gc=False):
     id: str
     site: str
     version: _Version
+    refusal: msgspec.Raw | None = None
 
 
 _decode_stamp = msgspec.json.Decoder(_Stamped).decode
 
 
 def stamp_in(value: bytes | None) -> tuple[str, Stamp] | None:
-    """The id and the stamp of a message, without its row; None if it is no message: see decode_edit."""
+    """The id and the stamp of a write, without its row; None if it is none: see decode_edit.
+
+    A refusal is none: whether it becomes one is not known until it is applied.
+    """
     try:
         found = _decode_stamp(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if found.refusal is not None:
         return None
     return found.id, Stamp(found.version, found.site)
 
@@ -67,7 +85,8 @@ def decode_edit(
     entity_id = checked_key(key, image)
     if edit.id != entity_id:
         raise MalformedMessage("the key is that of another row")
-    if edit.site != site:
+    # A refusal is a write that this site has the other one make.
+    if edit.site != site and edit.refusal is None:
         raise MalformedMessage(f"a write of site {edit.site!r} among those of {site}")
     if deleted and bytes(edit.row) != b"null":
         raise MalformedMessage("a delete with a row")
@@ -85,4 +104,17 @@ def decode_edit(
         message=value or b"",
         version=edit.version,
         site=edit.site,
+        yields=edit.yields,
+        refusal=_refusal(edit, site),
     )
+
+
+def _refusal(edit: _Edit, site: str) -> Refusal | None:
+    """Raises MalformedMessage."""
+    if edit.refusal is None:
+        return None
+    over = Stamp(edit.refusal.over.version, edit.refusal.over.site)
+    if edit.site == site or over.version >= edit.version:
+        raise MalformedMessage("a refusal that is no refusal of a write of the other site")
+    theirs = Stamp(edit.refusal.theirs.version, edit.refusal.theirs.site)
+    return Refusal(over, theirs, edit.refusal.because)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import takewhile
 from typing import Any
 
-from ftstream.core.register import Stamp
+from ftstream.core.change import Stamp
 
 Row = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ftstream.core.register import Stamp
+from ftstream.core.change import Stamp
 
 
 @dataclass(frozen=True, slots=True)

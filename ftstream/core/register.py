@@ -8,30 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from ftstream.core.change import Change, Operation
+from ftstream.core.change import Change, Operation, Stamp
 from ftstream.core.plan import Entity, Outcome
-
-
-class Stamp(NamedTuple):
-    """When an entity was written, in microseconds since 1970 by the writer's clock, and on which site."""
-
-    version: int
-    site: str
-
-    def beats(self, other: Stamp, tie: str) -> bool:
-        """Whether this write stays; the same version on both sites is the site's that wins a tie."""
-        return (self.version, self.site == tie) > (other.version, other.site == tie)
 
 
 @dataclass(frozen=True, slots=True)
 class LastWrite:
-    """What a site knows of an entity: its last write, and the newest that came from the other site."""
+    """What a site knows of an entity: its last write, and the newest that came from the other site.
+
+    `reserved` is the version in which the other site takes the row as it is here, if a write was refused to
+    it: later writes here are greater, and older ones of that site come too late.
+    """
 
     stamp: Stamp
     operation: Operation
     received: int = 0
+    reserved: int = 0
 
 
 def stamp_of(change: Change) -> Stamp:
@@ -43,8 +36,17 @@ def written(last: LastWrite | None, operation: Operation, clock: int, here: str)
     """A user's write: never older than what the writer could see."""
     if last is None:
         return LastWrite(Stamp(clock, here), operation)
-    version = max(clock, last.stamp.version + 1)
+    version = max(clock, last.stamp.version + 1, last.reserved + 1)
     return replace(last, stamp=Stamp(version, here), operation=operation)
+
+
+def prevails(last: LastWrite | None, change: Change, tie: str) -> bool:
+    """Whether a change of the other site, or a refusal, is the last write from now on."""
+    if last is None:
+        return change.refusal is None
+    if change.refusal is not None:
+        return last.stamp == change.refusal.over and change.version > last.reserved
+    return change.version >= last.reserved and stamp_of(change).beats(last.stamp, tie)
 
 
 def arrived(last: LastWrite | None, change: Change, tie: str) -> tuple[LastWrite, Outcome, bool]:
@@ -53,10 +55,21 @@ def arrived(last: LastWrite | None, change: Change, tie: str) -> tuple[LastWrite
     if last is None:
         return LastWrite(stamp, change.operation, change.version), Outcome.APPLIED, True
     received = max(last.received, change.version)
-    if stamp.beats(last.stamp, tie):
-        return LastWrite(stamp, change.operation, received), Outcome.APPLIED, True
+    if prevails(last, change, tie):
+        known = replace(last, stamp=stamp, operation=change.operation, received=received)
+        return known, Outcome.APPLIED, True
     # Its row is written once more if it is the last write itself: that changes nothing.
     return replace(last, received=received), _loss(last, change), stamp == last.stamp
+
+
+def refused(last: LastWrite | None, over: Stamp, stamp: Stamp, here: str) -> LastWrite:
+    """A write is refused here: the other site is to make the write `stamp` in its stead."""
+    known = last or LastWrite(Stamp(0, here), Operation.DELETE)
+    return replace(
+        known,
+        received=max(known.received, over.version),
+        reserved=max(known.reserved, stamp.version),
+    )
 
 
 def newest(changes: Iterable[Change], tie: str) -> dict[Entity, Change]:

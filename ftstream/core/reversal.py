@@ -6,8 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ftstream.core.change import Stamp
 from ftstream.core.history import State
-from ftstream.core.register import Stamp
 
 TOUCHED = "updated_at"
 """Production's triggers set it at every update: a row that differs in it alone is as it was."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ftstream.core.change import Change, Partition
+from ftstream.core.change import Change, Partition, Stamp
 from ftstream.core.plan import Batch, Entity
-from ftstream.core.register import Stamp, stamp_of
+from ftstream.core.register import stamp_of
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False, array_like=True):

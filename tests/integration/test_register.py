@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.core.change import Change
+from ftstream.core.change import Change, Stamp
 from ftstream.core.failures import Policy, classify
 from ftstream.core.plan import Batch, Entity, Outcome
-from ftstream.core.register import LastWrite, Stamp, arrived, newest, stamp_of
+from ftstream.core.register import LastWrite, arrived, newest, stamp_of
 from ftstream.flows import Site
 from tests.integration.conftest import Cluster, Pair, made_pair, with_least_rights
 from tests.integration.test_outbox import NOTES

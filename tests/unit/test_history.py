@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from ftstream.core.change import Stamp
 from ftstream.core.history import (
     ABSENT,
     Entry,
@@ -15,7 +16,6 @@ from ftstream.core.history import (
     restoration,
     version_of,
 )
-from ftstream.core.register import Stamp
 from ftstream.core.reversal import Action, Intent, Live, Plan
 
 

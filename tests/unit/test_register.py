@@ -7,9 +7,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core.change import Change, Operation
+from ftstream.core.change import Change, Operation, Stamp
 from ftstream.core.plan import Outcome
-from ftstream.core.register import LastWrite, Stamp, arrived, newest, stamp_of, written
+from ftstream.core.register import LastWrite, arrived, newest, stamp_of, written
 
 TIE = "supabase"
 SITES = ("external", "supabase")

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from ftstream.cli import main
+from ftstream.core.change import Stamp
 from ftstream.core.history import Entry, Restoration
-from ftstream.core.register import Stamp
 from ftstream.flows import FLOWS, Site
 from ftstream.revert import OneWrite, of_write
 

@@ -10,8 +10,8 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.connection import SESSION, open_connection
 from ftstream.adapters.postgres.queries import Queries, statement
+from ftstream.core.change import Stamp
 from ftstream.core.history import Entry
-from ftstream.core.register import Stamp
 from ftstream.flows import Site, Table
 
 QUERIES = Queries.load(__package__, "history.sql")

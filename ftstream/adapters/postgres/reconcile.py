@@ -10,8 +10,8 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from ftstream.adapters.postgres.catalog import Column
 from ftstream.adapters.postgres.connection import SESSION
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
+from ftstream.core.change import Stamp
 from ftstream.core.reconciliation import Decision, Held
-from ftstream.core.register import Stamp
 from ftstream.flows import Site, Table
 
 QUERIES = Queries.load(__package__, "reconcile.sql")

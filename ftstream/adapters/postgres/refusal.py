@@ -17,10 +17,10 @@ from ftstream.adapters.postgres.sites import ApplyFailed, Sites
 from ftstream.adapters.postgres.statements import QUERIES, REGISTER
 from ftstream.adapters.postgres.transaction import Transactions
 from ftstream.core import unavailable
-from ftstream.core.change import Change
+from ftstream.core.change import Change, Stamp
 from ftstream.core.failures import Failure, Policy
 from ftstream.core.plan import Batch, aside_row
-from ftstream.core.register import Stamp, stamp_of
+from ftstream.core.register import stamp_of
 from ftstream.flows import Flow
 
 MOST_ANSWERS = 50

@@ -12,8 +12,8 @@ from psycopg import AsyncConnection, sql
 from ftstream.adapters.postgres.catalog import Column, KeyMissing, read_columns
 from ftstream.adapters.postgres.connection import SESSION, Json
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
+from ftstream.core.change import Stamp
 from ftstream.core.history import State
-from ftstream.core.register import Stamp
 from ftstream.core.reversal import Action, Intent, Live
 from ftstream.flows import Table
 

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.queries import Queries, identifier, statement
-from ftstream.core.register import Stamp
+from ftstream.core.change import Stamp
 from ftstream.flows import Table
 
 QUERIES = Queries.load(__package__, "tombstones.sql")
