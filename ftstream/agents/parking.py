@@ -138,9 +138,10 @@ class Parking:
         while True:
             await asyncio.sleep(ROUND_SECONDS)
             if self._partitions:
-                await self._round()
+                await self.try_due()
 
-    async def _round(self) -> None:
+    async def try_due(self) -> None:
+        """Try once what is due."""
         # A change that is parked from here on is not among those due.
         self._known = dict(self._queued)
         try:
@@ -225,7 +226,8 @@ class Parking:
         for queue in blamed:
             needs = needed & set(error.needs.get(queue[0][0].entity, ()))
             if not (needs and await self._together(queue, needs)):
-                await self._postpone([parked for parked, _ in queue], failure, passed)
+                cause = error.causes.get(queue[0][0].entity, failure)
+                await self._postpone([parked for parked, _ in queue], cause, passed)
         if not blamed:
             middle = len(rest) // 2
             await self._try(rest[:middle], passed)

@@ -97,12 +97,12 @@ class Writer:
     async def _drain(self) -> None:
         while True:
             batch, taken = await self._decoded.get()
-            await self._write(batch)
+            await self.write(batch)
             for item in taken:
                 item.acknowledge()
             self._unwritten -= len(taken)
 
-    async def _write(self, batch: Batch) -> None:
+    async def write(self, batch: Batch) -> None:
         """Apply the batch; what cannot be applied is parked, so that the others go on."""
         parked: list[Aside] = []
         waiting = [batch]
@@ -126,7 +126,7 @@ class Writer:
     def _divided(self, batch: Batch, error: ApplyFailed) -> Sequence[Batch]:
         """What to apply in place of a batch that cannot be."""
         if error.entities:
-            return [batch.without(error.entities, error.failure)]
+            return [batch.without(error.entities, error.failure, error.causes)]
         if len(batch.changes) > 1:
             return batch.halves()
         if not batch.changes:

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ftstream.core.change import Change
+
 
 class Severity(enum.StrEnum):
     """How soon somebody should look."""
@@ -111,6 +113,20 @@ def edits_undone(flow: str, table: str, rows: int) -> Notification:
         f"{rows} rows are as on External again, which owns them; how they were is in ftstream.sync_log"
         " (outcome superseded, details)",
         {"flow": flow, "table": table, "rows": rows},
+    )
+
+
+def edit_refused(flow: str, change: Change) -> Notification:
+    """A write cannot stand at the other site; its own has taken the row as it is there."""
+    now = "is deleted, as it is not there" if change.image is None else "is as it is there"
+    because = change.refusal.because if change.refusal else ""
+    return Notification(
+        "edit_refused",
+        Severity.WARNING,
+        f"flow {flow}: writes were refused by the other site",
+        f"{because}. The row {now}; what was written is in its history:"
+        f" ftstream history {change.table} {change.entity_id}",
+        {"flow": flow, "table": change.table, "id": change.entity_id},
     )
 
 

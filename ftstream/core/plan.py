@@ -288,10 +288,19 @@ class Batch:
         )
         return first, second
 
-    def without(self, entities: Collection[Entity], failure: Failure) -> Batch:
-        """The batch with the changes of these rows parked."""
+    def without(
+        self,
+        entities: Collection[Entity],
+        failure: Failure,
+        causes: Mapping[Entity, Failure] | None = None,
+    ) -> Batch:
+        """The batch with the changes of these rows parked: for the failure, or for causes of their own."""
         kept = tuple(c for c in self.changes if (c.table, c.entity_id) not in entities)
-        parked = (park(c, failure) for c in self.changes if (c.table, c.entity_id) in entities)
+        parked = (
+            park(c, (causes or {}).get((c.table, c.entity_id), failure))
+            for c in self.changes
+            if (c.table, c.entity_id) in entities
+        )
         return replace(self, changes=kept, aside=(*self.aside, *parked)).settling(self.settled)
 
     def settling(self, entities: frozenset[Entity]) -> Batch:

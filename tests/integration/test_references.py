@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from psycopg.errors import ObjectNotInPrerequisiteState
@@ -144,7 +145,7 @@ async def test_child_that_comes_while_its_parent_is_deleted_waits_and_finds_it_g
     await add_override(supabase)
     changes = await supabase.captured()
     async with await pair.connect(Site.EXTERNAL) as connection:
-        user = Place(Site.EXTERNAL, connection, external.sites, external.applier)
+        user = replace(external, user=connection)
         async with connection.transaction():
             await user.run("delete from gfx_players where id = %s", PLAYER)
             arriving = asyncio.create_task(external.apply(*changes))

@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -138,7 +139,7 @@ async def test_answer_has_what_a_user_commits_while_it_is_made(pair: Pair, two: 
     """Else the other site would get the row as it was before, in a greater version."""
     await put(two.supabase, A, 1, "old")
     async with await pair.connect(Site.SUPABASE) as connection:
-        user = Place(Site.SUPABASE, connection, two.supabase.sites, two.supabase.applier)
+        user = replace(two.supabase, user=connection)
         async with connection.transaction():
             await put(user, A, 1, "edit")
             again = (

@@ -8,6 +8,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -263,7 +264,7 @@ async def test_change_that_meets_a_write_that_is_not_committed_yet(
         await write(external, ONE, "old")
         await two.exchange()
     async with await pair.connect(Site.SUPABASE) as connection:
-        user = Place(Site.SUPABASE, connection, supabase.sites, supabase.applier)
+        user = replace(supabase, user=connection)
         async with connection.transaction():
             for body in RACES[race]:
                 await write(user, ONE, body)
@@ -286,7 +287,7 @@ async def test_ftstream_gives_way_and_never_a_user(pair: Pair, two: Two) -> None
         await write(external, key, "old")
     await two.exchange()
     async with await pair.connect(Site.SUPABASE) as connection:
-        user = Place(Site.SUPABASE, connection, supabase.sites, supabase.applier)
+        user = replace(supabase, user=connection)
         async with connection.transaction():
             await write(user, second, "mine")
             for key in (first, second):

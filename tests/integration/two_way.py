@@ -9,19 +9,29 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, sql
 
+from ftstream.adapters.postgres.housekeeping import Housekeeper
+from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.outbox_applier import OutboxApplier
+from ftstream.adapters.postgres.parked import ParkedChanges
 from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import Sites
-from ftstream.core.change import Change
+from ftstream.agents.buffer import Buffer
+from ftstream.agents.intake import Intake
+from ftstream.agents.parking import Parking
+from ftstream.agents.tally import Tally
+from ftstream.agents.writer import Writer
+from ftstream.core.change import Change, Partition
 from ftstream.core.edit import decode_edit
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Batch, Entity
 from ftstream.core.seen import Seen
 from ftstream.flows import Flow, Site
+from ftstream.settings import Settings
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 
@@ -36,6 +46,8 @@ class Place:
     site: Site
     user: AsyncConnection
     sites: Sites
+    schema: Schema
+    settings: Settings
     applier: OutboxApplier
     told: list[Notification] = field(default_factory=list)
     seen: dict[Entity, Seen] = field(default_factory=dict)
@@ -89,6 +101,71 @@ class Place:
     async def outcomes(self) -> list[str]:
         rows = await self.run("select outcome::text from ftstream.sync_log order by logged_at")
         return [row[0] for row in rows]
+
+
+class Worker:
+    """What applies changes at a site as an agent does, parks what it cannot, and tries that again."""
+
+    def __init__(self, place: Place, flow: Flow) -> None:
+        self._place, self._flow = place, flow
+        self.start()
+
+    def start(self) -> None:
+        """As after a crash: nothing is known but what is in the database."""
+        place, flow, bounds = self._place, self._flow, self._place.settings.apply
+        tables = {f"{place.site.other}.{table.name}": table.name for table in flow.tables}
+        place.applier = OutboxApplier(
+            flow, place.sites, place.schema, bounds, place.told.append, place.seen.get
+        )
+        offsets = Offsets(place.sites)
+        decode = partial(decode_edit, place.site.other.value)
+        self._parking = Parking(
+            flow.name,
+            place.applier,
+            offsets,
+            ParkedChanges(flow, place.sites),
+            decode,
+            _no_ends,
+            place.told.append,
+            bounds.dead_after_seconds,
+        )
+        keeper = Housekeeper(place.settings.database(place.site).conninfo())
+        self._writer = Writer(
+            flow.name,
+            place.applier,
+            offsets,
+            self._parking,
+            Buffer(bounds.buffer_rows, bounds.buffer_bytes, lambda: None, lambda: None),
+            Intake(flow.name, tables, decode, place.told.append),
+            Tally(flow.name, {name: name for name in tables.values()}, keeper, 30, status=False),
+            bounds,
+        )
+        self._partitions = [Partition(topic, 0) for topic in tables]
+
+    async def apply(self, *changes: Change) -> None:
+        await self._parking.begin(self._partitions)
+        await self._writer.write(Batch(changes))
+
+    async def retry(self) -> bool:
+        """Try everything that is parked; whether any of it is applied or settled."""
+        before = await self.parked()
+        if before:
+            await self._place.run("update ftstream.parked_change set next_attempt_at = now()")
+            await self._parking.begin(self._partitions)
+            await self._parking.try_due()
+        return await self.parked() != before
+
+    async def parked(self) -> list[tuple[str, str, str]]:
+        """The rows that wait, with what for."""
+        rows = await self._place.run(
+            "select entity_id, error, hint from ftstream.parked_change order by topic, kafka_offset"
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def _no_ends() -> None:
+    """No attempt counts: nothing dies."""
+    return
 
 
 @dataclass
@@ -153,7 +230,8 @@ async def _place(pair: Pair, flow: Flow, site: Site) -> Place:
     schema = Schema(flow, site, told.append)
     applier = OutboxApplier(flow, sites, schema, pair.settings.apply, told.append, seen.get)
     await applier.prepare()
-    return Place(site, await pair.connect(site), sites, applier, told, seen)
+    user = await pair.connect(site)
+    return Place(site, user, sites, schema, pair.settings, applier, told, seen)
 
 
 def _differing(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]]) -> list[str]:

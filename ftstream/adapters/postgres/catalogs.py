@@ -59,7 +59,7 @@ class Catalogs:
         except ApplyFailed as error:
             rows = effects(batch.changes)
             failure = await self._misfits.named(error.failure, self._schema.statements, rows)
-            raise ApplyFailed(failure, error.entities, error.needs) from error
+            raise ApplyFailed(failure, error.entities, error.needs, error.causes) from error
 
     async def _apply(self, newest: Newest, attempt: Attempt) -> None:
         if unknown := self._schema.unknown(newest):

@@ -9,6 +9,8 @@ select l.entity_id, l.logged_at, l.operation::text, l.outcome::text, l.source_ti
                                                    then l.change->'json_nulls' else '[]' end)) as json_nulls
 from ftstream.sync_log l
 where l.table_name = %(table)s and l.entity_id = any(%(ids)s::text[])
+  -- A refusal is a write once it is taken, and else none.
+  and (l.outcome = 'applied' or not coalesce(l.change ? 'refusal', false))
 order by l.logged_at
 
 -- name: changed_since

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,10 +13,10 @@ import msgspec
 from ftstream.adapters.postgres.catalogs import Catalogs
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.misfit import Misfits
-from ftstream.adapters.postgres.parents import Parents
+from ftstream.adapters.postgres.parents import Parents, decode_missing, decode_referring
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.reconcile import unreconciled
-from ftstream.adapters.postgres.refusal import Refusals
+from ftstream.adapters.postgres.refusal import Obstacles, Refusals, named, orphaned
 from ftstream.adapters.postgres.register_rows import RegisterRows, Writes, stamp
 from ftstream.adapters.postgres.rows import locked
 from ftstream.adapters.postgres.schema import Schema
@@ -119,12 +119,9 @@ class OutboxApplier:
         if failure.policy is Policy.REREAD:  # a unique value has moved
             return await self._clashed(writes, error)
         if failure.sqlstate == PARENT_MISSING:
-            await self._parents.carry(failure)
-            await self._attempt(writes.batch, writes.shapes)
-            return {}
-        # A row that something refers to stays; the other site, if it may write too, gets it back.
+            return await self._orphaned(writes, error)
         if failure.sqlstate == REFERRED_TO and self._flow.owner is None:
-            await self._refusals.refuse(writes.batch, _single(writes, error), failure)
+            await self._referred_to(writes, error)
             return {}
         raise error
 
@@ -135,30 +132,67 @@ class OutboxApplier:
         except ApplyFailed as again:
             if again.failure.policy is not Policy.REREAD:
                 return await self._otherwise(writes, again)
-        await self._refusals.judge(writes.batch, _single(writes, error), error.failure)
+        await self._refusals.clashed(writes.batch, _single(writes, error), error.failure)
         return {}
 
+    async def _orphaned(self, writes: Writes, error: ApplyFailed) -> Outcomes:
+        """Bring what rows refer to, if no flow does; else they wait for it, or are refused.
+
+        A row that this site owns, and does not have, was there when the other referred to it: it is deleted.
+        """
+        missing = decode_missing(error.failure.detail)
+        owned = [each for each in missing if each.owner is self._sites.target_site]
+        shared = [each for each in missing if each.flow is not None and each.owner is None]
+        if self._flow.owner is None and owned:
+            because = "; ".join(each.because for each in owned)
+            await self._refusals.refuse(writes.batch, _single(writes, error), because)
+            return {}
+        if self._flow.owner is None and shared and not any(each.owner for each in missing):
+            change = _single(writes, error)
+            await self._refusals.judge(writes.batch, change, orphaned(shared), error.failure)
+            return {}
+        await self._parents.carry(error.failure)
+        await self._attempt(writes.batch, writes.shapes)
+        return {}
+
+    async def _referred_to(self, writes: Writes, error: ApplyFailed) -> None:
+        """A row that something refers to stays: for good, if that is of no flow, or until it is known to."""
+        change = _single(writes, error)
+        referring = decode_referring(error.failure.detail)
+        because = f"{named(each.child_entity for each in referring)} refers to it there"
+        if all(each.flow is not None and each.flow.owner is None for each in referring):
+            rows = frozenset(each.child_entity for each in referring)
+            await self._refusals.judge(
+                writes.batch, change, Obstacles(because, rows), error.failure
+            )
+        else:
+            await self._refusals.refuse(writes.batch, change, because)
+
     async def _write(self, writes: Writes, *, moving: bool = False) -> Outcomes:
-        """In one round trip, unless unique values move."""
-        batch, logged = writes.batch, None
+        """In one round trip, unless unique values move or rows are taken over."""
+        batch, logged, taken = writes.batch, None, set[Entity]()
+        in_parts = moving or writes.refusals
         async with self._sites.exclusively():
             target = await self._sites.target()
-            async with nullcontext() if moving else target.pipeline():
+            async with nullcontext() if in_parts else target.pipeline():
                 await target.execute("begin")
                 await self._transactions.open(target, "share")
                 await self._transactions.advance(target, batch)
                 if writes.lost:
                     await self._rows.pass_by(target, writes.lost)
                 if writes.newest:
-                    await self._rows.write(target, self._schema.statements, writes, moving=moving)
+                    tables = self._schema.statements
+                    taken = await self._rows.write(target, tables, writes, moving=moving)
                 if batch.changes:
-                    rows = {"changes": Json.of([*_logged(writes)])}
+                    rows = {"changes": Json.of([*_logged(writes, taken)])}
                     logged = await target.execute(statement(REGISTER["log_writes"]), rows)
                 if entries := [*map(aside_row, batch.aside)]:
                     await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
                 await target.execute("commit")
             found = await logged.fetchall() if logged is not None else []
-            return {Outcome(name): (count, lag) for name, count, lag in found}
+        for change in (writes.newest[entity] for entity in taken):
+            self._tell(notification.edit_refused(self._flow.name, change))
+        return {Outcome(name): (count, lag) for name, count, lag in found}
 
     async def _waiting(self, failure: Failure, writes: Mapping[Entity, Change]) -> ApplyFailed:
         """The failure with those of these that wait for a user's transaction; none, if it is a table.
@@ -206,12 +240,14 @@ def _single(writes: Writes, error: ApplyFailed) -> Change:
     return next(iter(writes.newest.values()))
 
 
-def _logged(writes: Writes) -> Iterator[dict[str, object]]:
+def _logged(writes: Writes, taken: Collection[Entity]) -> Iterator[dict[str, object]]:
     for change in writes.batch.changes:
         entity = (change.table, change.entity_id)
         yield stamp(change) | {
             "newest": writes.newest.get(entity) is change,
             "lost": entity in writes.lost,
+            "refusal": change.refusal is not None,
+            "taken": entity in taken and writes.newest.get(entity) is change,
             "topic": change.topic,
             "partition": change.partition,
             "offset": change.offset,

@@ -15,12 +15,14 @@ from ftstream.adapters.postgres.statements import REGISTER
 from ftstream.adapters.postgres.transaction import Transactions
 from ftstream.core.failures import Failure
 from ftstream.core.plan import Entity
-from ftstream.flows import FLOWS, Capture, Site
+from ftstream.flows import FLOWS, Capture, Flow, Site
 
 log = logging.getLogger(__name__)
 
 IN_FLOWS = {table.qualified: table.name for flow in FLOWS for table in flow.tables}
 """Their rows come by themselves, and are waited for."""
+
+FLOW_OF = {table.qualified: flow for flow in FLOWS for table in flow.tables}
 
 BATCHED = {
     table.qualified: (flow.name, flow.entity_type(table))
@@ -35,16 +37,70 @@ Found = dict[tuple[str, tuple[str, ...]], str]
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """A row of the flow that refers to one which the target does not have: see require_parents."""
+    """A row of the flow that refers to one which the target does not have: see require_parents.
+
+    `by` are the columns that refer; `optional` says that they may be null.
+    """
 
     table: str
     id: str
     parent: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    by: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def child(self) -> Entity:
+        return self.table, self.id
+
+    @property
+    def flow(self) -> Flow | None:
+        """The flow that carries the row referred to."""
+        return FLOW_OF.get(self.parent)
+
+    @property
+    def owner(self) -> Site | None:
+        """The site whose rows stand there; None where no flow carries it, or either site may write it."""
+        return self.flow.owner if self.flow else None
+
+    @property
+    def within(self) -> bool:
+        """Whether the row referred to is of the same flow."""
+        return self.flow is not None and self.table in {each.name for each in self.flow.tables}
+
+    @property
+    def parent_entity(self) -> Entity:
+        return IN_FLOWS.get(self.parent, self.parent), self.key[0]
+
+    @property
+    def because(self) -> str:
+        return f"{self.parent} {' '.join(self.key)}, to which it refers, is not there"
+
+    @property
+    def message(self) -> str:
+        return f"{self.table} {self.id} refers to {self.parent} {' '.join(self.key)}, which is not here"
 
 
-_decode = msgspec.json.Decoder(tuple[Missing, ...]).decode
+class Referring(msgspec.Struct, frozen=True):
+    """A row that refers to one which is to be deleted: see release_children."""
+
+    id: str
+    child: str
+    row: str
+
+    @property
+    def child_entity(self) -> Entity:
+        return IN_FLOWS.get(self.child, self.child), self.row
+
+    @property
+    def flow(self) -> Flow | None:
+        """The flow that carries the row which refers."""
+        return FLOW_OF.get(self.child)
+
+
+decode_missing = msgspec.json.Decoder(tuple[Missing, ...]).decode
+decode_referring = msgspec.json.Decoder(tuple[Referring, ...]).decode
 
 
 class Parents:
@@ -56,7 +112,7 @@ class Parents:
 
     async def carry(self, failure: Failure) -> None:
         """Carry what is missing, with its own parents. Raises ApplyFailed for the rows that must wait."""
-        missing = _decode(failure.detail)
+        missing = decode_missing(failure.detail)
         if waiting := [each for each in missing if each.parent in IN_FLOWS]:
             await self._hasten({each.parent for each in waiting})
             raise _waits(failure, waiting, "a flow carries it")
@@ -111,14 +167,9 @@ class Parents:
 
 
 def _waits(failure: Failure, missing: Sequence[Missing], why: str) -> ApplyFailed:
-    first = missing[0]
-    message = (
-        f"{first.table} {first.id} refers to {first.parent} {' '.join(first.key)},"
-        f" which is not here ({why})"
-    )
-    rows = {(each.table, each.id) for each in missing}
-    needs: dict[Entity, list[Entity]] = {row: [] for row in rows}
+    causes = {each.child: replace(failure, message=f"{each.message} ({why})") for each in missing}
+    needs: dict[Entity, list[Entity]] = {row: [] for row in causes}
     for each in missing:
         if each.parent in IN_FLOWS:
-            needs[each.table, each.id].append((IN_FLOWS[each.parent], each.key[0]))
-    return ApplyFailed(replace(failure, message=message), rows, needs)
+            needs[each.child].append((IN_FLOWS[each.parent], each.key[0]))
+    return ApplyFailed(causes[missing[0].child], causes.keys(), needs, causes)

@@ -9,7 +9,8 @@ select from {table} as t where t.{key} = any(%(ids)s::text[]::{key_type}[]) orde
 
 -- name: advance_last_write
 -- Notes the greatest of the write that came and the one that there was, and that it came. Not of an entity
--- that nobody knows, if the write is older than the tombstones that are gone.
+-- that nobody knows, if the write is older than the tombstones that are gone. One that was refused, and comes
+-- again, is too late.
 insert into ftstream.last_write as w (table_name, entity_id, version, site, operation, received, received_before)
 select r."table", r.id, r.version, r.site, r.op, r.version, 0
 from json_to_recordset(%(writes)s)
@@ -20,9 +21,23 @@ order by r."table", r.id
 on conflict (table_name, entity_id) do update
 set (version, site, operation, received, received_before) = (
     select x.version, x.site, x.operation, greatest(w.received, excluded.version), w.received
-    from (values (w.version, w.site, w.operation),
-                 (excluded.version, excluded.site, excluded.operation)) as x(version, site, operation)
-    order by x.version desc, x.site = {tie} desc limit 1)
+    from (values (w.version, w.site, w.operation, true),
+                 (excluded.version, excluded.site, excluded.operation, excluded.version >= w.reserved))
+             as x(version, site, operation, counts)
+    where x.counts order by x.version desc, x.site = {tie} desc limit 1)
+
+-- name: take_over
+-- Has this site take rows as the other one has them, in place of its own writes that were refused there:
+-- unless it has written them since. Which it has taken.
+update ftstream.last_write w
+set (version, site, operation, received, received_before)
+  = (r.version, r.site, r.op, greatest(w.received, r.version), w.received)
+from json_to_recordset(%(refusals)s)
+         as r("table" text, id text, op ftstream.operation, version bigint, site ftstream.site,
+              over_version bigint, over_site ftstream.site)
+where (w.table_name, w.entity_id, w.version, w.site) = (r."table", r.id, r.over_version, r.over_site)
+  and r.version > w.reserved
+returning w.table_name, w.entity_id
 
 -- name: require_lost
 -- Aborts unless each of these writes has come before, and lost to a greater one: then it has no effect, and
@@ -85,6 +100,8 @@ with logged as (
     insert into ftstream.sync_log
         (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset, source_time, lag_ms, change)
     select r.op, case
+               -- A refusal of a write that there is no more.
+               when r.refusal and not r.taken then 'superseded'
                when w.entity_id is null then 'refused'
                -- Of what was passed by (require_lost), nothing was noted: what was received is as it was.
                when r.version <= case when r.lost then w.received else w.received_before end then 'duplicate'
@@ -99,7 +116,7 @@ with logged as (
            (extract(epoch from clock_timestamp() - s.at) * 1000)::bigint, r.change
     from json_to_recordset(%(changes)s) as r(
              op ftstream.operation, "table" text, id text, version bigint, site ftstream.site, newest boolean,
-             lost boolean, topic text, partition integer, "offset" bigint, change jsonb)
+             lost boolean, refusal boolean, taken boolean, topic text, partition integer, "offset" bigint, change jsonb)
     left join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id),
          lateral (select to_timestamp(0) + (r.version / 1000000) * interval '1 second'
                        + (r.version %% 1000000) * interval '1 microsecond' as at) s
@@ -119,27 +136,36 @@ select exists (
 update {table} as t set {assignments}
 from json_to_recordset(%(images)s) as r({wire_columns}, ftstream_key text) where t.{key}::text = r.ftstream_key
 
--- name: holders
--- The last writes of these rows, which hold what another row wants; held until the transaction ends.
-select w.entity_id, w.version, w.site::text from ftstream.last_write w
-where w.table_name = %(table)s and w.entity_id = any(%(ids)s::text[]) order by w.entity_id for update
-
 -- name: refusals
 -- How often a row was refused lately.
 select count(*) from ftstream.sync_log
 where entity_id = %(id)s and table_name = %(table)s and outcome = 'refused'
   and logged_at > now() - interval '10 minutes'
 
--- name: answer
--- Tells the other site how this row is here, in a version that it cannot but take.
-select ftstream.hand_over_again(
-    %(target)s::regclass, array[%(id)s::text],
-    array[greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, %(version)s::bigint + 1)], 'ftstream', false)
+-- name: in_the_way
+-- What is known of these rows, which are in a change's way; held until the transaction ends.
+select w.table_name, w.entity_id, w.version, w.site::text, w.reserved
+from json_to_recordset(%(rows)s) as r("table" text, id text)
+join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id)
+order by w.table_name, w.entity_id for update of w
 
--- name: note_received
--- Notes that a write came, which has no effect.
-update ftstream.last_write set received_before = received, received = greatest(received, %(version)s)
-where (table_name, entity_id) = (%(table)s, %(id)s)
+-- name: missing_parents
+-- What a change's row refers to that is not here.
+select ftstream.missing_parents(%(target)s::regclass, %(image)s::jsonb)::text
+
+-- name: refuse
+-- Tells the other site to take this row as it is here, or with some columns null, in place of its own write.
+select ftstream.refuse(
+    %(target)s::regclass, %(id)s, %(over_version)s, %(over_site)s, %(version)s, %(because)s,
+    case when cardinality(%(nulls)s::text[]) > 0 then m.message -> 'row' || (
+        select jsonb_object_agg(name, null) from unnest(%(nulls)s::text[]) as n(name)) end,
+    array(select jsonb_array_elements_text(case jsonb_typeof(m.message -> 'json_nulls') when 'array'
+                                                then m.message -> 'json_nulls' else '[]' end)))
+from (select %(message)s::jsonb as message) m
+
+-- name: tell_again
+-- Tells the other site once more how these rows are here, where this site wrote them last.
+select ftstream.tell_again(%(target)s::regclass, %(ids)s::text[], %(yields)s)
 
 -- name: log_refusal
 -- The write that was refused, whole.

@@ -37,6 +37,10 @@ class Writes:
             lost={entity: c for entity, c in self.newest.items() if entity in entities},
         )
 
+    @property
+    def refusals(self) -> list[Change]:
+        return [change for change in self.newest.values() if change.refusal]
+
     def by_table(self) -> dict[str, list[Change]]:
         found: dict[str, list[Change]] = {}
         for change in self.newest.values():
@@ -72,14 +76,19 @@ class RegisterRows:
 
     async def write(
         self, target: AsyncConnection, tables: Tables, writes: Writes, *, moving: bool
-    ) -> None:
-        """In this order: see register.sql. Where unique values are `moving`, rows go before they come."""
+    ) -> set[Entity]:
+        """In this order: see register.sql. Where unique values are `moving`, rows go before they come.
+
+        Returns the rows that were taken over, of those refused to this site.
+        """
         by_table = writes.by_table()
         for name, changes in by_table.items():
             ids = {"ids": [change.entity_id for change in changes]}
             await target.execute(tables[name].lock, ids)
-        stamps = {"writes": Json.of([stamp(change) for change in writes.newest.values()])}
-        await target.execute(self._advance, stamps)
+        stamps = [stamp(change) for change in writes.newest.values() if not change.refusal]
+        if stamps:
+            await target.execute(self._advance, {"writes": Json.of(stamps)})
+        taken = await _take_over(target, writes.refusals)
         alone = await _alone(target, tables, by_table) if moving else {}
         for name, changes in by_table.items():
             await self._delete(target, tables, name, changes, moving)
@@ -91,6 +100,14 @@ class RegisterRows:
                 await target.execute(restore, {"images": Json.array(images)})
         for name, changes in by_table.items():
             await self._require_parents(target, name, changes)
+        for name in {table for table, _ in taken}:
+            values = {
+                "target": self._flow.table(name).qualified,
+                "ids": [entity_id for table, entity_id in taken if table == name],
+                "yields": False,
+            }
+            await target.execute(statement(REGISTER["tell_again"]), values)
+        return taken
 
     async def _delete(
         self,
@@ -129,6 +146,21 @@ def _upserts(
             by_shape.setdefault(key, []).append(change.message)
     for each, messages in by_shape.items():
         yield tables[name].won(each), messages
+
+
+async def _take_over(target: AsyncConnection, refusals: list[Change]) -> set[Entity]:
+    """Have this site's own writes that were refused be as the other site has them."""
+    if not refusals:
+        return set()
+    asked = [
+        stamp(change)
+        | {"over_version": change.refusal.over.version, "over_site": change.refusal.over.site}
+        for change in refusals
+        if change.refusal
+    ]
+    values = {"refusals": Json.of(asked)}
+    cursor = await target.execute(statement(REGISTER["take_over"]), values)
+    return {(row[0], row[1]) for row in await cursor.fetchall()}
 
 
 async def _alone(

@@ -28,7 +28,8 @@ SILENT = Failure(Policy.RETRY, "", "a site's database does not answer", "is it u
 class ApplyFailed(Exception):
     """Something was not done; nothing of it is in the database.
 
-    `entities` are the rows that it failed for, `needs` the rows that each waits for, where that is known.
+    `entities` are the rows that it failed for, `needs` the rows that each waits for, where that is known;
+    `causes` what is wrong with each, where they differ.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class ApplyFailed(Exception):
         failure: Failure,
         entities: Collection[Entity] = (),
         needs: Mapping[Entity, Collection[Entity]] | None = None,
+        causes: Mapping[Entity, Failure] | None = None,
     ) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.entities = entities
         self.needs = needs or {}
+        self.causes = causes or {}
 
 
 class Sites:

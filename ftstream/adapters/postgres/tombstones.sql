@@ -1,9 +1,10 @@
 -- Pruning tombstones, which both sites must agree on.
 
 -- name: old
--- The next deletes of a table from before a version; none of an entity that waits to be applied.
+-- The next deletes of a table from before a version; none of an entity that waits to be applied, or of which
+-- the other site is to answer a refusal.
 select w.entity_id, w.version, w.site::text from ftstream.last_write w
-where w.table_name = %(name)s and w.operation = 'delete' and w.version < %(before)s
+where w.table_name = %(name)s and w.operation = 'delete' and w.version < %(before)s and w.reserved <= w.version
   and (w.version, w.entity_id) > (%(after_version)s, %(after_id)s)
   and not exists (select from ftstream.parked_change p where (p.table_name, p.entity_id) = (w.table_name, w.entity_id))
 order by w.version, w.entity_id limit %(most)s

@@ -1,0 +1,224 @@
+-- A write that cannot stand at the other site is refused: its own site takes the row as it is here, as a write of
+-- its own, in the version after the one refused, and only if it has not written the row since (core/refusal.py).
+-- An answer in a version above all overruled rows that nobody but their writer had touched.
+
+alter table ftstream.last_write add column reserved bigint not null default 0;
+comment on column ftstream.last_write.reserved is
+    'the version in which the other site takes the row as it is here, if a write was refused to it: later writes here are greater';
+
+-- What `init` has told the trigger of a captured table: site, table, key column, excluded columns.
+create function ftstream.captured_as(target regclass) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    arguments constant text[] := (
+        select array_agg(convert_from(decode(a.piece, 'escape'), current_setting('server_encoding')) order by a.place)
+        from pg_trigger t, unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) with ordinality as a(piece, place)
+        where t.tgrelid = target and t.tgname = 'ftstream_capture' and a.place <= t.tgnargs
+          and t.tgfoid = 'ftstream.capture()'::regprocedure);
+begin
+    if arguments is null then
+        raise exception '% is not captured', target using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Run `ftstream init`.';
+    end if;
+    return arguments;
+end $$;
+revoke all on function ftstream.captured_as(regclass) from public;
+
+-- Hands an entity as it is here to the outbox: its last write, and its row, null if it is gone. `more` is what
+-- the message says besides, or otherwise.
+drop function ftstream.hand_over(ftstream.site, regclass, text, ftstream.operation, bigint, text, jsonb, text[]);
+create function ftstream.hand_over(
+    here ftstream.site, target regclass, entity text, written ftstream.operation, version bigint, author text,
+    image jsonb, json_nulls text[], more jsonb default '{}'
+) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name    constant text := (select c.relname from pg_class c where c.oid = target);
+    message constant text := jsonb_build_object(
+        'id', entity, 'op', written, 'site', here, 'version', version, 'author', author, 'row', image,
+        'json_nulls', json_nulls) || more;
+    number  bigint;
+begin
+    if octet_length(message) > 15728640 then
+        raise exception '% % has % bytes: a row of over 15 MiB cannot be carried to the other site',
+            target, entity, octet_length(message) using errcode = 'program_limit_exceeded';
+    end if;
+    insert into ftstream.outbox (table_name, entity_id, payload) values (name, entity, message)
+    returning id into number;
+    if here = 'external' then
+        delete from ftstream.outbox where id = number;  -- Debezium reads the insert from the log
+    else
+        perform pg_notify('override_changes', json_build_object(
+            'table', name, 'operation', written, 'id', entity, 'timestamp', now())::text);
+    end if;
+end $$;
+revoke all on function ftstream.hand_over(
+    ftstream.site, regclass, text, ftstream.operation, bigint, text, jsonb, text[], jsonb) from public;
+
+-- An entity as it is here: its image, null if it is gone, and which of its columns hold a JSON null.
+create function ftstream.image_of(target regclass, entity text, out image jsonb, out json_nulls text[])
+language plpgsql
+set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
+set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
+declare
+    arguments constant text[] := ftstream.captured_as(target);
+    found     record;
+    checks    text;
+begin
+    execute format('select to_jsonb(t) as image, t as current from %s t where t.%I = $1::%s', target, arguments[3], (
+        select format_type(a.atttypid, null) from pg_attribute a where a.attrelid = target and a.attname = arguments[3]))
+        into found using entity;
+    checks := ftstream.json_null_checks(target, found.image);
+    if checks is not null then
+        execute 'select ' || checks into json_nulls using found.current;
+    end if;
+    image := found.image - arguments[4:];
+end $$;
+revoke all on function ftstream.image_of(regclass, text) from public;
+
+-- Refuses a write of the other site (`over_version`, `over_site`): that site is told to take the row as it is here,
+-- or the one `instead`, as its write of this version. Its own later writes are greater; so are this site's.
+create function ftstream.refuse(
+    target regclass, entity text, over_version bigint, over_site text, version bigint, because text,
+    instead jsonb, instead_nulls text[]
+) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+declare
+    arguments constant text[]        := ftstream.captured_as(target);
+    here      constant ftstream.site := arguments[1];
+    there     constant ftstream.site := case here when 'external' then 'supabase' else 'external' end;
+    name      constant text          := (select c.relname from pg_class c where c.oid = target);
+    mine      record;
+    row       record;
+begin
+    insert into ftstream.last_write as w
+        (table_name, entity_id, version, site, operation, received, reserved)
+    values (name, entity, 0, here, 'delete', over_version, refuse.version)
+    on conflict (table_name, entity_id) do update
+    set received_before = w.received, received = greatest(w.received, over_version),
+        reserved = greatest(w.reserved, refuse.version)
+    returning w.version, w.site into mine;
+    select * into row from ftstream.image_of(target, entity);
+    if instead is not null then
+        row.image := instead;
+        row.json_nulls := instead_nulls;
+    end if;
+    perform ftstream.hand_over(
+        here, target, entity, case when row.image is null then 'delete' else 'update' end::ftstream.operation,
+        refuse.version, 'ftstream', row.image, row.json_nulls,
+        jsonb_build_object('site', there, 'refusal', jsonb_build_object(
+            'over', jsonb_build_object('version', over_version, 'site', over_site),
+            'theirs', jsonb_build_object('version', mine.version, 'site', mine.site),
+            'because', because)));
+end $$;
+revoke all on function ftstream.refuse(regclass, text, bigint, text, bigint, text, jsonb, text[]) from public;
+
+-- Tells the other site once more how these entities are here, if this site wrote them last: writes that were just
+-- taken over, or, with `yields`, such as are to give way there to what was refused.
+create function ftstream.tell_again(target regclass, entities text[], yields boolean) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+declare
+    arguments constant text[] := ftstream.captured_as(target);
+    name      constant text   := (select c.relname from pg_class c where c.oid = target);
+    written   record;
+    row       record;
+    told      integer := 0;
+begin
+    -- Whoever writes one of them meanwhile has taken its lock in last_write after that of the row.
+    for written in
+        select w.entity_id as entity, w.version, w.operation from ftstream.last_write w
+        where w.table_name = name and w.entity_id = any(entities) and w.site = arguments[1]::ftstream.site
+        order by w.entity_id for share
+    loop
+        select * into row from ftstream.image_of(target, written.entity);
+        perform ftstream.hand_over(
+            arguments[1]::ftstream.site, target, written.entity,
+            case when row.image is null then 'delete' else written.operation end, written.version, 'ftstream', row.image,
+            row.json_nulls, case when yields then '{"yields": true}' else '{}' end::jsonb);
+        told := told + 1;
+    end loop;
+    return told;
+end $$;
+revoke all on function ftstream.tell_again(regclass, text[], boolean) from public;
+
+create or replace view ftstream.foreign_keys with (security_invoker = true) as
+select f.conname::text as name, f.conrelid as child, f.confrelid as parent, f.confdeltype as on_delete,
+       n.nspname || '.' || r.relname as parent_name,
+       k.child_columns, k.parent_columns, k.child_texts, k.present, k.to_null, k.to_default, k.names,
+       k.child_names, k.optional
+from pg_catalog.pg_constraint f
+join pg_catalog.pg_class r on r.oid = f.confrelid
+join pg_catalog.pg_namespace n on n.oid = r.relnamespace,
+lateral (
+    select string_agg(format('c.%I', c.attname), ', ' order by u.n) as child_columns,
+           string_agg(format('p.%I', p.attname), ', ' order by u.n) as parent_columns,
+           string_agg(format('c.%I::text', c.attname), ', ' order by u.n) as child_texts,
+           string_agg(format('c.%I is not null', c.attname), ' and ' order by u.n) as present,
+           string_agg(format('%I = null', c.attname), ', ' order by u.n) as to_null,
+           string_agg(format('%I = default', c.attname), ', ' order by u.n) as to_default,
+           array_agg(p.attname::text order by u.n) as names,
+           array_agg(c.attname::text order by u.n) as child_names,
+           bool_or(not c.attnotnull) as optional  -- one null, and nothing is referred to
+    from unnest(f.conkey, f.confkey) with ordinality as u(child, parent, n)
+    join pg_catalog.pg_attribute c on (c.attrelid, c.attnum) = (f.conrelid, u.child)
+    join pg_catalog.pg_attribute p on (p.attrelid, p.attnum) = (f.confrelid, u.parent)) k
+where f.contype = 'f' and f.conparentid = 0;
+
+-- Aborts with FT005 unless all that these rows refer to is here; what is, stays until the transaction ends.
+-- The detail lists what is missing, and by which columns it is referred to.
+create or replace function ftstream.require_parents(child_table regclass, ids text[]) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+declare
+    key     record;
+    fk      record;
+    found   jsonb;
+    missing jsonb := '[]';
+begin
+    select * into key from ftstream.key_of(child_table);
+    for fk in select * from ftstream.foreign_keys f where f.child = child_table order by f.name loop
+        execute format(
+            'select from %1$s p where (%2$s) in (select %3$s from %4$s c where c.%5$I = any($1::%6$s[]) and %7$s)'
+            ' for key share of p',
+            fk.parent::regclass, fk.parent_columns, fk.child_columns, child_table, key.name, key.type, fk.present)
+            using ids;
+        -- A statement of its own: it sees what was deleted while the one before waited.
+        execute format(
+            'select jsonb_agg(jsonb_build_object('
+            '    ''table'', %11$L, ''id'', c.%5$I::text, ''parent'', %8$L, ''columns'', %9$L::text[], ''key'', array[%10$s],'
+            '    ''by'', %12$L::text[], ''optional'', %13$L::boolean))'
+            ' from %4$s c where c.%5$I = any($1::%6$s[]) and %7$s'
+            '  and not exists (select from %1$s p where (%2$s) = (%3$s))',
+            fk.parent::regclass, fk.parent_columns, fk.child_columns, child_table, key.name, key.type, fk.present,
+            fk.parent_name, fk.names, fk.child_texts, (select r.relname from pg_class r where r.oid = child_table),
+            fk.child_names, fk.optional) into found using ids;
+        missing := missing || coalesce(found, '[]');
+    end loop;
+    if missing <> '[]' then
+        raise exception 'rows are missing that % refers to', child_table using errcode = 'FT005', detail = missing::text;
+    end if;
+end $$;
+
+-- What a row of this image refers to that is not here, as require_parents lists it.
+create function ftstream.missing_parents(child_table regclass, image jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+declare
+    key     record;
+    fk      record;
+    wanted  text[];
+    there   boolean;
+    missing jsonb := '[]';
+begin
+    select * into key from ftstream.key_of(child_table);
+    for fk in select * from ftstream.foreign_keys f where f.child = child_table order by f.name loop
+        wanted := array(select image ->> c.name from unnest(fk.child_names) with ordinality as c(name, n) order by c.n);
+        continue when array_position(wanted, null) is not null;
+        execute format('select exists (select from %s p where array[%s] = $1)', fk.parent::regclass, (
+            select string_agg(format('p.%I::text', c.name), ', ' order by c.n)
+            from unnest(fk.names) with ordinality as c(name, n))) into there using wanted;
+        continue when there;
+        missing := missing || jsonb_build_array(jsonb_build_object(
+            'table', (select r.relname from pg_class r where r.oid = child_table), 'id', image ->> key.name,
+            'parent', fk.parent_name, 'columns', fk.names, 'key', wanted, 'by', fk.child_names, 'optional', fk.optional));
+    end loop;
+    return missing;
+end $$;
+revoke all on function ftstream.missing_parents(regclass, jsonb) from public;
