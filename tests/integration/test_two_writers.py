@@ -1,4 +1,4 @@
-"""People move unique values and references about on two real databases: the promises of tests/two_writers.py."""
+"""People move unique values and references about on two real databases, as in tests/two_writers.py."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ A test decides when a change arrives: in what order, how often, how late.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,22 +15,24 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection, sql
 
 from ftstream.adapters.postgres.housekeeping import Housekeeper
+from ftstream.adapters.postgres.log_applier import LogApplier
 from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.outbox_applier import OutboxApplier
 from ftstream.adapters.postgres.parked import ParkedChanges
 from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import Sites
 from ftstream.agents.buffer import Buffer
-from ftstream.agents.intake import Intake
+from ftstream.agents.intake import Decode, Intake
 from ftstream.agents.parking import Parking
+from ftstream.agents.ports import Applier
 from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
-from ftstream.core.change import Change, Partition
+from ftstream.core.change import Change, Partition, decode
 from ftstream.core.edit import decode_edit
 from ftstream.core.notification import Notification
 from ftstream.core.plan import Batch, Entity
 from ftstream.core.seen import Seen
-from ftstream.flows import Flow, Site
+from ftstream.flows import Capture, Flow, Names, Site
 from ftstream.settings import Settings
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
@@ -103,71 +105,6 @@ class Place:
         return [row[0] for row in rows]
 
 
-class Worker:
-    """What applies changes at a site as an agent does, parks what it cannot, and tries that again."""
-
-    def __init__(self, place: Place, flow: Flow) -> None:
-        self._place, self._flow = place, flow
-        self.start()
-
-    def start(self) -> None:
-        """As after a crash: nothing is known but what is in the database."""
-        place, flow, bounds = self._place, self._flow, self._place.settings.apply
-        tables = {f"{place.site.other}.{table.name}": table.name for table in flow.tables}
-        place.applier = OutboxApplier(
-            flow, place.sites, place.schema, bounds, place.told.append, place.seen.get
-        )
-        offsets = Offsets(place.sites)
-        decode = partial(decode_edit, place.site.other.value)
-        self._parking = Parking(
-            flow.name,
-            place.applier,
-            offsets,
-            ParkedChanges(flow, place.sites),
-            decode,
-            _no_ends,
-            place.told.append,
-            bounds.dead_after_seconds,
-        )
-        keeper = Housekeeper(place.settings.database(place.site).conninfo())
-        self._writer = Writer(
-            flow.name,
-            place.applier,
-            offsets,
-            self._parking,
-            Buffer(bounds.buffer_rows, bounds.buffer_bytes, lambda: None, lambda: None),
-            Intake(flow.name, tables, decode, place.told.append),
-            Tally(flow.name, {name: name for name in tables.values()}, keeper, 30, status=False),
-            bounds,
-        )
-        self._partitions = [Partition(topic, 0) for topic in tables]
-
-    async def apply(self, *changes: Change) -> None:
-        await self._parking.begin(self._partitions)
-        await self._writer.write(Batch(changes))
-
-    async def retry(self) -> bool:
-        """Try everything that is parked; whether any of it is applied or settled."""
-        before = await self.parked()
-        if before:
-            await self._place.run("update ftstream.parked_change set next_attempt_at = now()")
-            await self._parking.begin(self._partitions)
-            await self._parking.try_due()
-        return await self.parked() != before
-
-    async def parked(self) -> list[tuple[str, str, str]]:
-        """The rows that wait, with what for."""
-        rows = await self._place.run(
-            "select entity_id, error, hint from ftstream.parked_change order by topic, kafka_offset"
-        )
-        return [(row[0], row[1], row[2]) for row in rows]
-
-
-async def _no_ends() -> None:
-    """No attempt counts: nothing dies."""
-    return
-
-
 @dataclass
 class Two:
     """Both sites."""
@@ -193,14 +130,111 @@ class Two:
         assert not found, "\n".join(found)
 
 
+class Worker:
+    """What applies changes at a site as an agent does, parks what it cannot, and tries that again."""
+
+    def __init__(self, place: Place, flow: Flow) -> None:
+        self._place, self._flow = place, flow
+        self.start()
+
+    def start(self) -> None:
+        """As after a crash: nothing is known but what is in the database."""
+        place, flow, bounds = self._place, self._flow, self._place.settings.apply
+        names = Names(flow)
+        tables = {names.topic(table, place.site.other): table.name for table in flow.tables}
+        offsets = Offsets(place.sites)
+        self.applier, decode = self._applier_of()
+        applier = self.applier
+        self._parking = Parking(
+            flow.name,
+            applier,
+            offsets,
+            ParkedChanges(flow, place.sites),
+            decode,
+            _no_ends,
+            place.told.append,
+            bounds.dead_after_seconds,
+        )
+        keeper = Housekeeper(place.settings.database(place.site).conninfo())
+        self._writer = Writer(
+            flow.name,
+            applier,
+            offsets,
+            self._parking,
+            Buffer(bounds.buffer_rows, bounds.buffer_bytes, lambda: None, lambda: None),
+            Intake(flow.name, tables, decode, place.told.append),
+            Tally(flow.name, {name: name for name in tables.values()}, keeper, 30, status=False),
+            bounds,
+        )
+        self._partitions = [Partition(topic, 0) for topic in tables]
+
+    def _applier_of(self) -> tuple[Applier, Decode]:
+        place, flow, bounds = self._place, self._flow, self._place.settings.apply
+        if flow.capture is not Capture.OUTBOX:
+            schema = Schema(flow, place.site, place.told.append)
+            return LogApplier(flow, place.sites, schema, bounds), decode
+        place.applier = OutboxApplier(
+            flow, place.sites, place.schema, bounds, place.told.append, place.seen.get
+        )
+        return place.applier, partial(decode_edit, place.site.other.value)
+
+    async def apply(self, *changes: Change) -> None:
+        await self._parking.begin(self._partitions)
+        await self._writer.write(Batch(changes))
+
+    async def retry(self) -> bool:
+        """Try everything that is parked; whether any of it is applied or settled."""
+        before = await self.parked()
+        if before:
+            await self._place.run(
+                "update ftstream.parked_change set next_attempt_at = now() - interval '1 s'"
+            )
+            await self._parking.begin(self._partitions)
+            await self._parking.try_due()
+        return await self.parked() != before
+
+    async def parked(self) -> list[tuple[str, str, str]]:
+        """The rows that wait, with what for."""
+        rows = await self._place.run(
+            "select entity_id, error, hint from ftstream.parked_change"
+            " where flow = %s order by topic, kafka_offset",
+            self._flow.name,
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def _no_ends() -> None:
+    """No attempt counts: nothing dies."""
+    return
+
+
+async def settled(two: Two, workers: Mapping[Site, Worker], *more: Worker) -> None:
+    """Have all that was written arrive, and be tried, until nothing moves."""
+    for _ in range(100):
+        moved = False
+        for place in two.both:
+            for change in await place.captured():
+                moved = True
+                await workers[place.site.other].apply(change)
+        for worker in (*workers.values(), *more):
+            moved |= await worker.retry()
+        if not moved:
+            return
+    raise AssertionError("it goes on for ever")
+
+
 @asynccontextmanager
 async def two_places(
     pair: Pair,
     flow: Flow,
     setup: Sequence[LiteralString] = (),
     meet: Callable[[], Awaitable[None]] | None = None,
+    beside: Sequence[Flow] = (),
 ) -> AsyncIterator[Two]:
-    """Both sites set up for a flow by `init`; `setup` is run on both before, `meet` once after it."""
+    """Both sites set up for a flow by `init`, with those `beside` it.
+
+    `setup` is run on both before, `meet` once after it.
+    """
     for site in Site:
         async with await pair.connect(site, pair.cluster(site).site.admin) as owner:
             for query in setup:
@@ -210,7 +244,7 @@ async def two_places(
             "select pg_create_logical_replication_slot("
             "current_database() || '_looked_at', 'test_decoding')"
         )
-    async for _ in run_init(pair.settings, MemoryTopics(), [flow]):
+    async for _ in run_init(pair.settings, MemoryTopics(), [flow, *beside]):
         pass
     if meet is not None:
         await meet()

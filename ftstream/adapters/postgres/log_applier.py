@@ -16,13 +16,14 @@ from ftstream.adapters.postgres.catalogs import Catalogs
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.owner import read_from_owner
+from ftstream.adapters.postgres.parents import referred_to
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.rows import Plan, keeping, locked, missing, write_rows
 from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites, failure_of
 from ftstream.adapters.postgres.statements import QUERIES, Shape
 from ftstream.adapters.postgres.transaction import Transactions, own_names
-from ftstream.core.failures import ROW_MISSING, Failure, Policy
+from ftstream.core.failures import REFERRED_TO, ROW_MISSING, Failure, Policy
 from ftstream.core.plan import (
     Batch,
     Delete,
@@ -113,6 +114,8 @@ class LogApplier:
                 else:
                     await self._apply_in_one_trip(target, batch, plan)
         except ApplyFailed as error:
+            if error.failure.sqlstate == REFERRED_TO:
+                raise referred_to(error.failure, plan.rows) from error
             if error.failure.policy is not Policy.WAIT:
                 raise
             raise ApplyFailed(error.failure, await self._held(plan, written)) from error

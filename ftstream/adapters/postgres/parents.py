@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -164,6 +164,22 @@ class Parents:
         for above, names, above_key in await cursor.fetchall():
             if above not in IN_FLOWS and None not in above_key:
                 await self._look(above, names, tuple(above_key), found)
+
+
+def referred_to(failure: Failure, rows: Iterable[Entity]) -> ApplyFailed:
+    """The failure for each of these rows that is to be deleted, and that something refers to."""
+    by_id: dict[str, list[str]] = {}
+    for each in decode_referring(failure.detail):
+        by_id.setdefault(each.id, []).append(" ".join(each.child_entity))
+    causes = {
+        (table, entity_id): replace(
+            failure,
+            message=f"{', '.join(by_id[entity_id])} refers to {table} {entity_id}, which is to be deleted",
+        )
+        for table, entity_id in rows
+        if entity_id in by_id
+    }
+    return ApplyFailed(failure, causes.keys(), causes=causes)
 
 
 def _waits(failure: Failure, missing: Sequence[Missing], why: str) -> ApplyFailed:
