@@ -77,6 +77,14 @@ select set_config('ftstream.applying', %(applying)s, true)
 -- What is not published yet.
 select count(*) from ftstream.outbox
 
+-- name: empty_outbox
+-- Nobody publishes what has been written until now.
+truncate ftstream.outbox
+
+-- name: tidy
+-- Each round finds the tables without the dead rows of the one before.
+vacuum player_overrides, ftstream.last_write
+
 -- name: chip_counts
 -- Chip counts, of one event and a thousand players.
 with event as (

@@ -35,7 +35,8 @@ ABSENT = State(None)
 class Entry:
     """One change as the site `at` has received it.
 
-    `stamp`, `author` and what the write left are known of flows captured by outbox: see State.
+    `stamp`, `author` and what the write left are known of flows captured by outbox: see State. There a
+    transaction's writes of an entity are one change, of the last who was named as its author.
     """
 
     at: str

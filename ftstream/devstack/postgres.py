@@ -35,6 +35,7 @@ SETTINGS: Mapping[str, str] = {
     "max_wal_size": "4GB",  # a bulk load must not become a row of checkpoints
     "wal_sender_timeout": "5min",  # a laptop asleep or a frozen JVM keeps its connection
     "max_locks_per_transaction": "256",  # partitions by day: dropping a schema locks all of them
+    "max_prepared_transactions": "10",  # two-phase commits are captured, too
     "track_commit_timestamp": "on",  # when a change became visible: the bench asks
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_lock_waits": "on",  # says who waited for whom when the order of locks is wrong

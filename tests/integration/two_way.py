@@ -37,7 +37,10 @@ from ftstream.settings import Settings
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 
-_PAYLOAD = re.compile(r"entity_id\[text\]:'((?:[^']|'')*)' payload\[text\]:'((?:[^']|'')*)'$", re.S)
+_PAYLOAD = re.compile(
+    r"entity_id\[text\]:'((?:[^']|'')*)' payload\[text\]:'((?:[^']|'')*)'(?: transaction\[bigint\]:null)?$",
+    re.S,
+)
 _TABLE = re.compile(r"table_name\[text\]:'([^']*)'")
 
 

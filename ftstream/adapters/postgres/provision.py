@@ -32,6 +32,8 @@ QUERIES = Queries.load(__package__, "provision.sql")
 MASK = "********"
 CAPTURE_COMMENT = "ftstream capture: Debezium reads the flows' tables and the log with it"
 APPLY_COMMENT = "ftstream apply: the worker reads and writes the flows' tables with it"
+HAND_OVER_MADE_BY = "by_transaction"
+"""The migration that makes the trigger on last_write."""
 _REPLICATION = "login replication"
 
 
@@ -188,9 +190,25 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
 
 
 def _outbox(wanted: Wanted, state: SiteState) -> Iterator[Step]:
+    if wanted.hand_over and (made := tuple(_handed_over(wanted.hand_over, wanted, state))):
+        yield Step(wanted.site, "hand-over of what is captured", made, Stage.CAPTURE)
     for flow_name, triggers in groupby(wanted.outbox_triggers, lambda trigger: trigger.flow):
         made = tuple(s for trigger in triggers for s in _captured(trigger, state))
         yield Step(wanted.site, f"capture of flow {flow_name}", made, Stage.CAPTURE)
+
+
+def _handed_over(trigger: Trigger, wanted: Wanted, state: SiteState) -> Iterator[Statement]:
+    """The trigger that a migration has made, if somebody has changed it since."""
+    if all(applied.name != HAND_OVER_MADE_BY for applied in state.applied):
+        return
+    made = tuple(_trigger(trigger, state))
+    captured = [
+        t.name for flow in wanted.outbox_flows for t in flow.tables if _is_captured(t, state)
+    ]
+    if made and captured:
+        unknown = build("drop_reconciled", tables=sql.Literal(captured))
+        yield Statement(unknown, "what was captured meanwhile was not handed over")
+    yield from made
 
 
 def _captured(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
@@ -344,6 +362,7 @@ _EVENTS = {
     TriggerKind.GUARD: 31,
     TriggerKind.GUARD_TRUNCATE: 34,
     TriggerKind.CAPTURE: 29,
+    TriggerKind.HAND_OVER: 21,
     TriggerKind.TRUNCATE: 34,
 }
 """PostgreSQL's tgtype: see the statement `triggers` of site_state.sql."""
@@ -376,13 +395,16 @@ def _trigger(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
             query, why = "create_truncate", "it would come back: the other site owns it"
         case TriggerKind.CAPTURE:
             query, why = "create_capture", "from now on each change goes to the other site"
+        case TriggerKind.HAND_OVER:
+            query, why = "create_hand_over", "what is captured is handed over at the commit"
         case TriggerKind.TRUNCATE:
             query, why = "create_truncate", "which rows it took could not be told"
         case _ as never:
             assert_never(never)
     made = build(query, **parts, function=function, arguments=arguments)
     yield Statement(made, f"{trigger.table}: {why}")
-    yield Statement(build("enable_trigger", **parts), "for writers with triggers off, too")
+    if kind is not TriggerKind.HAND_OVER:
+        yield Statement(build("enable_trigger", **parts), "for writers with triggers off, too")
 
 
 def _status(wanted: Wanted, state: SiteState) -> Iterator[Statement]:

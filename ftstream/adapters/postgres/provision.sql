@@ -108,11 +108,26 @@ create or replace trigger {trigger}
     execute function {function}({arguments})
 
 -- name: create_capture
--- Hands each change of every writer but ftstream to the outbox.
+-- Notes each change of every writer but ftstream.
 create or replace trigger {trigger}
     after insert or update or delete on {table} for each row
     when (current_setting('ftstream.applying', true) is distinct from 'on')
     execute function {function}({arguments})
+
+-- name: create_hand_over
+-- Hands what was noted to the outbox when its transaction commits, as the migration that made it has it. No
+-- constraint trigger can be replaced; in one statement there is no moment without it.
+do $ftstream_hand_over$
+begin
+    drop trigger if exists {trigger} on {table};
+    create constraint trigger {trigger}
+        after insert or update of version on {table}
+        deferrable initially deferred for each row
+        when (new.transaction = pg_current_xact_id() and current_setting('ftstream.applying', true) is distinct from 'on')
+        execute function {function}({arguments});
+    alter table {table} enable always trigger {trigger};
+end
+$ftstream_hand_over$
 
 -- name: create_truncate
 -- Refuses TRUNCATE of every writer but ftstream.

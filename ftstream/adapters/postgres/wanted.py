@@ -78,11 +78,14 @@ class Policy:
 
 
 class TriggerKind(enum.Enum):
-    """ftstream's triggers on the flows' tables. They run for every writer but ftstream itself."""
+    """ftstream's triggers on the flows' tables, and one. They run for every writer but ftstream itself."""
 
     GUARD = "ftstream_guard"  # refuses edits of a table that the other site owns
     GUARD_TRUNCATE = "ftstream_guard_truncate"  # the same of TRUNCATE, which touches no row
-    CAPTURE = "ftstream_capture"  # hands each change to the outbox
+    CAPTURE = "ftstream_capture"  # notes each change in last_write
+    HAND_OVER = (
+        "ftstream_hand_over"  # on last_write: hands what was noted to the outbox at the commit
+    )
     TRUNCATE = "ftstream_truncate"  # refuses what the outbox cannot tell
 
     @property
@@ -92,6 +95,8 @@ class TriggerKind(enum.Enum):
                 return "ftstream.refuse_edit()"
             case TriggerKind.CAPTURE:
                 return "ftstream.capture()"
+            case TriggerKind.HAND_OVER:
+                return "ftstream.hand_over_noted()"
             case TriggerKind.TRUNCATE:
                 return "ftstream.refuse_truncate()"
 
@@ -236,6 +241,13 @@ class Wanted:
                 Trigger(TriggerKind.TRUNCATE, table.qualified, flow.name, (flow.name,)),
             )
         )
+
+    @property
+    def hand_over(self) -> Trigger | None:
+        """What hands over the changes of all of them; a migration makes it."""
+        if not self.outbox_flows:
+            return None
+        return Trigger(TriggerKind.HAND_OVER, _LAST_WRITE[0], "", ())
 
     def _captured(self, table: Table) -> tuple[str, ...]:
         return (self.site.value, table.qualified, table.key, *sorted(table.excluded))

@@ -2,10 +2,6 @@
 -- its own, in the version after the one refused, and only if it has not written the row since (core/refusal.py).
 -- An answer in a version above all overruled rows that nobody but their writer had touched.
 
-alter table ftstream.last_write add column reserved bigint not null default 0;
-comment on column ftstream.last_write.reserved is
-    'the version in which the other site takes the row as it is here, if a write was refused to it: later writes here are greater';
-
 -- What `init` has told the trigger of a captured table: site, table, key column, excluded columns.
 create function ftstream.captured_as(target regclass) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -38,15 +34,16 @@ declare
         'json_nulls', json_nulls) || more;
     number  bigint;
 begin
-    if octet_length(message) > 15728640 then
-        raise exception '% % has % bytes: a row of over 15 MiB cannot be carried to the other site',
-            target, entity, octet_length(message) using errcode = 'program_limit_exceeded';
+    if octet_length(message) > 1048576 then  -- most are not worth the call
+        perform ftstream.require_size(target, entity, octet_length(message));
     end if;
-    insert into ftstream.outbox (table_name, entity_id, payload) values (name, entity, message)
-    returning id into number;
     if here = 'external' then
+        insert into ftstream.outbox (table_name, entity_id, payload) values (name, entity, message)
+        returning id into number;
         delete from ftstream.outbox where id = number;  -- Debezium reads the insert from the log
     else
+        insert into ftstream.outbox (table_name, entity_id, payload, transaction)
+        values (name, entity, message, pg_current_xact_id()::text::bigint);
         perform pg_notify('override_changes', json_build_object(
             'table', name, 'operation', written, 'id', entity, 'timestamp', now())::text);
     end if;
