@@ -219,7 +219,10 @@ def deleted(player: str, offset: int) -> Change:
 
 
 async def add_players(overrides: Two) -> None:
-    insert = "insert into gfx_players (id, player_hash, name) select p::uuid, p, 'n' from unnest(%s::text[]) p"
+    insert = (
+        "insert into gfx_players (id, player_hash, name)"
+        " select p::uuid, p, 'n' from unnest(%s::text[]) p"
+    )
     for place in overrides.both:
         async with place.user.transaction():
             await place.run("set local ftstream.applying = 'on'")

@@ -19,16 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from ftstream.core.change import Change
-from ftstream.flows import Capture, Conflict, Flow, Site, Table
+from ftstream.flows import CUE_SHEETS, Site
 from tests.integration.conftest import Cluster, made_pair, with_least_rights
+from tests.integration.test_references import SESSION, add_session
 from tests.integration.two_way import Place, Two, Worker, two_places
 
 EXAMPLES = int(os.environ.get("FTSTREAM_EXAMPLES", "8"))
-SHEETS = Flow("sheets", (Table("sheets"),), Capture.OUTBOX, tuple(Site), Conflict.LAST_WRITE_WINS)
-SETUP = (
-    "create table sheets (id uuid primary key, a int unique, b int unique,"
-    " parent uuid references sheets)",
-)
 ROWS, VALUES = 5, 8
 KEYS = [str(uuid.UUID(int=number)) for number in range(ROWS + 4)]
 
@@ -56,7 +52,7 @@ class People(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.places = {place.site: place for place in self.two.both}
-        self.workers = {site: Worker(place, SHEETS) for site, place in self.places.items()}
+        self.workers = {site: Worker(place, CUE_SHEETS) for site, place in self.places.items()}
         self.on_the_way: dict[Site, dict[str, deque[Change]]] = {
             site: defaultdict(deque) for site in Site
         }
@@ -79,7 +75,7 @@ class People(RuleBasedStateMachine):
         for place in self.places.values():
             async with place.user.transaction():
                 await place.run("set local ftstream.applying = 'on'")
-                await place.run("delete from sheets")
+                await place.run("delete from cue_sheets")
                 await place.run("delete from ftstream.last_write")
                 await place.run("delete from ftstream.parked_change")
                 await place.run("delete from ftstream.sync_log")
@@ -185,7 +181,7 @@ class People(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self._settle()
-        self._run(self.two.must_agree("sheets"))
+        self._run(self.two.must_agree("cue_sheets"))
         waiting = {site: self._run(worker.parked()) for site, worker in self.workers.items()}
         assert not any(waiting.values()), waiting
         rows = self._run(self._rows(self.two.external))
@@ -221,7 +217,9 @@ class People(RuleBasedStateMachine):
         return self.places[self.sites[site % len(self.sites)]], random.Random(seed)
 
     async def _rows(self, place: Place) -> dict[str, Row]:
-        found = await place.run("select id::text, a, b, parent::text from sheets")
+        found = await place.run(
+            "select id::text, sheet_order, sheet_code::int, parent_version_id::text from cue_sheets"
+        )
         return {key: Row(a, b, parent) for key, a, b, parent in found}
 
     def _write(self, place: Place, steps: list[Rows]) -> None:
@@ -237,13 +235,19 @@ class People(RuleBasedStateMachine):
             async with place.user.transaction():
                 for key, row in ((key, row) for step in steps for key, row in step.items()):
                     if row is None:
-                        await place.run("delete from sheets where id = %s", key)
+                        await place.run("delete from cue_sheets where id = %s", key)
                     else:
                         await place.run(
-                            "insert into sheets values (%s, %s, %s, %s) on conflict (id) do update"
-                            " set a = excluded.a, b = excluded.b, parent = excluded.parent",
+                            "insert into cue_sheets (id, session_id, sheet_name, created_by,"
+                            "  sheet_order, sheet_code, parent_version_id)"
+                            " values (%s, %s, 'name', 'kim', %s, %s, %s) on conflict (id) do update"
+                            " set sheet_order = excluded.sheet_order, sheet_code = excluded.sheet_code,"
+                            "     parent_version_id = excluded.parent_version_id",
                             key,
-                            *row,
+                            SESSION,
+                            row.a,
+                            str(row.b),
+                            row.parent,
                         )
         except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
             return False
@@ -258,8 +262,10 @@ def machine(
     loop = asyncio.new_event_loop()
     stack = AsyncExitStack()
     with made_pair(clusters) as pair:
-        opened = stack.enter_async_context(two_places(with_least_rights(pair), SHEETS, SETUP))
+        opened = stack.enter_async_context(two_places(with_least_rights(pair), CUE_SHEETS))
         two = loop.run_until_complete(opened)
+        for place in two.both:
+            loop.run_until_complete(add_session(place))
         writing = request.param.removesuffix(" alone")
         sites = tuple(Site) if writing == "both" else (Site(writing),)
         about = {"loop": loop, "two": two, "sites": sites, "totals": Counter()}

@@ -63,7 +63,59 @@ EDITS: tuple[tuple[LiteralString, int], ...] = (
     ),
     ("delete from cue_sheets where id = %(sheet)s", 1),
 )
+OWN_SHEET: LiteralString = (
+    "insert into cue_sheets (id, sheet_code, session_id, sheet_name, sheet_order, created_by)"
+    " values (%s, %s, %s, 'own', %s, 'test')"
+)
+OWN_SESSION: LiteralString = (
+    "insert into broadcast_sessions"
+    " (id, session_code, event_name, broadcast_date, scheduled_start, created_by)"
+    " values (%s, %s, 'e', '2026-11-24', now(), 'test') on conflict do nothing"
+)
 QUERIES, WEIGHTS = zip(*EDITS, strict=True)
+
+
+class Own:
+    """The sheets of one session, which a site alone writes: nobody may overrule it."""
+
+    def __init__(self, site: SiteName) -> None:
+        self.session = str(uuid.UUID(int=310 + SITES.index(site)))
+        self.left: dict[str, int] | None = None
+        """The place of each sheet as the site left it; None if an answer to a commit was lost."""
+
+    def write(self, connection: psycopg.Connection, chance: random.Random) -> None:
+        """Swap two by a temporary place, or add or delete one, in one transaction."""
+        if self.left is None:
+            self.left = self.places(connection)
+        after = dict(self.left)
+        self.left = None
+        with connection.transaction():
+            match chance.choice(("swap", "swap", "swap", "insert", "delete")):
+                case "swap" if len(after) > 1:
+                    one, other = chance.sample(sorted(after), 2)
+                    self._move(connection, one, -chance.randrange(1, 10**6))
+                    self._move(connection, other, after[one])
+                    self._move(connection, one, after[other])
+                    after[one], after[other] = after[other], after[one]
+                case "delete" if len(after) > 8:
+                    gone = chance.choice(sorted(after))
+                    connection.execute("delete from cue_sheets where id = %s", [gone])
+                    del after[gone]
+                case _ if len(after) < 12:
+                    key = str(uuid.UUID(int=chance.getrandbits(128)))
+                    after[key] = min({*range(13)} - {*after.values()})
+                    connection.execute(OWN_SHEET, [key, key, self.session, after[key]])
+        self.left = after
+
+    def places(self, connection: psycopg.Connection) -> dict[str, int]:
+        found = connection.execute(
+            "select id::text, sheet_order from cue_sheets where session_id = %s", [self.session]
+        )
+        return dict(found.fetchall())
+
+    @staticmethod
+    def _move(connection: psycopg.Connection, key: str, place: int) -> None:
+        connection.execute("update cue_sheets set sheet_order = %s where id = %s", [place, key])
 
 
 class Message(NamedTuple):
@@ -90,17 +142,14 @@ class Edits:
         self.unknown = 0
         """Overrides of which nobody knows: the answer to the commit was lost."""
         self._count = threading.Lock()
+        self._own = {site: Own(site) for site in SITES}
         self._threads = [threading.Thread(target=self._edit, args=[site]) for site in SITES]
 
     def __enter__(self) -> Edits:
         for site in SITES:
-            self._scene.execute(
-                site,
-                "insert into broadcast_sessions"
-                " (id, session_code, event_name, broadcast_date, scheduled_start, created_by)"
-                " values (%s, 'EDITS', 'e', '2026-11-24', now(), 'test') on conflict do nothing",
-                SESSION,
-            )
+            self._scene.execute(site, OWN_SESSION, SESSION, "EDITS")
+            own = self._own[site].session
+            self._scene.execute(site, OWN_SESSION, own, own)
         self._before = set(asyncio.run(messages(self._scene)))
         for thread in self._threads:
             thread.start()
@@ -122,6 +171,13 @@ class Edits:
         assert self.written <= len(sent) <= self.written + self.unknown
         assert [each for each in sent if each.site != each.topic_of] == []
 
+    def must_have_overruled_nobody(self) -> None:
+        """What one site alone writes is on both as it left it; once everything is applied."""
+        for own in self._own.values():
+            for site in SITES:
+                with psycopg.connect(self._scene.rig.dsn(site)) as connection:
+                    assert own.left is None or own.places(connection) == own.left
+
     def _edit(self, site: SiteName) -> None:
         chance = random.Random(f"{site} {self._seed}")
         try:
@@ -135,7 +191,10 @@ class Edits:
         except BaseException as error:  # noqa: BLE001  # raised again where the block ends
             self._errors.append(error)
 
-    def _write(self, connection: psycopg.Connection, chance: random.Random, site: str) -> None:
+    def _write(self, connection: psycopg.Connection, chance: random.Random, site: SiteName) -> None:
+        if chance.random() < 0.2:
+            self._own[site].write(connection, chance)
+            return
         (query,) = chance.choices(QUERIES, WEIGHTS)
         values = {
             "override": chance.choice(OVERRIDE_IDS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import uuid
 from collections.abc import Iterator
 from typing import LiteralString
@@ -175,6 +176,20 @@ def test_edits_of_both_sites_are_taken_back_by_the_command(
     must_agree(scene, "player_overrides")
     values = [value(scene, "external", key) for key in (changed, deleted, inserted)]
     assert values == ["before", "before", None]
+
+
+def test_swaps_of_one_site_while_the_worker_is_frozen_end_as_they_were_left(
+    scene: Scene, workers: list[Worker]
+) -> None:
+    """A temporary place is nobody's, and what is late overrules nobody."""
+    with Edits(scene, pause=0.3) as edits:
+        until(lambda: edits.written > 5)
+        workers[0].process.send_signal(signal.SIGSTOP)
+        written = edits.written
+        until(lambda: edits.written > written + 20)
+        workers[0].process.send_signal(signal.SIGCONT)
+    must_agree(scene)
+    edits.must_have_overruled_nobody()
 
 
 def test_verify_takes_no_edit_in_flight_for_a_difference_and_repairs_what_differs(
