@@ -44,6 +44,9 @@ SILENT_SECONDS = 60.0
 
 _UNKNOWN_SILENCE = "a snapshot under way, or an error in Connect's log"
 
+LARGEST_VALUES = MAX_REQUEST_BYTES - 64 * 2**10
+"""Bytes of a row's values beside which a record has room for the names of its columns and its source."""
+
 # Java's messages are full of square brackets, which would be taken for markup.
 console = Console(markup=False, highlight=False)
 
@@ -341,7 +344,7 @@ async def _large_rows(settings: Settings, names: CaptureNames) -> list[LargeRow]
     async with await open_connection(settings.external.conninfo()) as connection:
         for table in names.capture.tables:
             click.echo(f"looking for rows too large in {table.name}", err=True)
-            rows += await too_large(connection, table, MAX_REQUEST_BYTES)
+            rows += await too_large(connection, table, LARGEST_VALUES)
     return rows
 
 

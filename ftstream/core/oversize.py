@@ -24,7 +24,8 @@ class LargeRow:
 def told(rows: Sequence[LargeRow], limit: int, flow: str) -> str:
     """Which rows hold up a flow, and the way on."""
     named = "; ".join(map(str, rows)) or (
-        "none as External holds it now: it was shortened or deleted since, and the log still has it as it was"
+        "none as External holds it now. It was shortened or deleted since, and the log has it as it was, or"
+        " an update carries it twice (REPLICA IDENTITY FULL)"
     )
     return (
         f"a row is too large for Kafka, which takes {limit:,} bytes: {named}. To carry on:"
