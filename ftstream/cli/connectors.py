@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import psycopg
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from ftstream.adapters.connect.client import ConnectClient, Status
-from ftstream.adapters.connect.config import connector_config, snapshot_over
+from ftstream.adapters.connect.config import PASSING, connector_config, snapshot_over
 from ftstream.adapters.connect.diff import Difference, added_tables, differences
 from ftstream.adapters.kafka.heartbeat import Written, last_heartbeat, written
+from ftstream.adapters.kafka.repair import open_repairs
 from ftstream.adapters.kafka.topics import (
     TopicSpec,
     capture_topics,
@@ -25,10 +27,15 @@ from ftstream.adapters.kafka.topics import (
     ensure_topics,
     missing_topics,
 )
+from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.oversize import too_large
 from ftstream.cli.errors import EXIT_CODES, Failure
 from ftstream.cli.flows import FlowType, captures_for
+from ftstream.core import oversize
+from ftstream.core.oversize import LargeRow
 from ftstream.flows import CaptureNames, Flow, Names
-from ftstream.settings import Settings, load_settings
+from ftstream.progress import watch
+from ftstream.settings import MAX_REQUEST_BYTES, Settings, load_settings
 
 POLL_SECONDS = 1.0
 
@@ -36,6 +43,9 @@ SILENT_SECONDS = 60.0
 """A heartbeat is due every 10 s; a task that lost its way goes on saying RUNNING."""
 
 _UNKNOWN_SILENCE = "a snapshot under way, or an error in Connect's log"
+
+LARGEST_VALUES = MAX_REQUEST_BYTES - 64 * 2**10
+"""Bytes of a row's values beside which a record has room for the names of its columns and its source."""
 
 # Java's messages are full of square brackets, which would be taken for markup.
 console = Console(markup=False, highlight=False)
@@ -62,7 +72,13 @@ def connectors() -> None:
 @connectors.command(epilog=EXIT_CODES)
 @flows_argument
 @dry_run_option
-def apply(flows: tuple[Flow, ...], dry_run: bool) -> None:
+@click.option(
+    "--pass-too-large",
+    is_flag=True,
+    help="Leave out rows that are too large for Kafka, where a task has failed of one; the worker reads"
+    " them from External.",
+)
+def apply(flows: tuple[Flow, ...], dry_run: bool, pass_too_large: bool) -> None:
     """Create the connectors, or change them, and wait until they run (all flows, or FLOW).
 
     Also creates the topics that are missing, and restarts a task that has failed.
@@ -71,9 +87,10 @@ def apply(flows: tuple[Flow, ...], dry_run: bool) -> None:
     Examples:
       ftstream connectors apply
       ftstream connectors apply gfx --dry-run
+      ftstream connectors apply gfx --pass-too-large
     """
     settings = load_settings()
-    asyncio.run(_apply_all(settings, captures_for(settings, flows), dry_run))
+    asyncio.run(_apply_all(settings, captures_for(settings, flows), dry_run, pass_too_large))
 
 
 @connectors.command(epilog=EXIT_CODES)
@@ -152,7 +169,7 @@ class Report:
     status: Status | None
     heartbeat_age: float | None
     findings: tuple[str, ...] = ()
-    """What Debezium's own check says of a connector that is silent."""
+    """What Debezium's own check says of a connector that is silent; of a failed one, what holds it up."""
 
     @property
     def silent(self) -> bool:
@@ -168,7 +185,7 @@ class Report:
         if self.status is None:
             return "does not exist: `ftstream connectors apply`"
         if self.status.failed:
-            return self.status.failed.cause
+            return "; ".join(self.findings) or self.status.failed.cause
         if not self.status.running:
             return str(self.status)
         if self.silent:
@@ -191,11 +208,20 @@ class Report:
         }
 
 
-async def _apply_all(settings: Settings, captures: Sequence[CaptureNames], dry_run: bool) -> None:
+async def _apply_all(
+    settings: Settings, captures: Sequence[CaptureNames], dry_run: bool, pass_too_large: bool
+) -> None:
     async with ConnectClient(settings.connect) as client:
         console.print(f"Debezium {await client.debezium_version()}")
         for names in captures:
-            await _apply(client, settings, names, dry_run)
+            met = _met_large_row(names, await client.status(names.connector))
+            if met and pass_too_large and not dry_run:
+                await _pass_large_rows(client, settings, names)
+            elif met and not await _differs(client, settings, names):
+                # Restarted, it would run until it meets the row again.
+                raise Failure(await _large_rows_told(settings, names))
+            else:
+                await _apply(client, settings, names, dry_run)
     if not dry_run:
         console.print("Next: ftstream worker")
 
@@ -259,15 +285,87 @@ async def _deploy(
         await client.restart(names.connector, only_failed=True)
 
 
+def _met_large_row(names: CaptureNames, status: Status | None) -> bool:
+    failed = status.failed if status else None
+    # The trigger of an outbox refuses such a row.
+    return failed is not None and oversize.CAUSE in failed.cause and not names.capture.outbox
+
+
+async def _differs(client: ConnectClient, settings: Settings, names: CaptureNames) -> bool:
+    deployed = await client.get_config(names.connector)
+    wanted = connector_config(
+        names, settings, first_snapshot=deployed is not None and not snapshot_over(deployed)
+    )
+    return bool(differences(wanted, deployed))
+
+
+async def _pass_large_rows(client: ConnectClient, settings: Settings, names: CaptureNames) -> None:
+    """Read on without what Kafka does not take; the flow's agent reads those rows from External."""
+    rows = await _large_rows(settings, names)
+    for row in rows:
+        click.echo(f"left out: {row}")
+    wanted, deployed = connector_config(names, settings), await client.get_config(names.connector)
+    try:
+        if deployed is None or not snapshot_over(deployed):
+            await _take_snapshot(client, settings, names, deployed, PASSING)
+        else:
+            await client.put_config(names.connector, wanted | PASSING)
+            await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
+            await _read_on(settings, names)
+    finally:
+        # Left so, it would lose in silence whatever Kafka refuses.
+        await client.put_config(names.connector, wanted)
+    await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
+    for flow in names.capture.flows:
+        await _request(settings, flow, rows)
+        console.print(
+            f"{len(rows)} rows are read from External by the worker. Whatever else was left out is"
+            f" found by comparing: ftstream verify {flow.name} --repair"
+        )
+
+
+async def _read_on(settings: Settings, names: CaptureNames) -> None:
+    """Wait until all that is in the log by now is in Kafka."""
+    for flow in names.capture.flows:
+        async with watch(flow, settings) as progress:
+            await progress.captured(settings.connect.task_timeout, console.print)
+
+
+async def _request(settings: Settings, flow: Flow, rows: Sequence[LargeRow]) -> None:
+    names = Names(flow, settings.namespace)
+    async with open_repairs(settings.kafka, names, flow.targets[0]) as repairs:
+        for row in rows:
+            await repairs.request(flow.table(row.table), [row.id])
+
+
+async def _large_rows(settings: Settings, names: CaptureNames) -> list[LargeRow]:
+    """The rows on External that no record can hold."""
+    rows = []
+    async with await open_connection(settings.external.conninfo()) as connection:
+        for table in names.capture.tables:
+            click.echo(f"looking for rows too large in {table.name}", err=True)
+            rows += await too_large(connection, table, LARGEST_VALUES)
+    return rows
+
+
+async def _large_rows_told(settings: Settings, names: CaptureNames) -> str:
+    try:
+        rows = await _large_rows(settings, names)
+    except psycopg.Error as error:
+        return f"a row is too large for Kafka; which one, External does not say: {error}"
+    return oversize.told(rows, MAX_REQUEST_BYTES, names.capture.name)
+
+
 async def _take_snapshot(
     client: ConnectClient,
     settings: Settings,
     names: CaptureNames,
     deployed: Mapping[str, str] | None,
+    passing: Mapping[str, str] | None = None,
 ) -> None:
     """Start the connector as it must be for its first snapshot, and wait until it streams."""
     before = await written(settings.kafka, names)
-    first = connector_config(names, settings, first_snapshot=True)
+    first = connector_config(names, settings, first_snapshot=True) | dict(passing or {})
     await _deploy(client, names, first, changed=bool(differences(first, deployed)))
     await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
     console.print("first snapshot (interrupting this is safe: it goes on; then apply once more)")
@@ -323,6 +421,8 @@ async def _report(client: ConnectClient, settings: Settings, names: CaptureNames
     age = None if beat is None else max(0.0, (datetime.now(UTC) - beat).total_seconds())
     flows = tuple(flow.name for flow in names.capture.flows)
     report = Report(flows, names.connector, status, age)
+    if status is not None and _met_large_row(names, status):
+        return replace(report, findings=(await _large_rows_told(settings, names),))
     if status is not None and status.running and report.silent:
         return replace(report, findings=await _findings(client, names))
     return report
@@ -358,7 +458,7 @@ def _show_differences(connector: str, found: Sequence[Difference], *, new: bool)
 
 
 def _show_reports(reports: Sequence[Report]) -> None:
-    table = RichTable("connector", "state", "tasks", "heartbeat", "problem")
+    table = RichTable("connector", "state", "tasks", "heartbeat")
     for report in reports:
         age = report.heartbeat_age
         status = report.status
@@ -367,9 +467,11 @@ def _show_reports(reports: Sequence[Report]) -> None:
             "-" if status is None else status.connector.state,
             "-" if status is None else ", ".join(part.state for part in status.tasks) or "none",
             "-" if age is None else f"{age:.0f} s ago",
-            report.problem,
         )
     console.print(table)
+    for report in reports:
+        if report.problem:  # on a line of its own: a table would break what is to be copied
+            click.echo(f"{report.connector}: {report.problem}")
 
 
 def _list(title: str, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import signal
@@ -11,10 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import LiteralString
 
+from ftstream.adapters.connect.client import ConnectClient
 from ftstream.demo.rig import Rig
-from ftstream.flows import GFX, OVERRIDES
+from ftstream.flows import GFX, OVERRIDES, READY, CaptureNames, log_captures
 from tests.conftest import until
-from tests.system.edits import Edits, must_agree
+from tests.system.edits import TWO_WAY, Edits, must_agree
+from tests.system.imports import Imports
 from tests.system.proxy import Proxy
 from tests.system.scene import Worker, set_up
 
@@ -30,7 +33,10 @@ TERMINATE = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one fault: changes in Kafka while it lasted, and of those lost and doubled."""
+    """What came of one fault: changes in Kafka while it lasted, and of those lost and doubled.
+
+    An imported row that never got to Kafka is lost too.
+    """
 
     fault: str
     sent: int
@@ -74,6 +80,7 @@ class World:
         }
         self.scene = proxies.enter_context(set_up(rig, (GFX, OVERRIDES)))
         self.workers = [self.new_worker(), self.new_worker()]
+        self.imports = Imports(self.scene)
 
     def new_worker(self) -> Worker:
         return self.scene.worker(**self._through)
@@ -81,6 +88,7 @@ class World:
     def suffer(self, seconds: float, *faults: str) -> Outcome:
         """Let them happen under load, wait until all is applied, and look whether each change is, once."""
         before = self.scene.captured()
+        self.imports = Imports(self.scene)
         edits = Edits(self.scene)
         with self.scene.load(rate=RATE, patient=True), edits:
             for fault in faults:
@@ -93,14 +101,18 @@ class World:
             self.scene.rig.run("connectors", "apply")
         self.scene.caught_up()
         healed = time.monotonic() - over
-        self.scene.must_be_equal()
-        must_agree(self.scene)
+        self.scene.caught_up(*TWO_WAY)
+        self.scene.until_nothing_is_parked()
+        missing = self.imports.missing()
+        if not missing:  # else the sites differ, and the outcome tells it
+            self.scene.must_be_equal()
+            must_agree(self.scene)
         edits.must_have_bounced_never()
         logged, captured = self.scene.logged(), self.scene.captured()
         return Outcome(
             ", ".join(faults),
             sent=len(captured - before),
-            lost=len(captured - logged.keys()),
+            lost=len(captured - logged.keys()) + len(missing),
             doubled=sum(times > 1 for times in logged.values()),
             healed_seconds=healed,
             restarted=restarted,
@@ -171,6 +183,64 @@ class World:
             time.sleep(seconds / 5)
         self.to_supabase.lose_commits = 0
         assert self.to_supabase.lost > lost
+
+    # -- what can happen to capture while files are imported
+
+    @property
+    def captures(self) -> list[CaptureNames]:
+        return [CaptureNames(each, self.scene.rig.namespace) for each in log_captures(READY)]
+
+    def restart_connectors(self, seconds: float) -> None:
+        """As a person or a rebalance does, connector and task."""
+
+        async def restart() -> None:
+            async with ConnectClient(self.scene.rig.settings.connect) as client:
+                for names in self.captures:
+                    await client.restart(names.connector)
+
+        for _ in range(3):
+            self._amid_imports(lambda: asyncio.run(restart()))
+
+    def restart_connect(self, seconds: float) -> None:
+        """Gracefully, so that its tasks commit where they are."""
+
+        def restart() -> None:
+            self.stack.stop("connect")
+            self.stack.start("connect")
+
+        self._amid_imports(restart)
+
+    def change_configuration(self, seconds: float) -> None:
+        """To one that does the same, and back."""
+
+        async def put(size: str) -> None:
+            async with ConnectClient(self.scene.rig.settings.connect) as client:
+                for names in self.captures:
+                    config = await client.get_config(names.connector)
+                    assert config is not None
+                    await client.put_config(names.connector, config | {"max.batch.size": size})
+
+        for size in ("2047", "2048"):
+            self._amid_imports(lambda: asyncio.run(put(size)))  # noqa: B023  # run at once
+
+    def _amid_imports(self, blow: Callable[[], None]) -> None:
+        """Strike while both connectors read what is imported; returns when they read again."""
+
+        def strike() -> None:
+            readers = self._readers()
+            blow()
+            until(lambda: self._readers().isdisjoint(readers) and None not in self._readers(), 60)
+
+        until(lambda: None not in self._readers(), 60)
+        self.imports.strike(strike)
+
+    def _readers(self) -> set[int | None]:
+        """The processes on External that read the log for the connectors."""
+        slots = [names.slot for names in self.captures]
+        query: LiteralString = (
+            "select active_pid from pg_replication_slots where slot_name = any(%s)"
+        )
+        return {row[0] for row in self.scene.execute("external", query, slots)}
 
 
 def _port(rig: Rig, site: str) -> int:
@@ -252,6 +322,9 @@ FAULTS: Mapping[str, Callable[[World, float], None]] = {
     **{f"{link} 200 ms late": _delayed(name) for link, name in LINKS.items()},
     "sessions terminated": World.terminate_sessions,
     "answers to commits lost": World.lose_commits,
+    "connector restarted": World.restart_connectors,
+    "Connect restarted gracefully": World.restart_connect,
+    "configuration changed meanwhile": World.change_configuration,
 }
 
 

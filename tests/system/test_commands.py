@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import uuid
+from typing import LiteralString
 
 import psycopg
 import pytest
+from psycopg.rows import TupleRow
 
-from ftstream.demo.rig import CommandFailed, Rig
+from ftstream.adapters.connect.client import ConnectClient
+from ftstream.demo.rig import SITES, CommandFailed, Rig, SiteName
+from ftstream.flows import GFX, CaptureNames, log_captures
+from tests.conftest import until
 
 
 def count(dsn: str, table: str) -> int:
@@ -78,6 +85,79 @@ def test_heartbeats_reach_sync_status(running: Rig) -> None:
     ]
 
 
+def test_row_too_large_for_kafka_is_named_and_passed(running: Rig) -> None:
+    write: LiteralString = (
+        "insert into gfx_sessions (id, session_id, file_name, file_hash, raw_json)"
+        " values (%s, 1, 'f', 'h', jsonb_build_object('x', repeat('long', 4500000)))"
+    )
+    shorten: LiteralString = "update gfx_sessions set raw_json = '{}'"
+    large, digest = str(uuid.uuid4()), "select md5(raw_json::text) from gfx_sessions"
+    execute(running, "external", write, large)
+    write_players(running, "after it")
+    until_failed(running)
+    assert f"gfx_sessions {large} (18,000," in problem(running)
+    with pytest.raises(CommandFailed, match=f"gfx_sessions {large} .*--pass-too-large"):
+        running.run("connectors", "apply", "gfx")
+    assert f"left out: gfx_sessions {large}" in pass_too_large(running)
+    assert execute(running, "supabase", digest) == execute(running, "external", digest)
+
+    # Shortened meanwhile: the log has it as it was.
+    execute(running, "external", "update gfx_sessions set raw_json = raw_json || '{\"y\": 1}'")
+    execute(running, "external", shorten)
+    until_failed(running)
+    assert "shortened or deleted since" in problem(running)
+    pass_too_large(running)
+    assert execute(running, "supabase", digest) == execute(running, "external", digest)
+    assert count(running.dsn("supabase"), "gfx_players") == 3
+    running.run("connectors", "diff")
+
+
+def test_row_just_below_the_limit_of_the_outbox_travels_both_ways(running: Rig) -> None:
+    write: LiteralString = (
+        "insert into player_overrides"
+        " (id, wsop_player_id, field_name, override_value, reason, created_by)"
+        " values (%s, gen_random_uuid(), 'name', repeat(%s, 15 * 1024 * 1024 - 2000), 'r', 'test')"
+    )
+    digest: LiteralString = "select id, md5(t::text) from player_overrides t order by id"
+    for site in SITES:
+        execute(running, site, write, str(uuid.uuid4()), site[0])
+        running.run("wait", "overrides")
+    assert len(execute(running, "supabase", digest)) == 2
+    assert execute(running, "supabase", digest) == execute(running, "external", digest)
+
+
+def until_failed(rig: Rig) -> None:
+    """Wait until the task of gfx has failed."""
+    (capture,) = log_captures([GFX])
+
+    async def failed() -> bool:
+        async with ConnectClient(rig.settings.connect) as client:
+            status = await client.status(CaptureNames(capture, rig.namespace).connector)
+            return status is not None and status.failed is not None
+
+    until(lambda: asyncio.run(failed()), 60)
+
+
+def problem(rig: Rig) -> str:
+    """What `connectors status` says of gfx."""
+    try:
+        return rig.run("connectors", "status", "gfx")
+    except CommandFailed as failed:
+        return str(failed)
+
+
+def pass_too_large(rig: Rig) -> str:
+    said = rig.run("connectors", "apply", "gfx", "--pass-too-large")
+    rig.run("wait", "gfx")
+    return said
+
+
+def execute(rig: Rig, site: SiteName, query: LiteralString, *values: object) -> list[TupleRow]:
+    with psycopg.connect(rig.dsn(site), autocommit=True) as connection:
+        cursor = connection.execute(query, values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
 def test_wait_names_what_it_waits_for_when_the_time_is_up(running: Rig) -> None:
     running.stop_workers()
     write_players(running, "Park")
@@ -97,4 +177,4 @@ def test_remove_takes_everything_away(running: Rig) -> None:
             " union all select nspname from pg_namespace where nspname = 'ftstream'"
         ).fetchall()
     assert left == []
-    assert count(running.dsn("external"), "gfx_players") == 3
+    assert count(running.dsn("external"), "gfx_players") == 4

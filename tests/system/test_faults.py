@@ -12,7 +12,7 @@ from tests.system.faults import FAULTS, World, world_of
 
 SECONDS = 1.0
 
-KINDS = ("killed", "^workers? [^-]|terminated", "frozen", "cut|late|lost")
+KINDS = ("killed", "^workers? [^-]|terminated", "frozen", "cut|late|lost", "restarted|changed")
 """Of each kind all that there are, one after another: `make soak` has each by itself, and for longer."""
 
 

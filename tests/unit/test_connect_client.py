@@ -64,6 +64,13 @@ async def test_a_rebalance_is_waited_for(message: str) -> None:
     assert len(asked) == 3
 
 
+async def test_a_restart_that_meets_a_rebalance_is_repeated() -> None:
+    refused = refusal(500, "Request cannot be completed because a rebalance is expected")
+    async with connect(refused, (202, {})) as (client, asked):
+        await client.restart("c")
+    assert len(asked) == 2
+
+
 async def test_an_existing_connector_is_not_waited_for() -> None:
     async with connect(refusal(409, "Connector c already exists")) as (client, asked):
         with pytest.raises(ConnectRefused, match="already exists"):
@@ -122,7 +129,7 @@ async def test_a_lasting_failure_tells_its_root_cause(monkeypatch: pytest.Monkey
             await client.wait_running("c", 5)
 
 
-@pytest.mark.parametrize("version", [None, "2.7.3.Final"])
+@pytest.mark.parametrize("version", [None, "3.6.3.Final"])
 async def test_a_missing_or_old_plugin_is_named(version: str | None) -> None:
     name = "io.debezium.connector.postgresql.PostgresConnector"
     plugins = [] if version is None else [{"class": name, "version": version}]

@@ -25,6 +25,7 @@ from ftstream.adapters.kafka.topics import (
     change_topics,
     topics_of_all,
 )
+from ftstream.devstack.kafka import MESSAGE_BYTES
 from ftstream.flows import (
     FLOWS,
     GFX,
@@ -169,6 +170,16 @@ def test_the_outbox_gives_each_change_the_topic_of_its_table() -> None:
     predicate = re.compile(wanted["predicates.outbox.pattern"])
     assert predicate.fullmatch("rehearsal.outbox_cdc.ftstream.outbox")
     assert not predicate.fullmatch("rehearsal.outbox_cdc.message")
+
+
+def test_an_outbox_takes_no_signals() -> None:
+    """Debezium logs a warning with each message where it waits for some, and takes no snapshot."""
+    wanted = connector_config(capture_names(OVERRIDES), settings())
+    assert [key for key in wanted if "signal" in key or key == "read.only"] == []
+
+
+def test_the_local_broker_takes_what_a_topic_takes() -> None:
+    assert MESSAGE_BYTES == MAX_MESSAGE_BYTES
 
 
 def test_excluded_columns_are_not_captured() -> None:

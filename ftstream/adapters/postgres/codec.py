@@ -3,7 +3,7 @@
 A `Codec` names the type under which json_to_recordset reads the value, and the SQL expression that
 makes the column's value of it. PostgreSQL does the converting, so no value passes through Python.
 
-Measured on every type with Debezium 3.6.3 (tests/system/test_types.py). A type that it does not carry
+Measured on every type with Debezium 3.7.0 (tests/system/test_types.py). A type that it does not carry
 exactly is refused. A few values cannot be refused by their type:
 - a date before Christ, or from 5 to 14 October 1582 (the days that the calendar left out), comes as
   another date in a snapshot and in an array; from the log a date comes as it is;
@@ -45,12 +45,14 @@ CodecOf = Callable[[Column], Codec]
 
 # What Debezium sends where a plain number cannot tell the value (time.precision.mode=microseconds).
 # By days: an interval is multiplied in floating point, which loses microseconds after the year 18000.
-_TIMESTAMP: LiteralString = """case {x} when 9223372036825200000 then 'infinity'
-    when -9223372036832400000 then '-infinity'
+# Infinity is the greatest number since Debezium 3.7; records of earlier versions may still be in Kafka.
+_TIMESTAMP: LiteralString = """case when {x} in (9223372036854775807, 9223372036825200000) then 'infinity'
+    when {x} in (-9223372036854775808, -9223372036832400000) then '-infinity'
     else timestamp 'epoch' + ({x} / 86400000000) * interval '1 day'
         + ({x} %% 86400000000) * interval '1 microsecond' end"""
-# Infinity is one number in the log, another in a snapshot or an array, both long before the first date.
-_DATE: LiteralString = """case when {x} in (-2147472692, -622191234) then 'infinity'
+# Infinity is one number in the log (since Debezium 3.7 another), another in a snapshot or an array: all of
+# them before the first date or after the last.
+_DATE: LiteralString = """case when {x} in (2146033979, -2147472692, -622191234) then 'infinity'
     when {x} in (-2147472691, -625821272) then '-infinity'
     else date 'epoch' + {x} end"""
 # ISO 8601 has a year 0, signs, and a sign before five digits; PostgreSQL has BC, and no signs.

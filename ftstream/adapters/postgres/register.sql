@@ -72,10 +72,13 @@ select ftstream.require_parents(%(table)s::regclass, array(
 
 -- name: release_children
 -- What refers to the rows that are to be deleted lets go of them, as its foreign key says.
-select ftstream.release_children(%(table)s::regclass, array(
-    select m.id from json_to_recordset(%(messages)s) as m(id text, version bigint, site ftstream.site)
-    join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = (%(name)s, m.id, m.version, m.site)),
-    %(carried)s::text[]::regclass[])
+with won as (
+    select m.id, m.gone
+    from json_to_recordset(%(messages)s) as m(id text, version bigint, site ftstream.site, gone boolean)
+    join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = (%(name)s, m.id, m.version, m.site))
+select ftstream.release_children(
+    %(table)s::regclass, array(select id from won where gone), %(carried)s::text[]::regclass[],
+    array(select id from won where not gone))
 
 -- name: parent_image
 -- A row that others refer to, at its source.

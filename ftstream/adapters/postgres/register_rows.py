@@ -119,7 +119,8 @@ class RegisterRows:
     ) -> None:
         gone = [change.message for change in changes if change.image is None]
         if gone:
-            rows = {"messages": Json.array(gone), "carried": self._carried, **self._named(name)}
+            stamps = [stamp(each) | {"gone": each.image is None} for each in changes]
+            rows = {"messages": Json.of(stamps), "carried": self._carried, **self._named(name)}
             await target.execute(statement(REGISTER["release_children"]), rows)
         going = [change.message for change in changes] if moving else gone
         if going:

@@ -47,7 +47,7 @@ _FUNCTIONS = (
     "ftstream.missing_parents(regclass, jsonb)",
     "ftstream.key_of(regclass)",
     "ftstream.require_parents(regclass, text[])",
-    "ftstream.release_children(regclass, text[], regclass[])",
+    "ftstream.release_children(regclass, text[], regclass[], text[])",
     "ftstream.parent_image(regclass, text[], text[])",
     "ftstream.carry_parent(regclass, jsonb)",
     "ftstream.referring(regclass, text)",

@@ -219,3 +219,61 @@ begin
     return missing;
 end $$;
 revoke all on function ftstream.missing_parents(regclass, jsonb) from public;
+
+-- Does to what refers to rows that are about to be deleted what its foreign key says; a table that is
+-- carried with them is left to its own changes, and so are rows of the same table that are `rewritten` with them:
+-- what they refer to then is looked at once they are. Aborts with FT006 where a foreign key forbids the delete;
+-- the detail lists who refers to what.
+drop function ftstream.release_children(regclass, text[], regclass[]);
+create function ftstream.release_children(
+    parent_table regclass, ids text[], carried regclass[], rewritten text[] default '{}'
+) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+declare
+    key       record;
+    child_key record;
+    fk        record;
+    condition text;
+    found     jsonb;
+    children  text[];
+    referring jsonb := '[]';
+begin
+    if coalesce(cardinality(ids), 0) = 0 then
+        return;
+    end if;
+    select * into key from ftstream.key_of(parent_table);
+    for fk in select * from ftstream.foreign_keys f where f.parent = parent_table order by f.name loop
+        condition := format('(%s) in (select %s from %s p where p.%I = any($1::%s[]))',
+                            fk.child_columns, fk.parent_columns, parent_table, key.name, key.type);
+        if fk.on_delete in ('a', 'r') then
+            select * into child_key from ftstream.key_of(fk.child);
+            execute format(
+                'select jsonb_agg(jsonb_build_object(''id'', p.%1$I::text, ''child'', %2$L, ''row'', c.%3$I::text))'
+                ' from %4$s c join %5$s p on (%6$s) = (%7$s)'
+                ' where p.%1$I = any($1::%8$s[])'
+                '   and not (c.tableoid = p.tableoid and c.%3$I::text = any($1 || $2))',  -- it goes with it, or lets go
+                key.name, fk.child::regclass::text, coalesce(child_key.name, 'ctid'), fk.child::regclass, parent_table,
+                fk.parent_columns, fk.child_columns, key.type) into found using ids, rewritten;
+            referring := referring || coalesce(found, '[]');
+        elsif fk.child = any(carried) then
+            continue;
+        elsif fk.on_delete = 'c' then
+            select * into child_key from ftstream.key_of(fk.child);
+            if child_key.name is not null then
+                execute format('select array_agg(c.%I::text) from %s c where %s', child_key.name, fk.child::regclass, condition)
+                    into children using ids;
+                perform ftstream.release_children(fk.child::regclass, children, carried);
+            end if;
+            execute format('delete from %s c where %s', fk.child::regclass, condition) using ids;
+        elsif fk.on_delete = 'n' then
+            execute format('update %s c set %s where %s', fk.child::regclass, fk.to_null, condition) using ids;
+        else
+            execute format('update %s c set %s where %s', fk.child::regclass, fk.to_default, condition) using ids;
+        end if;
+    end loop;
+    if referring <> '[]' then
+        raise exception 'rows refer to those of % that are to be deleted', parent_table
+            using errcode = 'FT006', detail = referring::text;
+    end if;
+end $$;
+revoke all on function ftstream.release_children(regclass, text[], regclass[], text[]) from public;

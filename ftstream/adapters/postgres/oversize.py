@@ -1,0 +1,40 @@
+"""Finds the rows that a record of Kafka cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from psycopg import AsyncConnection, sql
+
+from ftstream.adapters.postgres.catalog import Column, read_columns
+from ftstream.adapters.postgres.queries import Queries, identifier, statement
+from ftstream.core.oversize import LargeRow
+from ftstream.flows import Table
+
+_QUERIES = Queries.load(__package__, "oversize.sql")
+
+MOST_NAMED = 20
+
+
+async def too_large(connection: AsyncConnection, table: Table, limit: int) -> list[LargeRow]:
+    """The largest rows of a table whose values take more bytes than a record, 20 at most.
+
+    What a row is stored in is read from its header, so that only rows which may be too large are read whole:
+    no compression of PostgreSQL's gains more than 1 : 256. Raises TableMissing, psycopg.Error.
+    """
+    columns = [c for c in await read_columns(connection, table) if c.toastable and not c.generated]
+    if not columns:
+        return []
+    query = statement(_QUERIES["too_large"]).format(
+        table=identifier(table.schema, table.name),
+        key=identifier(table.key),
+        stored=_sum("pg_column_size(t.{})", columns),
+        written=_sum("octet_length(to_json(t.{}::text)::text)", columns),
+    )
+    cursor = await connection.execute(query, {"bytes": limit, "limit": MOST_NAMED})
+    return [LargeRow(table.name, row[0], row[1]) for row in await cursor.fetchall()]
+
+
+def _sum(size: str, columns: Iterable[Column]) -> sql.Composed:
+    sizes = (sql.SQL(size).format(identifier(column.name)) for column in columns)
+    return sql.SQL(" + ").join(sql.SQL("coalesce({}, 0)").format(each) for each in sizes)
