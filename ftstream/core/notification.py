@@ -63,7 +63,8 @@ def columns_differ(flow: str, table: str, columns: str) -> Notification:
         "columns_differ",
         Severity.WARNING,
         f"flow {flow}: columns of {table} differ",
-        f"not carried: {columns}. Add them on the other site, or exclude them in flows.py; then:"
+        f"not carried: {columns}. Have both sites add them, or generate them, or exclude them in flows.py;"
+        " then:"
         f" ftstream verify {flow} --table {table} --repair",
         {"flow": flow, "table": table},
     )

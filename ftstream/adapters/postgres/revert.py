@@ -43,6 +43,8 @@ class Reversals:
         self._connection = connection
         self._table = table
         self._columns = [column.name for column in columns if not column.generated]
+        # Which no update can give another value: a row that is there keeps its own.
+        self._fixed = frozenset(column.name for column in columns if column.identity)
         self._names: dict[str, sql.Composable] = {
             "table": identifier(table.schema, table.name),
             "key": identifier(table.key),
@@ -67,7 +69,10 @@ class Reversals:
             rows = await (await self._connection.execute(query, values)).fetchall()
             for key, present, version, site, now, then in rows:
                 live = Live(present, None if version is None else Stamp(version, site))
-                yield Intent(key, states[key], live, self._differing(states[key], now, then))
+                differing = self._differing(states[key], now, then)
+                if present:
+                    differing = {n: v for n, v in differing.items() if n not in self._fixed}
+                yield Intent(key, states[key], live, differing)
 
     async def write(self, intent: Intent, author: str) -> None:
         """In a transaction of its own. Raises ChangedMeanwhile, NotWritten."""
@@ -105,7 +110,7 @@ class Reversals:
                     assignments=sql.SQL(", ").join(
                         sql.SQL("{} = {}").format(identifier(name), _value(name, state))
                         for name in columns
-                        if name != self._table.key
+                        if name != self._table.key and name not in self._fixed
                     ),
                 )
 
