@@ -457,7 +457,7 @@ def test_incompatible_column_stops_this_flow_alone(scene: Scene, worker: Worker)
     scene.write(50)
     scene.must_be_equal()  # gfx goes on
     assert scene.command("batch", "run").returncode == 1
-    told = "flow wsop to supabase: runs of events, players, chip_counts failed"
+    told = "flow wsop to supabase: runs of players failed"
     assert told in scene.command("status").stdout.decode()
     diff = scene.command("schemas", "diff")
     assert (diff.returncode, b"nickname" in diff.stdout) == (1, True)
