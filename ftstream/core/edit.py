@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from ftstream.core.change import Change, MalformedMessage, Operation, checked_key
+from ftstream.core.members import members
 from ftstream.core.register import Stamp
 
 # What a topic holds is not to be trusted: the year 2255 leaves room for every clock, and for what follows it.
@@ -24,7 +25,19 @@ class _Edit(msgspec.Struct, gc=False):
     json_nulls: list[str] | None = None
 
 
-_decode = msgspec.json.Decoder(_Edit).decode
+_decode_shallow = msgspec.json.Decoder(_Edit).decode
+
+
+def _decode(value: bytes) -> _Edit:
+    """The message, however deep its row nests."""
+    try:
+        return _decode_shallow(value)
+    except RecursionError:
+        rest = members(value)
+        row = rest.pop("row", msgspec.Raw(b"null"))
+        edit = _decode_shallow(msgspec.json.encode(rest))
+        edit.row = row
+        return edit
 
 
 class _Stamped(msgspec.Struct, gc=False):
@@ -40,9 +53,19 @@ def stamp_in(value: bytes | None) -> tuple[str, Stamp] | None:
     """The id and the stamp of a message, without its row; None if it is no message: see decode_edit."""
     try:
         found = _decode_stamp(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except RecursionError:
+        return _stamp_beside_the_row(value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found.id, Stamp(found.version, found.site)
+
+
+def _stamp_beside_the_row(value: bytes) -> tuple[str, Stamp] | None:
+    try:
+        edit = _decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return edit.id, Stamp(edit.version, edit.site)
 
 
 def decode_edit(

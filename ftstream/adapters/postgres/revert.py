@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import LiteralString, Self
 
@@ -12,6 +11,7 @@ from psycopg import AsyncConnection, sql
 from ftstream.adapters.postgres.catalog import Column, KeyMissing, read_columns
 from ftstream.adapters.postgres.connection import SESSION, Json
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
+from ftstream.core import unavailable
 from ftstream.core.history import State
 from ftstream.core.register import Stamp
 from ftstream.core.reversal import Action, Intent, Live
@@ -116,7 +116,7 @@ class Reversals:
 
     def _held(self, state: State) -> list[str]:
         """The columns of the image that can be written."""
-        image = json.loads(state.image or "{}")
+        image = unavailable.names((state.image or "{}").encode())
         return [name for name in self._columns if name in image]
 
     def _differing(
