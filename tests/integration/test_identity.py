@@ -10,8 +10,9 @@ import pytest
 
 from ftstream.adapters.postgres.log_applier import LogApplier
 from ftstream.adapters.postgres.schema import Schema
-from ftstream.adapters.postgres.sites import Sites
+from ftstream.adapters.postgres.sites import ApplyFailed, Sites
 from ftstream.core.change import Change, Operation
+from ftstream.core.failures import REFERRED_TO, Policy
 from ftstream.core.plan import Batch
 from ftstream.core.unavailable import PLACEHOLDER
 from ftstream.flows import CUE_SHEETS, WSOP, Site
@@ -113,6 +114,21 @@ async def test_row_that_is_completed_or_read_again_gets_its_number(pair: Pair) -
     assert partial.partial
     await worker.applier.apply(worker.batch(partial, worker.repair(TWO)))
     assert await numbers(pair) == [(ONE, "large", 5), (TWO, "name", 6)]
+    await worker.sites.close()
+
+
+async def test_reference_that_no_update_can_end_forbids_the_delete(pair: Pair) -> None:
+    worker = await gfx(pair, ALWAYS, ALWAYS)
+    await worker.applier.apply(worker.batch(change(worker, ONE, 7)))
+    for query in (
+        "create table seats (n bigint generated always as identity primary key"
+        " references gfx_players (n) on delete set null)",
+        "insert into seats overriding system value values (7)",
+    ):
+        await write(pair, Site.SUPABASE, query)
+    with pytest.raises(ApplyFailed) as error:
+        await worker.applier.apply(worker.batch(worker.delete(ONE)))
+    assert (error.value.failure.policy, error.value.failure.sqlstate) == (Policy.PARK, REFERRED_TO)
     await worker.sites.close()
 
 
