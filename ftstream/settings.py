@@ -216,6 +216,9 @@ class Batch(_Group):
     """Rows of a table that a run may delete without being told to."""
     most_deleted_percent: float = Field(default=5, ge=0, le=100)
     """The same, of the rows that the table has."""
+    least_deletes: int = Field(default=10, ge=0)
+    """So many a run deletes whatever their share, unless External's table is empty: of a small table a few
+    rows are many per cent."""
 
 
 class Schemas(_Group):

@@ -54,7 +54,8 @@ class Scheduler:
         self._flow = flow
         self._settings = settings
         self._tell = tell
-        self._trouble = ""
+        # By table, of the flow itself under no name.
+        self._troubles: dict[str, str] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -78,12 +79,16 @@ class Scheduler:
     async def _check(self, schedule: Schedule) -> None:
         """A schema that does not fit is told when the worker starts, not when the next run is due."""
         try:
-            await batch.check(self._flow, self._settings)
+            found = await batch.check(self._flow, self._settings)
         except Exception as error:  # noqa: BLE001  # as of a run
             flow = self._flow
             runs = [TableRun(table.name, flow.entity_type(table)) for table in flow.tables]
             await schedule.failed(runs, str(error) or repr(error))
             self._failed(error)
+        else:
+            for result in (each for each in found if each.problem):
+                await schedule.failed([result], result.problem)
+                self._stopped(batch.stopped([result]))
 
     async def _run(self) -> None:
         try:
@@ -91,15 +96,31 @@ class Scheduler:
         except batch.RunUnderWay as error:
             log.debug("%s", error)
             await asyncio.sleep(UNDER_WAY_SECONDS)
+        except batch.RunStopped as error:
+            self._stopped(error)
         except Exception as error:  # noqa: BLE001  # other flows go on; this one says so, and tries again
             self._failed(error)
         else:
             self._done(results)
 
+    def _stopped(self, error: batch.RunStopped) -> None:
+        """Some tables have trouble of their own."""
+        self._troubles.pop("", None)
+        self._done([result for result in error.results if not result.problem])
+        for result in (each for each in error.results if each.problem):
+            what = f"the run of {result.table} {'waits' if result.doubt else 'failed'}"
+            self._told(what, batch.stopped([result]), result.table)
+            told = notification.run_failed(
+                self._flow.name, result.problem, halted=bool(result.doubt), table=result.table
+            )
+            self._tell(told)
+
     def _done(self, results: Sequence[TableRun]) -> None:
-        if self._trouble:
+        troubled = bool(self._troubles)
+        for name in ("", *(result.table for result in results)):
+            self._troubles.pop(name, None)
+        if results and troubled and not self._troubles:
             log.warning("flow %s: runs go on", self._flow.name)
-            self._trouble = ""
         for result in results:
             level = logging.INFO if result.found else logging.DEBUG
             log.log(level, "flow %s: run of %s: %s", self._flow.name, result.table, result.details)
@@ -112,14 +133,13 @@ class Scheduler:
 
     def _failed(self, error: Exception) -> None:
         self._told("a run failed", error)
-        halted = isinstance(error, batch.RunHalted)
         reason = str(error) or repr(error)
-        self._tell(notification.run_failed(self._flow.name, reason, halted=halted))
+        self._tell(notification.run_failed(self._flow.name, reason, halted=False))
 
-    def _told(self, what: str, error: Exception) -> None:
+    def _told(self, what: str, error: Exception, table: str = "") -> None:
         """Once in the log, for as long as it is the same."""
         reason = " ".join(str(error).split()) or repr(error)
-        if reason != self._trouble:
+        if reason != self._troubles.get(table):
             trace = None if isinstance(error, _KNOWN) else error
             log.warning("flow %s: %s: %s", self._flow.name, what, reason, exc_info=trace)
-        self._trouble = reason
+        self._troubles[table] = reason

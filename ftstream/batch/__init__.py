@@ -12,6 +12,7 @@ from ftstream.batch.running import (
     check,
     look,
     run,
+    stopped,
 )
 from ftstream.batch.table import Say, Step
 
@@ -25,4 +26,5 @@ __all__ = [
     "check",
     "look",
     "run",
+    "stopped",
 ]

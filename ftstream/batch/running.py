@@ -5,20 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import psycopg
 from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.kept_schemas import kept_schemas
 from ftstream.adapters.kafka.publishing import Publishing
-from ftstream.adapters.postgres.batch import Basis, Schedule, Turn, TurnLost, read_basis, turn
+from ftstream.adapters.postgres.batch import (
+    Basis,
+    Reference,
+    Schedule,
+    Turn,
+    TurnLost,
+    read_basis,
+    read_references,
+    turn,
+)
+from ftstream.adapters.postgres.catalog import KeyMissing, TableMissing
 from ftstream.adapters.postgres.compare import snapshot
 from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.sites import failure_of
 from ftstream.batch.table import BatchTable, Connections, Say, Sending, Step
-from ftstream.core.batch import MOST_NAMED, TableRun
+from ftstream.core.batch import TableRun
 from ftstream.core.comparison import Kind
 from ftstream.drift import Drift, drifts
 from ftstream.flows import Flow, Table
@@ -31,6 +41,9 @@ PUBLISH_SECONDS = 10.0
 """In which Kafka takes what is sent, or it is sent again."""
 
 NOTE_SECONDS = 5.0
+
+_OF_A_TABLE = ("0A", "22", "42", "54")
+"""Classes of SQLSTATEs that are of a table: its columns, rights, values. Others are of the database."""
 
 UNAPPLIED_SECONDS = 60.0
 """For which a run waits, without any progress, until what the run before published is applied."""
@@ -45,11 +58,11 @@ class RunStopped(Exception):
 
 
 class RunHalted(RunStopped):
-    """A run that does not go on by itself; nothing of it was published. The message says what to do."""
+    """Something of a run waits for a person; all else is published. The message says what to do."""
 
 
 class RowsRefused(RunStopped):
-    """Some rows cannot travel; all others are published."""
+    """Some rows cannot travel, or those of some tables; all others are published."""
 
 
 class RunUnderWay(Exception):
@@ -67,10 +80,11 @@ async def run(
 ) -> list[TableRun]:
     """Publish what differs in these tables, or in those that are due, and return once Kafka has it all.
 
+    A table's trouble is its own: the others go on, and it is told at the end.
     `allow_deletes`: however many, and whichever server External is; `patience`: seconds for which another
     run is waited for. What comes of it is in sync_status.
     Raises RunUnderWay, RunHalted, RowsRefused, TurnLost, NotCaughtUp, KafkaError, psycopg.Error,
-    SchemaFileError, TableMissing, KeyMissing.
+    SchemaFileError.
     """
     async with AsyncExitStack() as stack:
         ledger, holding = [
@@ -89,12 +103,13 @@ async def run(
                 await schedule.begun(this.results)
                 async with mine.kept(), _opened(settings, ledger) as at:
                     basis = await this.carry_out(at, schedule, mine, allow_deletes)
-                done = [result for result in this.results if not result.refused]
+                done = [result for result in this.results if not result.problem]
                 await Schedule(flow, settings.namespace, holding).done(done, basis)
-            if refused := [result for result in this.results if result.refused]:
-                await schedule.failed(refused, _refusals(refused))
-                raise RowsRefused(_refusals(refused), this.results)
-        except (RunUnderWay, RowsRefused, TurnLost):
+            if troubled := [result for result in this.results if result.problem]:
+                for result in troubled:
+                    await schedule.failed([result], result.problem)
+                raise stopped(this.results)
+        except (RunUnderWay, RunHalted, RowsRefused, TurnLost):
             raise  # what came of it is noted, or another's to note
         except asyncio.CancelledError:
             await _note(schedule.interrupted(this.results))
@@ -106,9 +121,14 @@ async def run(
 
 
 async def look(
-    flow: Flow, settings: Settings, tables: Sequence[Table], say: Say = lambda _: None
-) -> tuple[list[TableRun], list[str]]:
-    """What a run would find in these tables, and what would keep it from publishing it.
+    flow: Flow,
+    settings: Settings,
+    tables: Sequence[Table],
+    say: Say = lambda _: None,
+    *,
+    allow_deletes: bool = False,
+) -> list[TableRun]:
+    """What a run would find in these tables; `problem` says what would keep it from publishing it.
 
     Raises like `run`.
     """
@@ -123,13 +143,26 @@ async def look(
             basis = await read_basis(at.source, at.target)
             last = await Schedule(flow, settings.namespace, ledger).known_bases()
             await this.find(at)
-        return this.results, this.doubts(basis, last)
+        if not allow_deletes:
+            this.doubt(basis, last)
+        return this.results
 
 
-async def check(flow: Flow, settings: Settings) -> None:
-    """Whether External's tables are as their kept schemas are. Raises RunHalted, and like `run`."""
+async def check(flow: Flow, settings: Settings) -> list[TableRun]:
+    """Each table, with a `problem` if it is not as its kept schema is. Raises like `run`."""
     async with await open_connection(settings.external.conninfo()) as external:
-        _require_kept(await drifts(external, flow, kept_schemas(flow, settings)))
+        this = _Run(flow, settings, lambda _: None)
+        this.begin(flow.tables)
+        await this.read_schemas(external)
+        return this.results
+
+
+def stopped(results: Sequence[TableRun]) -> RunStopped:
+    """What to raise for a run in which some tables have met trouble."""
+    told = "; ".join(result.problem for result in results if result.problem)
+    if any(result.doubt for result in results):
+        return RunHalted(told, results)
+    return RowsRefused(told, results)
 
 
 class _Run:
@@ -140,6 +173,9 @@ class _Run:
         self._settings = settings
         self._say = say
         self._tables: list[BatchTable] = []
+        self._references: list[Reference] = []
+        # Tables of which nothing is published.
+        self._stopped: set[str] = set()
         self.results: list[TableRun] = []
 
     def begin(self, tables: Sequence[Table]) -> None:
@@ -156,38 +192,52 @@ class _Run:
         async with snapshot(at.source), snapshot(at.target):
             basis = await read_basis(at.source, at.target)
             await self.find(at)
-            if not allow_deletes and (doubts := self.doubts(basis, last)):
-                raise RunHalted(_halting(doubts), self.results)
+            if not allow_deletes:
+                self.doubt(basis, last)
             comparable = {table: b for table, b in last.items() if b.same_history(basis)}
             await self._publish(at, basis, comparable, mine)
         return basis
 
     async def prepare(self, at: Connections) -> None:
-        """Read catalogs and schemas. Raises RunHalted where they do not agree."""
-        names = {result.table for result in self.results}
-        kept = kept_schemas(self._flow, self._settings)
-        tables = [table for table in self._flow.tables if table.name in names]
-        found = await drifts(at.source_now, self._flow, kept, tables)
-        _require_kept(found)
-        namespace = self._settings.namespace
-        self._tables = [BatchTable(self._flow, each, namespace) for each in found]
-        self.results = [each.run for each in self._tables]
+        """Read catalogs and schemas; a table where they do not agree is not run."""
+        await self.read_schemas(at.source_now)
+        self._references = await read_references(at.ledger, self._flow)
 
-    def doubts(self, basis: Basis, last: Mapping[str, Basis]) -> list[str]:
-        """What a person is to decide before this is published."""
+    async def read_schemas(self, external: AsyncConnection) -> None:
+        """Of each table, as it is and as it is kept."""
+        kept, namespace = kept_schemas(self._flow, self._settings), self._settings.namespace
+        for number, result in enumerate(self.results):
+            with _own_trouble(result):
+                table = self._flow.table(result.table)
+                (drift,) = await drifts(external, self._flow, kept, [table])
+                if broken := _broken(drift):
+                    result.doubt = _drifted(table, broken)
+                else:
+                    each = BatchTable(self._flow, drift, namespace)
+                    self._tables.append(each)
+                    self.results[number] = each.run
+
+    def doubt(self, basis: Basis, last: Mapping[str, Basis]) -> None:
+        """Find what a person is to decide before it is published."""
         bounds = self._settings.batch
-        known = [last[result.table] for result in self.results if result.table in last]
-        others = [each for each in known if not each.same_history(basis)]
-        excess = (r.excess(bounds.most_deletes, bounds.most_deleted_percent) for r in self.results)
-        another = [_another(basis, others[0], self.results)] if others else []
-        return [*another, *filter(None, excess)]
+        most = bounds.most_deletes, bounds.most_deleted_percent, bounds.least_deletes
+        for each in self._tables:
+            run, before = each.run, last.get(each.table.name)
+            if run.problem:
+                continue
+            if before is not None and not before.same_history(basis):
+                run.doubt, run.withheld = _another(basis, before, run), run.found
+                self._stopped.add(run.table)
+            elif excess := run.excess(*most):
+                run.doubt, run.withheld = _too_many(excess, run), run.kinds[Kind.EXTRA]
 
     async def find(self, at: Connections) -> None:
         """Compare the tables. In both sites' snapshots."""
         for each in self._tables:
             began = time.monotonic()
             self._say(Step(each.table.name))
-            await each.compare(at)
+            with _own_trouble(each.run):
+                await each.compare(at)
             each.run.seconds += time.monotonic() - began
 
     async def _until_applied(self) -> None:
@@ -199,15 +249,26 @@ class _Run:
         self, at: Connections, basis: Basis, last: Mapping[str, Basis], mine: Turn
     ) -> None:
         publishing = Publishing(self._settings.kafka, PUBLISH_SECONDS)
+        going = {each.table.qualified for each in self._tables if not each.run.problem}
         try:
             for each in self._tables:
+                if each.run.failure or each.run.table in self._stopped:
+                    continue
                 began = time.monotonic()
+                # Rows of tables whose deletes do not go now must find what they refer to.
+                references = [
+                    reference
+                    for reference in self._references
+                    if reference.parent == each.table.qualified and reference.child not in going
+                ]
                 sending = Sending(each, basis.read_at, publishing, mine, self._say)
-                async for kinds in each.differing():
-                    await each.keep_edits(at, last.get(each.table.name), kinds)
-                    await each.send_rows(at, sending, kinds)
-                    await each.send_deletes(at, sending, kinds)
-                await sending.flush()
+                with _own_trouble(each.run):
+                    async for found in each.differing():
+                        kinds = await each.going(at, found, references)
+                        await each.keep_edits(at, last.get(each.table.name), kinds)
+                        await each.send_rows(at, sending, kinds)
+                        await each.send_deletes(at, sending, kinds)
+                    await sending.flush()
                 each.run.seconds += time.monotonic() - began
         finally:
             await publishing.close()
@@ -223,49 +284,57 @@ async def _opened(settings: Settings, ledger: AsyncConnection) -> AsyncIterator[
         yield Connections(source, source_now, target, ledger)
 
 
-def _halting(doubts: Sequence[str]) -> str:
+@contextmanager
+def _own_trouble(run: TableRun) -> Iterator[None]:
+    """What is wrong with one table, which is not run; what concerns all of them is raised on."""
+    try:
+        yield
+    except (TableMissing, KeyMissing) as error:
+        run.failure = f"{error}. The other tables go on"
+    except psycopg.Error as error:
+        failure = failure_of(error)
+        if failure.sqlstate[:2] not in _OF_A_TABLE:
+            raise
+        run.failure = f"{run.table}: {failure.message} ({failure.hint}). The other tables go on"
+
+
+def _too_many(excess: str, run: TableRun) -> str:
     return (
-        f"{'; '.join(doubts)}. Nothing was published. See which rows differ: ftstream verify wsop."
-        " If it is right: ftstream batch run --allow-deletes"
+        f"{excess}. Its other changes are published, its deletes wait. See which rows: ftstream verify wsop"
+        f" --table {run.table}. If it is right: ftstream batch run --allow-deletes"
     )
 
 
-def _another(now: Basis, last: Basis, results: Sequence[TableRun]) -> str:
+def _another(now: Basis, last: Basis, run: TableRun) -> str:
     """How External is not the one that the last run read, and what differs."""
-    kinds = sum((result.kinds for result in results), Counter())
     if now.system != last.system:
         what = f"is another server ({now.system}) than the last run read ({last.system})"
     else:
         what = f"is on timeline {now.timeline}, and was on {last.timeline} when it ran last"
+    kinds = run.kinds
     return (
-        f"External {what}: has it failed over, or been restored? Rows may be missing there:"
-        f" {kinds[Kind.MISSING]:,} new, {kinds[Kind.DIFFERENT]:,} changed, {kinds[Kind.EXTRA]:,} gone"
+        f"{run.table}: External {what}: has it failed over, or been restored? Rows may be missing there:"
+        f" {kinds[Kind.MISSING]:,} new, {kinds[Kind.DIFFERENT]:,} changed, {kinds[Kind.EXTRA]:,} gone."
+        " Nothing of the table was published. See which rows differ: ftstream verify wsop. If it is right:"
+        " ftstream batch run --allow-deletes"
     )
 
 
-def _refusals(results: Sequence[TableRun]) -> str:
-    rows = sum(result.refused for result in results)
-    told = [reason for result in results for reason in result.reasons][:MOST_NAMED]
-    more = f", and {rows - len(told):,} more" if rows > len(told) else ""
-    return f"{rows:,} rows cannot travel, all others do: {'; '.join(told)}{more}"
+def _broken(drift: Drift) -> list[str]:
+    """Why the table's rows cannot be written with the schema that is kept for it."""
+    if drift.kept is None:
+        return ["no schema is kept"]
+    # Compatible, for a reader; but a writer could only put NULL there.
+    lost = [str(d) for d in drift.differences if d.compatible and d.now is None]
+    return [*drift.breaks, *lost]
 
 
-def _require_kept(found: Sequence[Drift]) -> None:
-    """Raises RunHalted where a table's rows cannot be written with the schema that is kept for it."""
-    broken: list[str] = []
-    for drift in found:
-        name = drift.table.name
-        if drift.kept is None:
-            broken.append(f"{name}: no schema is kept")
-            continue
-        broken += [f"{name}: {each}" for each in drift.breaks]
-        # Compatible, for a reader; but a writer could only put NULL there.
-        broken += [f"{name}: {d}" for d in drift.differences if d.compatible and d.now is None]
-    if broken:
-        raise RunHalted(
-            f"External's tables are not as their schemas are: {'; '.join(broken)}. Nothing was published."
-            " See `ftstream schemas diff`; to take them as they are: `ftstream schemas accept`"
-        )
+def _drifted(table: Table, broken: Sequence[str]) -> str:
+    return (
+        f"{table.name} is not as its schema is on External: {', '.join(broken)}. Nothing of the table was"
+        " published. See `ftstream schemas diff`; to take it as it is:"
+        f" `ftstream schemas accept {table.name}`"
+    )
 
 
 async def _note(noting: Awaitable[None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.publishing import Message, Publishing
 from ftstream.adapters.postgres.avro_rows import read_rows
-from ftstream.adapters.postgres.batch import Basis, Rows, Turn
+from ftstream.adapters.postgres.batch import Basis, Reference, Rows, Turn
 from ftstream.adapters.postgres.catalog import carried, read_columns
 from ftstream.adapters.postgres.compare import Digests, Ranges, compare_ranges
 from ftstream.core.avro_codec import Value, ValueRefused, encode
@@ -107,6 +107,19 @@ class BatchTable:
     def _to_publish(self, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
         """All but those whose delete waits at the target already, or is dead: a person has it."""
         return {i: k for i, k in kinds.items() if k is not Kind.EXTRA or not self._aside.get(i)}
+
+    async def going(
+        self, at: Connections, kinds: Mapping[str, Kind], references: Sequence[Reference]
+    ) -> dict[str, Kind]:
+        """All but the deletes that wait: none of them goes, or rows at the target refer to theirs."""
+        if self.run.doubt:
+            return {i: kind for i, kind in kinds.items() if kind is not Kind.EXTRA}
+        gone = [i for i, kind in kinds.items() if kind is Kind.EXTRA]
+        staying: set[str] = set()
+        for reference in references:
+            staying |= await self._rows.referred_to(at.ledger, gone, reference)
+        self.run.referred += len(staying)
+        return {i: kind for i, kind in kinds.items() if i not in staying}
 
     async def keep_edits(
         self, at: Connections, last: Basis | None, kinds: Mapping[str, Kind]

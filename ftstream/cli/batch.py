@@ -101,9 +101,10 @@ def run(
                 continue
             try:
                 if dry_run:
-                    found, doubts = asyncio.run(runs.look(flow, settings, chosen, say))
+                    looked = runs.look(flow, settings, chosen, say, allow_deletes=allow_deletes)
+                    found = asyncio.run(looked)
                     told.results += found
-                    told.problems += [] if allow_deletes else doubts
+                    told.problems += [each.problem for each in found if each.problem]
                 else:
                     done = runs.run(
                         flow,
@@ -202,7 +203,7 @@ class Told:
         elif any(result.published for result in self.results):
             console.print("Next: `ftstream wait` returns once the workers have applied it")
         for problem in self.problems:
-            would = "a run would halt: " if self.dry_run else "Error: "
+            would = "a run would halt over this: " if self.dry_run else "Error: "
             click.echo(f"{would}{problem}", err=True)
 
 
@@ -211,6 +212,11 @@ def _remarks(result: TableRun) -> Iterator[str]:
         yield f"{result.table}: {result.undone} rows were edited on Supabase: undone, and kept in sync_log"
     if result.waiting:
         yield f"{result.table}: {result.waiting} deletes wait on Supabase: ftstream dead list"
+    if result.referred:
+        yield (
+            f"{result.table}: {result.referred} deletes wait: rows refer to them on Supabase whose own wait,"
+            " or that are of no table of this run (ftstream batch run has all)"
+        )
     if result.returned:
         yield f"{result.table}: {result.returned} rows were gone and have come again: left to the next run"
     if result.uncarried:

@@ -32,6 +32,14 @@ class TableRun:
     """Rows whose delete waits at the target already: they are not published again."""
     returned: int = 0
     """Rows that were gone in the snapshot, and have come again since."""
+    withheld: int = 0
+    """Rows whose delete waits until a person allows it."""
+    referred: int = 0
+    """Rows whose delete waits: at the target rows refer to them that do not go with this run."""
+    doubt: str = ""
+    """What a person is to decide, before this table's deletes are published, or any of it."""
+    failure: str = ""
+    """Why nothing of the table, or not all, is published."""
     refused: int = 0
     """Rows that cannot travel."""
     reasons: list[str] = field(default_factory=list)
@@ -43,7 +51,12 @@ class TableRun:
     @property
     def found(self) -> int:
         """Rows that are to be published."""
-        return self.kinds.total()
+        return self.kinds.total() - self.withheld
+
+    @property
+    def problem(self) -> str:
+        """Why the run of this table is not done; empty if it is."""
+        return self.doubt or self.failure or (_refusals(self) if self.refused else "")
 
     @property
     def details(self) -> dict[str, object]:
@@ -56,6 +69,8 @@ class TableRun:
             "undone": self.undone,
             "waiting": self.waiting,
             "returned": self.returned,
+            "withheld": self.withheld,
+            "referred": self.referred,
             "refused": self.refused,
             "seconds": round(self.seconds, 3),
         }
@@ -66,12 +81,26 @@ class TableRun:
         if len(self.reasons) < MOST_NAMED:
             self.reasons.append(reason)
 
-    def excess(self, most: int, percent: float) -> str:
-        """Why so many deletes are not done without being asked for; empty if they may be."""
+    def excess(self, most: int, percent: float, least: int) -> str:
+        """Why so many deletes are not done without being asked for; empty if they may be.
+
+        Up to `least` are done whatever the share, but not where the source has no row left.
+        """
         deletes = self.kinds[Kind.EXTRA]
+        if deletes <= least and self.rows:
+            return ""
         if deletes <= most and deletes * 100 <= self.held * percent:
             return ""
         return (
             f"{self.table}: {deletes:,} of {self.held:,} rows would be deleted, since External does not have"
             f" them; without being told to, a run deletes {most:,} or {percent:g} %, whichever is less"
+            f" (and {least:,} in any case, unless External's table is empty)"
         )
+
+
+def _refusals(run: TableRun) -> str:
+    told = "; ".join(run.reasons)
+    more = (
+        f", and {run.refused - len(run.reasons):,} more" if run.refused > len(run.reasons) else ""
+    )
+    return f"{run.refused:,} rows cannot travel, all others do: {told}{more}"

@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from ftstream.core.members import members
 from ftstream.core.unavailable import may_be_partial
 
 
@@ -197,11 +198,19 @@ def checked_key(key: bytes | None, image: bytes | None) -> str:
 
 def _check_row(image: bytes, entity_id: str) -> None:
     try:
-        found = _decode_key(image).id
+        found = _id_in(image)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedMessage(f"a change without its row: {error}") from error
     if str(found) != entity_id:
         raise MalformedMessage("the key is that of another row")
+
+
+def _id_in(image: bytes) -> str | int:
+    try:
+        return _decode_key(image).id
+    except RecursionError:
+        key = {name: raw for name, raw in members(image).items() if name == "id"}
+        return _decode_key(msgspec.json.encode(key)).id
 
 
 class _HeartbeatSource(msgspec.Struct, gc=False):

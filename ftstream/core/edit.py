@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from ftstream.core.change import Change, MalformedMessage, Operation, Refusal, Stamp, checked_key
+from ftstream.core.members import members
 
 # What a topic holds is not to be trusted: the year 2255 leaves room for every clock, and for what follows it.
 _Version = Annotated[int, Meta(ge=1, le=9 * 10**15)]
@@ -36,7 +37,19 @@ class _Edit(msgspec.Struct, gc=False):
     refusal: _Refusal | None = None
 
 
-_decode = msgspec.json.Decoder(_Edit).decode
+_decode_shallow = msgspec.json.Decoder(_Edit).decode
+
+
+def _decode(value: bytes) -> _Edit:
+    """The message, however deep its row nests."""
+    try:
+        return _decode_shallow(value)
+    except RecursionError:
+        rest = members(value)
+        row = rest.pop("row", msgspec.Raw(b"null"))
+        edit = _decode_shallow(msgspec.json.encode(rest))
+        edit.row = row
+        return edit
 
 
 class _Stamped(msgspec.Struct, gc=False):
@@ -56,11 +69,21 @@ def stamp_in(value: bytes | None) -> tuple[str, Stamp] | None:
     """
     try:
         found = _decode_stamp(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except RecursionError:
+        return _stamp_beside_the_row(value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if found.refusal is not None:
         return None
     return found.id, Stamp(found.version, found.site)
+
+
+def _stamp_beside_the_row(value: bytes) -> tuple[str, Stamp] | None:
+    try:
+        edit = _decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if edit.refusal else (edit.id, Stamp(edit.version, edit.site))
 
 
 def decode_edit(

@@ -10,7 +10,10 @@ from decimal import Decimal
 from itertools import takewhile
 from typing import Any
 
+import msgspec
+
 from ftstream.core.change import Stamp
+from ftstream.core.members import members
 
 Row = Mapping[str, Any]
 
@@ -59,8 +62,16 @@ class Entry:
         """The row, its fractions as Decimals."""
         if self.image is None:
             return None
-        row: Row = json.loads(self.image, parse_float=Decimal)
-        return row
+        return {name: _value(raw) for name, raw in members(self.image.encode()).items()}
+
+
+def _value(raw: bytes | msgspec.Raw) -> Any:
+    """The value, or its text where it nests too deep to be looked into."""
+    text = bytes(raw).decode()
+    try:
+        return json.loads(text, parse_float=Decimal)
+    except RecursionError:
+        return text
 
 
 def ordered(entries: Iterable[Entry], tie: str) -> list[Entry]:

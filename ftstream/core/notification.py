@@ -65,7 +65,8 @@ def columns_differ(flow: str, table: str, columns: str) -> Notification:
         "columns_differ",
         Severity.WARNING,
         f"flow {flow}: columns of {table} differ",
-        f"not carried: {columns}. Add them on the other site, or exclude them in flows.py; then:"
+        f"not carried: {columns}. Have both sites add them, or generate them, or exclude them in flows.py;"
+        " then:"
         f" ftstream verify {flow} --table {table} --repair",
         {"flow": flow, "table": table},
     )
@@ -82,12 +83,13 @@ def columns_carried(flow: str, table: str, columns: str) -> Notification:
     )
 
 
-def run_failed(flow: str, reason: str, *, halted: bool) -> Notification:
-    """A run of a flow captured by batch; `halted`: it does not go on by itself."""
+def run_failed(flow: str, reason: str, *, halted: bool, table: str = "") -> Notification:
+    """A run of a flow captured by batch, or of one table of it; `halted`: it does not go on by itself."""
+    run = f"the run of {table}" if table else "a run"
     return Notification(
         "run_failed",
         Severity.CRITICAL if halted else Severity.ERROR,
-        f"flow {flow}: a run {'needs a decision' if halted else 'failed'}",
+        f"flow {flow}: {run} {'needs a decision' if halted else 'failed'}",
         f"{reason}{'' if halted else '. It is tried again. Look: ftstream batch status'}",
         {"flow": flow},
     )

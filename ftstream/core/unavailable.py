@@ -12,7 +12,9 @@ from collections.abc import Collection
 
 import msgspec
 
-Columns = dict[str, msgspec.Raw]
+from ftstream.core.members import Members, members
+
+Columns = Members
 
 PLACEHOLDER = b"\0ftstream: unchanged value"
 """What Debezium is told to put there (unavailable.value.placeholder).
@@ -26,7 +28,6 @@ _HEX = PLACEHOLDER.hex()
 _UUID = str(uuid.UUID(bytes=hashlib.md5(PLACEHOLDER, usedforsecurity=False).digest(), version=3))
 
 _encode = msgspec.json.encode
-_decode_columns = msgspec.json.Decoder(Columns).decode
 
 UNAVAILABLE: frozenset[bytes] = frozenset(
     _encode(form)
@@ -63,7 +64,7 @@ def may_be_partial(image: bytes) -> bool:
 
 def split(image: bytes) -> tuple[Columns, frozenset[str]]:
     """The columns that the image holds, and the names of those it does not."""
-    columns = _decode_columns(image)
+    columns = members(image)
     missing = frozenset(name for name, raw in columns.items() if bytes(raw) in UNAVAILABLE)
     return {name: raw for name, raw in columns.items() if name not in missing}, missing
 
@@ -80,20 +81,20 @@ def patch(columns: Columns, missing: frozenset[str]) -> bytes:
 
 def only(image: str, names: Collection[str]) -> Columns:
     """These columns of an image, as far as it has them."""
-    columns = _decode_columns(image)
+    columns = members(image.encode())
     return {name: columns[name] for name in names if name in columns}
 
 
 def merged(image: str, more: str) -> str:
     """The columns of two images as one."""
-    return join(_decode_columns(image) | _decode_columns(more)).decode()
+    return join(members(image.encode()) | members(more.encode())).decode()
 
 
 def keyed(image: str, entity_id: str) -> bytes:
     """The image with the key of its row beside it."""
-    return join(_decode_columns(image) | {KEY_FIELD: msgspec.Raw(_encode(entity_id))})
+    return join(members(image.encode()) | {KEY_FIELD: msgspec.Raw(_encode(entity_id))})
 
 
 def names(image: bytes) -> frozenset[str]:
     """The names of the columns that an image has, those it holds no value of among them."""
-    return frozenset(_decode_columns(image))
+    return frozenset(members(image))

@@ -447,3 +447,38 @@ async def test_transaction_is_visible_by_its_whole_id(
         ]
     # A commit of long ago is no matter of a moment: the source is another cluster by now.
     assert seen == [(visible, False), (visible, False), (True, False)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("drop constraint gfx_players_pkey cascade", "ADD PRIMARY KEY"),
+        ("alter last_seen_at drop default, alter last_seen_at type int using 1", "make both alike"),
+    ],
+)
+async def test_table_that_takes_no_row_holds_back_its_own_changes_alone(
+    pair: Pair, workers: tuple[Worker, Worker], broken: str, told: str
+) -> None:
+    worker, _ = workers
+    await write(pair, Site.SUPABASE, f"alter table gfx_players {broken}")
+    await worker.applier.prepare()
+    mine = [
+        worker.change(key, player_hash=key, name="n", last_seen_at="2026-01-01T00:00:00Z")
+        for key in (ONE, TWO)
+    ]
+    row = {"session_id": 1, "file_name": "f", "file_hash": "h", "raw_json": "{}"}
+    other = msgspec.structs.replace(worker.change(THREE, **row), table="gfx_sessions")
+    batch = worker.batch(*mine, other)
+    with pytest.raises(ApplyFailed) as error:
+        await worker.applier.apply(batch)
+    assert (error.value.failure.policy, error.value.entities) == (Policy.PARK, ())
+    with pytest.raises(ApplyFailed) as error:
+        await worker.applier.apply(batch.halves()[0])
+    assert set(error.value.entities) == {("gfx_players", ONE)}
+    assert error.value.failure.message.startswith("gfx_players: ")
+    assert told in error.value.failure.hint
+    left = batch.without({("gfx_players", ONE), ("gfx_players", TWO)}, error.value.failure)
+    await worker.applier.apply(left)
+    async with await pair.connect(Site.SUPABASE) as connection:
+        found = await connection.execute("select id::text from gfx_sessions")
+        assert await found.fetchall() == [(THREE,)]

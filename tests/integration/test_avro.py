@@ -133,7 +133,7 @@ async def test_every_value_arrives_as_it_was(pair: Pair) -> None:
         theirs = await read_columns(supabase, WIDE)
         images = await through_avro(external, ours)
         statements = TableStatements(WIDE, ours, theirs, (), images=text_codec)
-        upsert = statements.of(statements.shape).upsert
+        (upsert,) = statements.of(statements.shape).upsert
         await supabase.execute(upsert, {"images": Json.array(images)})
         expected, found = await texts(external), await texts(supabase)
     assert len(expected) == ROWS + 1

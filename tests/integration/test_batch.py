@@ -12,7 +12,7 @@ from threading import Event
 from typing import Any, LiteralString
 
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from ftstream.adapters.kafka.kept_schemas import PACKAGED, KeptSchemas
 from ftstream.adapters.kafka.publishing import Message
@@ -20,7 +20,7 @@ from ftstream.adapters.postgres.batch import Basis, Rows, Schedule, Turn, read_b
 from ftstream.adapters.postgres.catalog import read_columns
 from ftstream.adapters.postgres.compare import snapshot
 from ftstream.adapters.postgres.connection import open_connection
-from ftstream.batch import look, table
+from ftstream.batch import RowsRefused, RunHalted, check, look, run, running, table
 from ftstream.batch.table import BatchTable, Connections, Sending
 from ftstream.core.avro_codec import decode
 from ftstream.core.batch import TableRun
@@ -143,9 +143,9 @@ async def test_dry_run_counts_what_differs(
         await supabase.execute("set local ftstream.applying = 'on'")
         await supabase.execute(ADD, [3, 25_001])
         await supabase.execute("update wsop_players set city = 'x' where id <= %s", [key(4)])
-    (result,), reasons = await look(WSOP, pair.settings, [PLAYERS])
+    (result,) = await look(WSOP, pair.settings, [PLAYERS])
     assert result.kinds == {Kind.MISSING: 2, Kind.DIFFERENT: 2, Kind.EXTRA: 1}
-    assert (result.rows, result.held, reasons) == (25_000, 24_999, [])
+    assert (result.rows, result.held, result.problem) == (25_000, 24_999, "")
     each = await players(at)
     async with snapshot(at.source), snapshot(at.target):
         await each.compare(at)
@@ -281,3 +281,177 @@ async def test_failed_run_is_tried_again_ever_later(at: Connections) -> None:
     assert found["players"].details is None
     await schedule.set_interval(60)
     assert (await schedule.status())[0].sync_interval == timedelta(minutes=1)
+
+
+class Broker(Taken):
+    """Kafka, for a whole run."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def told(self) -> list[tuple[str, str, bool]]:
+        """Table, id, and whether it is a delete, of what was published since the last call."""
+        schemas = KeptSchemas(WSOP, [PACKAGED]).by_fingerprint()
+        messages, self.messages = self.messages, []
+        found = []
+        for each in messages:
+            table = each.topic.rpartition(".")[2]
+            change = decode(schemas, table, each.topic, 0, 0, each.key, each.value)
+            found.append((table, change.entity_id, change.operation is Operation.DELETE))
+        return sorted(found)
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    made = Broker()
+
+    async def applied(self: object) -> None:
+        """There is no worker."""
+
+    monkeypatch.setattr(running, "Publishing", lambda *_: made)
+    monkeypatch.setattr(running._Run, "_until_applied", applied)
+    return made
+
+
+EVENT: LiteralString = (
+    "insert into wsop_events (id, event_id, event_name, start_date, buy_in, created_at, updated_at)"
+    " select lpad(n::text, 32, '0')::uuid, 'E' || n, 'e', '2026-06-01', 1, 'epoch', 'epoch'"
+    " from generate_series(%s::int, %s::int) n"
+)
+COUNT: LiteralString = (
+    "insert into wsop_chip_counts (id, event_id, player_id, chip_count, recorded_at, created_at)"
+    " select lpad(n::text, 32, '0')::uuid, lpad((1 + n %% %s)::text, 32, '0')::uuid,"
+    " lpad('1', 32, '0')::uuid, n, 'epoch', 'epoch' from generate_series(%s::int, %s::int) n"
+)
+
+
+async def filled(pair: Pair, external: AsyncConnection, events: int, counts: int) -> None:
+    """Both sites equal: each event has as many counts, all of one player."""
+    async with await pair.connect(Site.SUPABASE) as supabase:
+        for connection in (external, supabase):
+            async with connection.transaction():
+                await connection.execute("set local ftstream.applying = 'on'")
+                await connection.execute(EVENT, [1, events])
+                await connection.execute(ADD, [1, 2])
+                await connection.execute(COUNT, [events, 1, counts])
+
+
+async def standing(at: Connections) -> dict[str, tuple[str, str]]:
+    found = await rows(
+        at.ledger,
+        "select entity_type, status, coalesce(last_error, '') from ftstream.sync_status"
+        " where source = 'wsop'",
+    )
+    return {name: (status, error) for name, status, error in found}
+
+
+async def test_handful_of_deletes_of_a_small_table_holds_nothing_back(
+    pair: Pair, at: Connections, external: AsyncConnection, broker: Broker
+) -> None:
+    await filled(pair, external, 21, 0)
+    await external.execute("delete from wsop_events where id <= %s", [key(4)])
+    await run(WSOP, pair.settings, WSOP.tables)
+    deletes = [(table, entity) for table, entity, deleted in broker.told() if deleted]
+    assert deletes == [("wsop_events", key(n)) for n in range(1, 5)]
+    assert {status for status, _ in (await standing(at)).values()} == {"synced"}
+
+
+async def test_table_whose_deletes_wait_publishes_the_rest_and_the_others_go_on(
+    pair: Pair, at: Connections, external: AsyncConnection, broker: Broker
+) -> None:
+    await filled(pair, external, 40, 80)
+    # Of 40 events 20 go, and by cascade half of the counts; and something is new in every table.
+    await external.execute("delete from wsop_events where id <= %s", [key(20)])
+    await external.execute("delete from wsop_players where id = %s", [key(2)])
+    await external.execute(EVENT, [90, 90])
+    await external.execute(ADD, [91, 91])
+    await external.execute(COUNT, [40, 79 + 40 * 5, 79 + 40 * 5])
+    with pytest.raises(RunHalted) as halted:
+        await run(WSOP, pair.settings, WSOP.tables)
+    assert broker.told() == [
+        ("wsop_chip_counts", key(279), False),
+        ("wsop_events", key(90), False),
+        ("wsop_players", key(2), True),
+        ("wsop_players", key(91), False),
+    ]
+    assert {r.table: r.withheld for r in halted.value.results} == {
+        "wsop_events": 20,
+        "wsop_players": 0,
+        "wsop_chip_counts": 40,
+    }
+    found = await standing(at)
+    assert {name: status for name, (status, _) in found.items()} == {
+        "events": "failed",
+        "players": "synced",
+        "chip_counts": "failed",
+    }
+    assert "wsop_events: 20 of 40 rows would be deleted" in found["events"][1]
+    assert "wsop_chip_counts: 40 of 80 rows" in found["chip_counts"][1]
+    (events, players_, counts) = await look(WSOP, pair.settings, WSOP.tables)
+    assert [bool(each.problem) for each in (events, players_, counts)] == [True, False, True]
+    await run(WSOP, pair.settings, WSOP.tables, allow_deletes=True)
+    assert sum(deleted for _, _, deleted in broker.told()) == 61
+
+
+async def test_delete_waits_for_those_of_the_rows_that_refer_to_it(
+    pair: Pair, at: Connections, external: AsyncConnection, broker: Broker
+) -> None:
+    """Of 21 events 2 may go, one of which has many counts, whose deletes wait."""
+    await filled(pair, external, 21, 19)
+    async with await pair.connect(Site.SUPABASE) as supabase, supabase.transaction():
+        await supabase.execute("set local ftstream.applying = 'on'")
+        await supabase.execute(COUNT, [1, 100, 130])  # all of event 1
+    await external.execute("delete from wsop_events where id in (%s, %s)", [key(1), key(21)])
+    with pytest.raises(RunHalted) as halted:
+        await run(WSOP, pair.settings, WSOP.tables)
+    assert broker.told() == [("wsop_events", key(21), True)]
+    events = halted.value.results[0]
+    assert (events.referred, events.problem) == (1, "")
+    # Nor does it go in a run of its own table.
+    await run(WSOP, pair.settings, [WSOP.table("wsop_events")])
+    assert [deleted for _, entity, deleted in broker.told() if entity == key(1)] == []
+
+
+async def test_column_that_is_gone_holds_back_its_own_table(
+    pair: Pair, at: Connections, external: AsyncConnection, broker: Broker
+) -> None:
+    await filled(pair, external, 1, 0)
+    await external.execute("alter table wsop_events drop column venue")
+    await external.execute(EVENT, [2, 2])
+    await external.execute(ADD, [7, 7])
+    for result in await check(WSOP, pair.settings):
+        assert bool(result.problem) is (result.table == "wsop_events")
+    with pytest.raises(RunHalted, match="schemas accept wsop_events"):
+        await run(WSOP, pair.settings, WSOP.tables)
+    assert broker.told() == [("wsop_players", key(7), False)]
+    assert {name for name, (status, _) in (await standing(at)).items() if status == "synced"} == {
+        *("players", "chip_counts")
+    }
+
+
+@pytest.mark.parametrize(
+    ("site", "broken", "told"),
+    [
+        (Site.SUPABASE, "drop table wsop_events cascade", "wsop_events does not exist"),
+        (Site.EXTERNAL, "revoke select on wsop_events from {}", "permission denied"),
+    ],
+)
+async def test_failing_table_holds_back_no_other(
+    pair: Pair,
+    at: Connections,
+    external: AsyncConnection,
+    broker: Broker,
+    site: Site,
+    broken: LiteralString,
+    told: str,
+) -> None:
+    async with await pair.connect(site) as owner:
+        role = sql.Identifier(f"apply_{pair.database}")
+        await owner.execute(sql.SQL(broken).format(role))
+    await external.execute(EVENT, [1, 1])
+    await external.execute(ADD, [7, 7])
+    with pytest.raises(RowsRefused, match=told):
+        await run(WSOP, pair.settings, WSOP.tables)
+    assert broker.told() == [("wsop_players", key(7), False)]
+    assert (await standing(at))["players"] == ("synced", "")
+    assert told in (await standing(at))["events"][1]

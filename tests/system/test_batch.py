@@ -324,8 +324,9 @@ def test_row_that_cannot_travel_stops_no_other(scene: Scene) -> None:
     told = json.loads(failed.stdout)
     assert "1 rows cannot travel" in told["problems"][0]
     assert [(t["found"], t["published"]) for t in told["tables"]] == [(2, 1), (0, 0), (0, 0)]
-    found = {each["entity_type"]: each["status"] for each in status(scene)}
-    assert found == {"events": "failed", "players": "synced", "chip_counts": "synced"}
+    expected = {"events": "failed", "players": "synced", "chip_counts": "synced"}
+    # It is tried again after ten seconds: for a moment it may be under way.
+    until(lambda: {each["entity_type"]: each["status"] for each in status(scene)} == expected)
     scene.caught_up(WSOP)
     notes: LiteralString = "select notes from wsop_events where id = %s"
     assert scene.execute("supabase", notes, event(4)) == [("x",)]
@@ -457,7 +458,7 @@ def test_incompatible_column_stops_this_flow_alone(scene: Scene, worker: Worker)
     scene.write(50)
     scene.must_be_equal()  # gfx goes on
     assert scene.command("batch", "run").returncode == 1
-    told = "flow wsop to supabase: runs of events, players, chip_counts failed"
+    told = "flow wsop to supabase: runs of players failed"
     assert told in scene.command("status").stdout.decode()
     diff = scene.command("schemas", "diff")
     assert (diff.returncode, b"nickname" in diff.stdout) == (1, True)

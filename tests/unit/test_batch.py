@@ -10,8 +10,9 @@ from ftstream.core.batch import MOST_NAMED, TableRun
 from ftstream.core.comparison import Kind
 
 
-def found(deletes: int, held: int) -> TableRun:
-    return TableRun("t", "t", held=held, kinds=Counter({Kind.EXTRA: deletes, Kind.MISSING: 9_999}))
+def found(deletes: int, held: int, rows: int = 1) -> TableRun:
+    kinds = Counter({Kind.EXTRA: deletes, Kind.MISSING: 9_999})
+    return TableRun("t", "t", rows=rows, held=held, kinds=kinds)
 
 
 @pytest.mark.parametrize(
@@ -19,24 +20,41 @@ def found(deletes: int, held: int) -> TableRun:
     [
         (0, 0, False),
         (0, 10, False),
-        (1, 20, False),
-        (1, 19, True),
+        (4, 21, False),
+        (10, 11, False),
+        (11, 220, False),
+        (11, 219, True),
         (50, 1_000, False),
         (51, 1_000, True),
         (1_000, 1_000_000, False),
         (1_001, 1_000_000, True),
     ],
 )
-def test_run_halts_where_it_would_delete_too_much(deletes: int, held: int, halts: bool) -> None:
-    told = found(deletes, held).excess(most=1_000, percent=5)
+def test_deletes_wait_where_they_are_too_many(deletes: int, held: int, halts: bool) -> None:
+    told = found(deletes, held).excess(most=1_000, percent=5, least=10)
     assert bool(told) is halts
     if halts:
         assert f"t: {deletes:,} of {held:,} rows would be deleted" in told
 
 
+def test_table_that_is_empty_at_its_source_is_a_doubt_however_small_it_was() -> None:
+    assert found(1, 1, rows=0).excess(most=1_000, percent=5, least=10)
+    assert not found(1, 1, rows=0).excess(most=1_000, percent=100, least=10)
+    assert not found(0, 0, rows=0).excess(most=0, percent=0, least=0)
+
+
 def test_deletes_alone_count() -> None:
-    assert found(0, 1).excess(most=0, percent=0) == ""
-    assert found(1, 1).excess(most=1, percent=100) == ""
+    assert found(0, 1).excess(most=0, percent=0, least=0) == ""
+    assert found(1, 1).excess(most=1, percent=100, least=0) == ""
+
+
+def test_table_tells_why_it_is_not_done() -> None:
+    run = TableRun("t", "t", kinds=Counter({Kind.EXTRA: 1, Kind.MISSING: 2}))
+    assert (run.problem, run.found) == ("", 3)
+    run.refuse("t 1: too large")
+    assert run.problem == "1 rows cannot travel, all others do: t 1: too large"
+    run.doubt, run.withheld = "too many", 1
+    assert (run.problem, run.found) == ("too many", 2)
 
 
 def test_of_rows_that_cannot_travel_the_first_are_named() -> None:
@@ -57,6 +75,8 @@ def test_details_are_what_sync_log_tells() -> None:
         "undone": 0,
         "waiting": 0,
         "returned": 0,
+        "withheld": 0,
+        "referred": 0,
         "refused": 0,
         "seconds": 1.235,
     }

@@ -373,6 +373,23 @@ def test_a_source_that_is_as_it_should_be_has_no_problems() -> None:
     assert list(pair_problems(GFX, state(), state(), Site.SUPABASE)) == []
 
 
+def test_sequences_of_both_sites_that_count_alike_are_told() -> None:
+    def counting(key: int, other: int) -> SiteState:
+        there = state(OVERRIDES)
+        columns = column("id", "int8", step=key), column("n", "int8", step=other)
+        return replace(there, columns=dict.fromkeys(there.columns, columns))
+
+    def told(here: SiteState, there: SiteState) -> list[tuple[str, bool]]:
+        found = [*pair_problems(OVERRIDES, here, there, OVERRIDES.targets[0])]
+        found += pair_problems(OVERRIDES, there, here, OVERRIDES.targets[1])
+        return [(each.what.split()[0], each.fatal) for each in found]
+
+    first, second = (each.qualified for each in OVERRIDES.tables)
+    assert told(counting(0, 1), counting(0, 1)) == [(f"{t}.n", False) for t in (first, second)]
+    assert told(counting(1, 0), counting(1, 0)) == [(f"{t}.id", True) for t in (first, second)]
+    assert told(counting(2, 2), counting(2, 2)) == told(counting(1, 1), counting(0, 0)) == []
+
+
 def test_a_lost_slot_is_an_error_that_says_what_to_do() -> None:
     slot = Slot("gfx_slot", "pgoutput", "db", active=False, lost=True)
     (problem,) = site_problems(aim(Site.EXTERNAL), replace(state(), slots={slot.name: slot}))

@@ -48,16 +48,26 @@ from displaced d
 
 -- name: upsert
 -- Inserts or replaces whole rows from Debezium's images.
-insert into {table} as t ({columns})
+insert into {table} as t ({columns}) overriding system value
 select {values} from json_to_recordset(%(images)s) as r({wire_columns})
-on conflict ({key}) do update set {assignments}
+on conflict ({key}) do {update}
+
+-- name: renumber
+-- Gives rows the identity values of these images, which no update can assign: such a row is taken out and put
+-- back with all else that it holds. All are out before the first is back (order by), so numbers can be swapped.
+with out as (
+    delete from {table} as t using json_to_recordset(%(images)s) as r({wire_columns})
+    where {same_row} and row({held}) is distinct from row({numbers})
+    returning {kept}
+)
+insert into {table} ({columns}) overriding system value select {columns} from out order by {key}
 
 -- name: patch
 -- Updates rows, leaving alone the columns that the log did not hold; aborts when a row is missing.
 with patched as (
     update {table} as t set {assignments}
     from json_to_recordset(%(images)s) as r({wire_columns}, ftstream_unavailable text[])
-    where t.{key} = {key_value}
+    where {same_row}
     returning 1
 )
 select ftstream.require(count(*) = %(rows)s, 'FT002', 'rows to complete are missing') from patched

@@ -51,6 +51,16 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """A foreign key between two tables of a flow, with its columns as lists of SQL."""
+
+    child: str
+    parent: str
+    child_columns: str
+    parent_columns: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How a table stands, and its last run's details."""
 
@@ -110,8 +120,11 @@ class Schedule:
         )
 
     async def failed(self, runs: Sequence[TableRun], error: str) -> None:
-        """They are tried again later."""
-        moved = [{"entity_type": run.entity_type, "failed": run.refused} for run in runs]
+        """They are tried again later; what of them is published counts."""
+        moved = [
+            {"entity_type": run.entity_type, "failed": run.refused, "published": run.published}
+            for run in runs
+        ]
         async with self._connection.transaction():
             await self._execute("failed", runs=Json.of(moved), error=error)
             await self._log(Outcome.RUN_FAILED, runs, None, error)
@@ -209,6 +222,14 @@ async def read_basis(source: AsyncConnection, target: AsyncConnection) -> Basis:
     return Basis(*found)
 
 
+async def read_references(target: AsyncConnection, flow: Flow) -> list[Reference]:
+    """The foreign keys between this flow's tables. Raises psycopg.Error."""
+    names = {"tables": [table.qualified for table in flow.tables]}
+    async with target.cursor(row_factory=class_row(Reference)) as cursor:
+        await cursor.execute(statement(QUERIES["references"]), names)
+        return await cursor.fetchall()
+
+
 class Rows:
     """The rows of one table, for a run. Every method may raise psycopg.Error."""
 
@@ -244,6 +265,20 @@ class Rows:
     async def applied(self, target: AsyncConnection, ids: Collection[str]) -> set[str]:
         """Which of these rows are as ftstream has written them, as far as sync_log reaches."""
         return await self._ids(target, "applied", ids)
+
+    async def referred_to(
+        self, target: AsyncConnection, ids: Collection[str], reference: Reference
+    ) -> set[str]:
+        """Which of these rows others refer to."""
+        schema, _, name = reference.child.partition(".")
+        query = statement(QUERIES["referred_to"]).format(
+            **self._parts,
+            child=identifier(schema, name),
+            child_columns=sql.SQL(reference.child_columns),  # from format()
+            parent_columns=sql.SQL(reference.parent_columns),
+        )
+        cursor = await target.execute(query, {"ids": list(ids)})
+        return {row[0] for row in await cursor.fetchall()}
 
     async def log_edits(self, target: AsyncConnection, ids: Collection[str]) -> None:
         """Keep what was edited at the target and is about to be undone."""

@@ -56,9 +56,10 @@ where s.source = %(flow)s and s.entity_type = r.entity_type
 update ftstream.sync_status s
 set status = 'failed', updated_at = clock_timestamp(), last_error = %(error)s,
     consecutive_failures = s.consecutive_failures + 1, records_failed = s.records_failed + r.failed,
+    records_synced = s.records_synced + r.published,
     next_sync_at = clock_timestamp()
         + least(s.sync_interval, interval '10 seconds' * (2 ^ least(s.consecutive_failures, 10)))
-from json_to_recordset(%(runs)s) as r(entity_type text, failed bigint)
+from json_to_recordset(%(runs)s) as r(entity_type text, failed bigint, published bigint)
 where s.source = %(flow)s and s.entity_type = r.entity_type
 
 -- name: log_runs
@@ -113,6 +114,28 @@ select entity_id, bool_or(operation = 'delete') from ftstream.parked_change wher
 -- name: existing
 -- Which of these rows there are.
 select e.id from unnest(%(ids)s::text[]) e(id) join {table} t on t.{key} = e.id::{key_type}
+
+-- name: references
+-- The foreign keys between these tables, with their columns as lists, for the aliases c (child) and t (parent).
+select cn.nspname || '.' || c.relname as child, pn.nspname || '.' || p.relname as parent,
+       k.child_columns, k.parent_columns
+from unnest(%(tables)s::text[]) x(name)
+join pg_constraint f on f.contype = 'f' and f.conparentid = 0 and f.conrelid = to_regclass(x.name)
+join pg_class c on c.oid = f.conrelid join pg_namespace cn on cn.oid = c.relnamespace
+join pg_class p on p.oid = f.confrelid join pg_namespace pn on pn.oid = p.relnamespace,
+lateral (
+    select string_agg(format('c.%%I', a.attname), ', ' order by u.n) as child_columns,
+           string_agg(format('t.%%I', b.attname), ', ' order by u.n) as parent_columns
+    from unnest(f.conkey, f.confkey) with ordinality as u(child, parent, n)
+    join pg_attribute a on (a.attrelid, a.attnum) = (f.conrelid, u.child)
+    join pg_attribute b on (b.attrelid, b.attnum) = (f.confrelid, u.parent)) k
+where f.confrelid = any(array(select to_regclass(n)::oid from unnest(%(tables)s::text[]) n))
+order by 1, 2, f.conname
+
+-- name: referred_to
+-- Which of these rows others refer to.
+select e.id from unnest(%(ids)s::text[]) e(id) join {table} t on t.{key} = e.id::{key_type}
+where exists (select from {child} c where ({child_columns}) = ({parent_columns}))
 
 -- name: unwritten
 -- Which of these rows have not been written since a snapshot. A row's xmin has 32 of the 64 bits: the others

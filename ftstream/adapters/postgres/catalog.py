@@ -20,6 +20,8 @@ class Column:
 
     `type` is for people; `cast_type` is the base type without its modifier: a cast to varchar(3)
     would cut a longer value silently, an assignment refuses it. `dimensions` are those declared.
+    `identity`: a row gets its value when it is inserted, and no update can assign another (GENERATED
+    ALWAYS AS IDENTITY). `step`: by which the column's own sequence counts, 0 if it has none.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Column:
     toastable: bool
     dimensions: int = 0
     domain: bool = False
+    identity: bool = False
+    step: int = 0
 
 
 class KeyMissing(Exception):
@@ -45,12 +49,18 @@ class TableMissing(Exception):
 
 async def read_columns(connection: AsyncConnection, table: Table) -> tuple[Column, ...]:
     """The table's columns in order, without the excluded; TableMissing if there are none."""
+    columns = await read_all_columns(connection, table)
+    return tuple(column for column in columns if column.name not in table.excluded)
+
+
+async def read_all_columns(connection: AsyncConnection, table: Table) -> tuple[Column, ...]:
+    """The same, with the excluded."""
     async with connection.cursor(row_factory=class_row(Column)) as cursor:
         await cursor.execute(statement(_QUERIES["columns"]), {"table": table.qualified})
         columns = await cursor.fetchall()
     if not columns:
         raise TableMissing(f"table {table.qualified} does not exist")
-    return tuple(column for column in columns if column.name not in table.excluded)
+    return tuple(columns)
 
 
 async def read_unique_keys(

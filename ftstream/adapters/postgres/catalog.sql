@@ -1,13 +1,13 @@
 -- name: columns
 -- The columns of a table, in order, with what decoding needs to know of their types.
 with recursive typed as (
-    select a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.attstorage,
-           a.attndims::integer as dimensions, a.atttypid as base, a.atttypmod as base_typmod
+    select a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.attidentity,
+           a.attstorage, a.attndims::integer as dimensions, a.atttypid as base, a.atttypmod as base_typmod
     from pg_attribute a
     where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
     union all
-    select d.attnum, d.attname, d.atttypid, d.atttypmod, d.attnotnull, d.attgenerated, d.attstorage,
-           greatest(d.dimensions, t.typndims), t.typbasetype,
+    select d.attnum, d.attname, d.atttypid, d.atttypmod, d.attnotnull, d.attgenerated, d.attidentity,
+           d.attstorage, greatest(d.dimensions, t.typndims), t.typbasetype,
            case when d.base_typmod >= 0 then d.base_typmod else t.typtypmod end
     from typed d join pg_type t on t.oid = d.base and t.typtype = 'd'
 )
@@ -21,7 +21,12 @@ select d.attname as name,
        d.base <> d.atttypid as domain,
        d.base_typmod >= 0 as constrained,
        d.attgenerated <> '' as generated,
-       d.attstorage <> 'p' as toastable
+       d.attidentity = 'a' as identity,
+       d.attstorage <> 'p' as toastable,
+       coalesce((select q.seqincrement from pg_depend o join pg_sequence q on q.seqrelid = o.objid
+                 where o.classid = 'pg_class'::regclass and o.refclassid = 'pg_class'::regclass
+                   and o.refobjid = to_regclass(%(table)s) and o.refobjsubid = d.attnum
+                   and o.deptype in ('a', 'i') limit 1), 0) as step
 from typed d
 join pg_type t on t.oid = d.base and t.typtype <> 'd'
 left join pg_type e on e.typarray = t.oid and t.typcategory = 'A'

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.owner import STANDBY
@@ -14,7 +15,7 @@ from ftstream.adapters.postgres.schema import Newest, Schema, newest_shapes
 from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites
 from ftstream.adapters.postgres.statements import QUERIES, Shape
 from ftstream.adapters.postgres.transaction import own_names
-from ftstream.core.failures import Failure, Policy
+from ftstream.core.failures import OF_ONE_TABLE, Failure, Policy
 from ftstream.core.plan import Batch, effects
 
 AGAIN_SECONDS = 1.0
@@ -52,14 +53,20 @@ class Catalogs:
     async def apply(self, batch: Batch, attempt: Attempt) -> None:
         """Make the attempt, and again while tables change.
 
-        Raises ApplyFailed, with the column in its message that a value does not fit.
+        Raises ApplyFailed, with the column in its message that a value does not fit, or the table.
         """
         try:
             await self._apply(newest_shapes(batch), attempt)
         except ApplyFailed as error:
             rows = effects(batch.changes)
             failure = await self._misfits.named(error.failure, self._schema.statements, rows)
-            raise ApplyFailed(failure, error.entities, error.needs, error.causes) from error
+            entities = error.entities
+            tables = {table for table, _ in rows}
+            if failure.sqlstate in OF_ONE_TABLE and len(tables) == 1:
+                # No row of it can be written; of several tables, halves tell which one it is.
+                failure = replace(failure, message=f"{tables.pop()}: {failure.message}")
+                entities = rows.keys()
+            raise ApplyFailed(failure, entities, error.needs, error.causes) from error
 
     async def _apply(self, newest: Newest, attempt: Attempt) -> None:
         if unknown := self._schema.unknown(newest):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, sql
 
@@ -17,6 +17,8 @@ from ftstream.core.comparison import Kind, RangeDigest, differing_ranges, differ
 from ftstream.flows import Table
 
 _QUERIES = Queries.load(__package__, "compare.sql")
+
+T = TypeVar("T")
 
 RANGE_ROWS = 10_000
 """Rows of a range: what is read, and held in memory, where a range differs."""
@@ -93,7 +95,7 @@ class Ranges:
 
     async def differing(self, number: int) -> dict[str, Kind]:
         """The rows that differ in one of them; they may be in flight."""
-        ours, theirs = await asyncio.gather(
+        ours, theirs = await _both(
             self.source.range_rows(number, self.bounds), self.target.range_rows(number, self.bounds)
         )
         return differing_rows(ours, theirs)
@@ -110,11 +112,20 @@ async def snapshot(connection: AsyncConnection) -> AsyncIterator[None]:
 
 async def compare_ranges(source: Digests, target: Digests) -> Ranges:
     """Digest the table on both sites, each in one snapshot of the caller's."""
-    found = await asyncio.gather(source.bounds(RANGE_ROWS), target.bounds(RANGE_ROWS))
+    found = await _both(source.bounds(RANGE_ROWS), target.bounds(RANGE_ROWS))
     bounds = await source.merged([key for side in found for key in side])
-    ours, theirs = await asyncio.gather(source.ranges(bounds), target.ranges(bounds))
+    ours, theirs = await _both(source.ranges(bounds), target.ranges(bounds))
     rows, held = (sum(each.rows for each in side.values()) for side in (ours, theirs))
     return Ranges(source, target, rows, held, bounds, differing_ranges(ours, theirs))
+
+
+async def _both(ours: Awaitable[T], theirs: Awaitable[T]) -> tuple[T, T]:
+    """What both sites answer; where one fails, the other's transaction is over, too, when it raises."""
+    found = await asyncio.gather(ours, theirs, return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return found  # type: ignore[return-value]  # no exception is left
 
 
 def _column(name: str) -> sql.Composed:

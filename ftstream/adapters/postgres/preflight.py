@@ -60,6 +60,8 @@ def pair_problems(flow: Flow, source: SiteState, target: SiteState, at: Site) ->
             continue
         yield from _columns(table, here, there, target, at)
         yield from _key(table, source, target, at)
+        if flow.two_way and at is flow.targets[0]:
+            yield from _numbers(table, carried(here, there))
         if flow.capture is Capture.LOG:
             yield from _log(table, [column for column, _ in carried(here, there)], source, at.other)
 
@@ -344,6 +346,21 @@ def _columns(
                 f"{table.qualified}.{here.name} is {there.type} here and {here.type} on {at.other}",
                 "Values that do not fit would halt the flow: make them alike",
                 fatal=False,
+            )
+
+
+def _numbers(table: Table, pairs: Sequence[tuple[Column, Column]]) -> Iterator[Problem]:
+    """Sequences do not travel: two that count alike give rows of both sites the same numbers."""
+    for here, there in pairs:
+        if abs(here.step) == 1 and abs(there.step) == 1:
+            key = here.name == table.key
+            what = "and rows of one id are one row" if key else "which clash where they are unique"
+            yield Problem(
+                "both sites",
+                f"{table.qualified}.{here.name} counts by one on each, so both give the same numbers, {what}",
+                f"Have one count 1, 3, 5 and the other 2, 4, 6: ALTER TABLE {table.qualified} ALTER"
+                f" {here.name} SET INCREMENT BY 2, RESTART WITH ... (for a serial column ALTER SEQUENCE)",
+                fatal=key,
             )
 
 

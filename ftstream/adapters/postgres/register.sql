@@ -56,13 +56,25 @@ where t.{key} = m.id::{key_type}
 
 -- name: upsert_won
 -- Writes the rows whose last write is this one.
-insert into {table} as t ({columns})
+insert into {table} as t ({columns}) overriding system value
 select {values}
 from json_to_recordset(%(messages)s)
          as m(id text, version bigint, site ftstream.site, json_nulls text[], "row" json)
 join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = ({name}, m.id, m.version, m.site)
 cross join lateral json_to_record(m."row") as r({wire_columns})
-on conflict ({key}) do update set {assignments}
+on conflict ({key}) do {update}
+
+-- name: renumber_won
+-- As `renumber` (apply.sql), of the rows whose last write is this one.
+with out as (
+    delete from {table} as t
+    using json_to_recordset(%(messages)s) as m(id text, version bigint, site ftstream.site, "row" json)
+    join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = ({name}, m.id, m.version, m.site)
+    cross join lateral json_to_record(m."row") as r({wire_columns})
+    where {same_row} and row({held}) is distinct from row({numbers})
+    returning {kept}
+)
+insert into {table} ({columns}) overriding system value select {columns} from out order by {key}
 
 -- name: require_parents
 -- All that the rows written refer to is here.
@@ -137,7 +149,7 @@ select exists (
 -- name: restore_alone
 -- Gives rows that were deleted and inserted again what the target alone holds of them.
 update {table} as t set {assignments}
-from json_to_recordset(%(images)s) as r({wire_columns}, ftstream_key text) where t.{key}::text = r.ftstream_key
+from json_to_recordset(%(images)s) as r({wire_columns}) where {same_row}
 
 -- name: refusals
 -- How often a row was refused lately.

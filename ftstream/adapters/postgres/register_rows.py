@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.queries import literal, statement
-from ftstream.adapters.postgres.rows import Tables
-from ftstream.adapters.postgres.statements import REGISTER, Shape
+from ftstream.adapters.postgres.rows import Tables, execute_all
+from ftstream.adapters.postgres.statements import REGISTER, Shape, Statements
 from ftstream.core import unavailable
 from ftstream.core.change import Change
 from ftstream.core.plan import Batch, Entity
@@ -93,11 +93,10 @@ class RegisterRows:
         for name, changes in by_table.items():
             await self._delete(target, tables, name, changes, moving)
         for name, changes in by_table.items():
-            for query, messages in _upserts(tables, name, changes, writes.shapes.get(name)):
-                await target.execute(query, {"messages": Json.array(messages)})
+            for statements, messages in _upserts(tables, name, changes, writes.shapes.get(name)):
+                await execute_all(target, statements, messages)
         for name, images in alone.items():
-            if restore := tables[name].restore_alone:
-                await target.execute(restore, {"images": Json.array(images)})
+            await execute_all(target, tables[name].restore_alone, images)
         for name, changes in by_table.items():
             await self._require_parents(target, name, changes)
         for name in {table for table, _ in taken}:
@@ -139,7 +138,7 @@ class RegisterRows:
 
 def _upserts(
     tables: Tables, name: str, changes: list[Change], shape: Shape | None
-) -> Iterator[tuple[sql.Composed, list[bytes]]]:
+) -> Iterator[tuple[Statements, list[bytes]]]:
     by_shape: dict[Shape, list[bytes]] = {}
     for change in changes:
         if change.image is not None:

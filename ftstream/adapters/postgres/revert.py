@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import LiteralString, Self
 
@@ -12,6 +11,7 @@ from psycopg import AsyncConnection, sql
 from ftstream.adapters.postgres.catalog import Column, KeyMissing, read_columns
 from ftstream.adapters.postgres.connection import SESSION, Json
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
+from ftstream.core import unavailable
 from ftstream.core.change import Stamp
 from ftstream.core.history import State
 from ftstream.core.reversal import Action, Intent, Live
@@ -43,6 +43,8 @@ class Reversals:
         self._connection = connection
         self._table = table
         self._columns = [column.name for column in columns if not column.generated]
+        # Which no update can give another value: a row that is there keeps its own.
+        self._fixed = frozenset(column.name for column in columns if column.identity)
         self._names: dict[str, sql.Composable] = {
             "table": identifier(table.schema, table.name),
             "key": identifier(table.key),
@@ -67,7 +69,10 @@ class Reversals:
             rows = await (await self._connection.execute(query, values)).fetchall()
             for key, present, version, site, now, then in rows:
                 live = Live(present, None if version is None else Stamp(version, site))
-                yield Intent(key, states[key], live, self._differing(states[key], now, then))
+                differing = self._differing(states[key], now, then)
+                if present:
+                    differing = {n: v for n, v in differing.items() if n not in self._fixed}
+                yield Intent(key, states[key], live, differing)
 
     async def write(self, intent: Intent, author: str) -> None:
         """In a transaction of its own. Raises ChangedMeanwhile, NotWritten."""
@@ -105,13 +110,13 @@ class Reversals:
                     assignments=sql.SQL(", ").join(
                         sql.SQL("{} = {}").format(identifier(name), _value(name, state))
                         for name in columns
-                        if name != self._table.key
+                        if name != self._table.key and name not in self._fixed
                     ),
                 )
 
     def _held(self, state: State) -> list[str]:
         """The columns of the image that can be written."""
-        image = json.loads(state.image or "{}")
+        image = unavailable.names((state.image or "{}").encode())
         return [name for name in self._columns if name in image]
 
     def _differing(

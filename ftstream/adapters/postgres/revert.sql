@@ -32,7 +32,7 @@ where t.{key} = %(id)s::{key_type}
 
 -- name: insert
 -- Brings a row back.
-insert into {table} ({columns})
+insert into {table} ({columns}) overriding system value
 select {values} from jsonb_populate_record(null::{table}, %(image)s::jsonb) as r
 
 -- name: delete

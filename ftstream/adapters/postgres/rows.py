@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.schema import shape_of
-from ftstream.adapters.postgres.statements import Shape, TableStatements
+from ftstream.adapters.postgres.statements import Shape, Statements, TableStatements
 from ftstream.core import unavailable
 from ftstream.core.plan import (
     Delete,
@@ -60,14 +60,22 @@ async def write_rows(target: AsyncConnection, tables: Tables, plan: Plan) -> Non
             await target.execute(tables[name].displace, {"ids": rows.displaced})
     for name, rows in by_table.items():
         for shape, images in rows.upserts.items():
-            await target.execute(tables[name].of(shape).upsert, {"images": Json.array(images)})
+            await execute_all(target, tables[name].of(shape).upsert, images)
         if rows.reads:
-            await target.execute(tables[name].upsert_read, {"images": Json.array(rows.reads)})
+            await execute_all(target, tables[name].upsert_read, rows.reads)
         if rows.kept:
-            await target.execute(tables[name].upsert_kept, {"images": Json.array(rows.kept)})
+            await execute_all(target, tables[name].upsert_kept, rows.kept)
         for shape, images in rows.patches.items():
-            values = {"images": Json.array(images), "rows": len(images)}
-            await target.execute(tables[name].of(shape).patch, values)
+            await execute_all(target, tables[name].of(shape).patch, images)
+
+
+async def execute_all(
+    target: AsyncConnection, statements: Statements, images: Sequence[bytes]
+) -> None:
+    """What these statements do with these images, or messages."""
+    document = Json.array(images)
+    for query in statements:
+        await target.execute(query, {"images": document, "messages": document, "rows": len(images)})
 
 
 async def keeping(

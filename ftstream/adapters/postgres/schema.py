@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 from psycopg import AsyncConnection
 
-from ftstream.adapters.postgres.catalog import Column, read_columns, read_unique_keys
+from ftstream.adapters.postgres.catalog import (
+    Column,
+    read_all_columns,
+    read_columns,
+    read_unique_keys,
+)
 from ftstream.adapters.postgres.codec import debezium_codec, text_codec
 from ftstream.adapters.postgres.statements import Shape, TableStatements
 from ftstream.core import notification, unavailable
@@ -66,7 +71,7 @@ class Schema:
         found = {
             table.name: _Catalog(
                 await read_columns(source, table),
-                await read_columns(target, table),
+                await read_all_columns(target, table),
                 await read_unique_keys(target, table),
             )
             for table in self._flow.tables
@@ -117,13 +122,14 @@ class Schema:
         self._last |= newest
 
     def _say(self, name: str, made: TableStatements, before: TableStatements | None) -> None:
-        alone = {
-            self._target.other: made.only_at_source,
-            self._target: made.only_at_target,
-        }
-        parts = [
-            f"{', '.join(sorted(names))} ({site} only)" for site, names in alone.items() if names
-        ]
+        source, target = self._target.other, self._target
+        found = (
+            (made.only_at_source, f"{source} only"),
+            (made.only_at_target, f"{target} only"),
+            (made.made_up_at_source, f"{source} generates it"),
+            (made.made_up_at_target, f"{target} generates it"),
+        )
+        parts = [f"{', '.join(sorted(names))} ({where})" for names, where in found if names]
         if parts:
             self._tell(notification.columns_differ(self._flow.name, name, "; ".join(parts)))
         if before is not None and (new := made.carried - before.carried):

@@ -27,12 +27,16 @@ them: a type may be in another schema there.
 """
 
 
+Statements = tuple[sql.Composed, ...]
+"""Executed one after the other, with the same parameters."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageStatements:
     """What writing images of one shape takes."""
 
-    upsert: sql.Composed
-    patch: sql.Composed
+    upsert: Statements
+    patch: Statements
 
 
 class TableStatements:
@@ -48,24 +52,31 @@ class TableStatements:
         outbox: bool = False,
         images: CodecOf = codec.debezium_codec,
     ) -> None:
-        """`images`: how columns come in those of the flow, unless they are an outbox's.
+        """`target`: with the excluded columns, which stay in a row that is taken out and put back.
+        `images`: how columns come in those of the flow, unless they are an outbox's.
 
         Raises UnsupportedType for a column that cannot be carried, KeyMissing.
         """
         self._table = table
         self._images = images
-        self._pairs = carried(source, target)
+        self._stored = [column for column in target if not column.generated]
+        self._pairs = carried(
+            source, [column for column in target if column.name not in table.excluded]
+        )
         self._keys = carried_key(table, self._pairs)
         self._by_shape: dict[Shape, ImageStatements] = {}
         self.shape: Shape = frozenset(column.name for column in source if not column.generated)
         self.carried: Shape = frozenset(column.name for column, _ in self._pairs)
-        self.only_at_source = self.shape - self.carried
-        alone = [
-            (column, column)
-            for column in target
-            if not column.generated and column.name not in self.carried
-        ]
-        self.only_at_target = frozenset(column.name for column, _ in alone)
+        # What one site generates and the other does not is not carried: the log does not hold it.
+        made_up = {column.name for column in source if column.generated}
+        self.made_up_at_source = made_up & {column.name for column in self._stored}
+        made_up = {column.name for column in target if column.generated}
+        self.made_up_at_target = made_up & self.shape
+        self.only_at_source = self.shape - self.carried - self.made_up_at_target
+        alone = [(c, c) for c in self._stored if c.name not in self.carried]
+        self.only_at_target = (
+            frozenset(column.name for column, _ in alone) - table.excluded - self.made_up_at_source
+        )
         # The columns whose values may move between rows.
         moving = [
             columns
@@ -76,11 +87,9 @@ class TableStatements:
         self.delete = self._build("delete")
         self.release = self._build("release", name=literal(table.qualified))
         self.displace = self._build("displace", name=literal(table.name))
-        self.upsert_read = self._build("upsert", **_upsert_parts(self._pairs, codec.text_codec))
+        self.upsert_read = self._upsert(self._pairs, codec.text_codec)
         # For rows that are deleted and inserted again: with what the target alone holds of them.
-        self.upsert_kept = self._build(
-            "upsert", **_upsert_parts([*self._pairs, *alone], codec.text_codec)
-        )
+        self.upsert_kept = self._upsert([*self._pairs, *alone], codec.text_codec)
         self.read_alone = self._build("read_rows", **_read_parts(alone)) if alone else None
         self.read_rows = self._build_at(self._keys[0], "read_rows", **_read_parts(self._pairs))
         self.existing = self._build("existing")
@@ -90,11 +99,9 @@ class TableStatements:
         )
         # What `blockers` read of an image.
         self.blocking = frozenset([table.key, *(name for columns in moving for name in columns)])
-        self.restore_alone = (
-            self._build("restore_alone", **_restored_parts(alone)) if alone else None
-        )
+        self.restore_alone = self._restored(alone)
         self._outbox = outbox
-        self._won: dict[Shape, sql.Composed] = {}
+        self._won: dict[Shape, Statements] = {}
         if outbox:
             self.lock = self._build("lock_rows")
             self.delete_won = self._build("delete_won", name=literal(table.name))
@@ -102,12 +109,21 @@ class TableStatements:
         else:
             self.of(self.shape)
 
-    def won(self, shape: Shape) -> sql.Composed:
-        """The statement that writes images of this shape from an outbox, where they are the last write."""
+    def won(self, shape: Shape) -> Statements:
+        """What writes images of this shape from an outbox, where they are the last write."""
         if shape not in self._won:
             pairs = [pair for pair in self._pairs if pair[0].name in shape]
-            parts = _upsert_parts(pairs, codec.outbox_codec)
-            self._won[shape] = self._build("upsert_won", name=literal(self._table.name), **parts)
+            name = literal(self._table.name)
+            same_row = sql.SQL("t.{} = m.id::{}").format(
+                identifier(self._table.key), codec.type_name(self._keys[1])
+            )
+            parts = self._upsert_parts(pairs, codec.outbox_codec)
+            self._won[shape] = (
+                *self._renumber(
+                    "renumber_won", same_row, _numbered(pairs), codec.outbox_codec, name=name
+                ),
+                self._build("upsert_won", name=name, **parts),
+            )
         return self._won[shape]
 
     def of(self, shape: Shape) -> ImageStatements:
@@ -115,8 +131,7 @@ class TableStatements:
         if shape not in self._by_shape:
             pairs = [pair for pair in self._pairs if pair[0].name in shape]
             self._by_shape[shape] = ImageStatements(
-                upsert=self._build("upsert", **_upsert_parts(pairs, self._images)),
-                patch=self._build("patch", **_patch_parts(pairs, self._keys, self._images)),
+                upsert=self._upsert(pairs, self._images), patch=self._patch(pairs)
             )
         return self._by_shape[shape]
 
@@ -125,10 +140,105 @@ class TableStatements:
         for pair in self._pairs:
             if pair[0].name in shape and pair != self._keys:
                 codec_of = codec.image_codec if self._outbox else self._images
-                yield (
-                    pair[0].name,
-                    self._build("upsert", **_upsert_parts([self._keys, pair], codec_of)),
-                )
+                parts = self._upsert_parts([self._keys, pair], codec_of)
+                yield pair[0].name, self._build("upsert", **parts)
+
+    def _upsert(self, pairs: Pairs, codec_of: CodecOf) -> Statements:
+        """Inserts or replaces rows."""
+        return (
+            *self._renumber("renumber", self._same_row(codec_of), _numbered(pairs), codec_of),
+            self._build("upsert", **self._upsert_parts(pairs, codec_of)),
+        )
+
+    def _patch(self, pairs: Pairs) -> Statements:
+        """Updates rows in part."""
+        same_row = self._same_row(self._images)
+        # A table may hold nothing else: then it is looked only whether the rows are there.
+        assigned = _assigned(pairs, self._table.key) or [self._keys]
+        return (
+            *self._renumber("renumber", same_row, _numbered(pairs), self._images),
+            self._build(
+                "patch",
+                wire_columns=_wire_columns(pairs, self._images),
+                assignments=_listed([_kept_or_new(*pair, self._images) for pair in assigned]),
+                same_row=same_row,
+            ),
+        )
+
+    def _restored(self, alone: Pairs) -> Statements:
+        """Gives rows the values of columns that the target alone has."""
+        same_row = sql.SQL("t.{}::text = r.ftstream_key").format(identifier(self._table.key))
+        assignments = [
+            sql.SQL("{} = {}").format(
+                identifier(column.name), codec.value(column, codec.text_codec(column))
+            )
+            for column, _ in _assigned(alone, self._table.key)
+        ]
+        wire_columns = sql.SQL("{}, ftstream_key text").format(
+            _wire_columns(alone, codec.text_codec)
+        )
+        renumber = self._renumber(
+            "renumber", same_row, _numbered(alone), codec.text_codec, wire_columns=wire_columns
+        )
+        if not assignments:
+            return renumber
+        parts = {"wire_columns": wire_columns, "assignments": _listed(assignments)}
+        return (*renumber, self._build("restore_alone", same_row=same_row, **parts))
+
+    def _renumber(
+        self,
+        query: str,
+        same_row: sql.Composable,
+        numbered: Pairs,
+        codec_of: CodecOf,
+        **parts: sql.Composable,
+    ) -> Statements:
+        """Gives rows identity values that no update can assign; nothing, where there are none."""
+        moving = [(here, there) for here, there in numbered if there.name != self._table.key]
+        if not moving:
+            return ()
+        new = {there.name: codec.value(there, codec_of(here)) for here, there in moving}
+        columns = [identifier(column.name) for column in self._stored]
+        kept = [
+            sql.SQL("{} as {}").format(new[column.name], identifier(column.name))
+            if column.name in new
+            else sql.SQL("t.{}").format(identifier(column.name))
+            for column in self._stored
+        ]
+        wire_columns = _wire_columns([self._keys, *moving], codec_of)
+        built = self._build(
+            query,
+            **{
+                "same_row": same_row,
+                "wire_columns": wire_columns,
+                "held": _listed([sql.SQL("t.{}").format(identifier(name)) for name in new]),
+                "numbers": _listed([*new.values()]),
+                "kept": _listed(kept),
+                "columns": _listed(columns),
+                **parts,
+            },
+        )
+        return (built,)
+
+    def _same_row(self, codec_of: CodecOf) -> sql.Composed:
+        here, there = self._keys
+        return sql.SQL("t.{} = {}").format(
+            identifier(there.name), codec.value(there, codec_of(here))
+        )
+
+    def _upsert_parts(self, pairs: Pairs, codec_of: CodecOf) -> dict[str, sql.Composable]:
+        assignments = [
+            sql.SQL("{0} = excluded.{0}").format(identifier(there.name))
+            for _, there in _assigned(pairs, self._table.key)
+        ]
+        return {
+            "columns": _listed([identifier(column.name) for column, _ in pairs]),
+            "values": _listed([codec.value(there, codec_of(here)) for here, there in pairs]),
+            "wire_columns": _wire_columns(pairs, codec_of),
+            "update": sql.SQL("update set {}").format(_listed(assignments))
+            if assignments
+            else sql.SQL("nothing"),
+        }
 
     def _build(self, query: str, /, **parts: sql.Composable) -> sql.Composed:
         return self._build_at(self._keys[1], query, **parts)
@@ -147,27 +257,18 @@ def _listed(parts: Sequence[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
-def _upsert_parts(pairs: Pairs, codec_of: CodecOf) -> dict[str, sql.Composable]:
-    columns = [identifier(column.name) for column, _ in pairs]
-    return {
-        "columns": _listed(columns),
-        "values": _listed([codec.value(there, codec_of(here)) for here, there in pairs]),
-        "wire_columns": _listed(
-            [codec.wire_column(there, codec_of(here)) for here, there in pairs]
-        ),
-        "assignments": _listed([sql.SQL("{0} = excluded.{0}").format(name) for name in columns]),
-    }
+def _numbered(pairs: Pairs) -> Pairs:
+    """Those whose values the target takes at an insert only."""
+    return [pair for pair in pairs if pair[1].identity]
 
 
-def _patch_parts(
-    pairs: Pairs, keys: tuple[Column, Column], codec_of: CodecOf
-) -> dict[str, sql.Composable]:
-    parts = _upsert_parts(pairs, codec_of)
-    return {
-        "wire_columns": parts["wire_columns"],
-        "assignments": _listed([_kept_or_new(*pair, codec_of) for pair in pairs]),
-        "key_value": codec.value(keys[1], codec_of(keys[0])),
-    }
+def _assigned(pairs: Pairs, key: str) -> Pairs:
+    """Those that an update of a row assigns: all others, but for the key, which found it."""
+    return [pair for pair in pairs if not pair[1].identity and pair[1].name != key]
+
+
+def _wire_columns(pairs: Pairs, codec_of: CodecOf) -> sql.Composed:
+    return _listed([codec.wire_column(there, codec_of(here)) for here, there in pairs])
 
 
 def _kept_or_new(here: Column, there: Column, codec_of: CodecOf) -> sql.Composed:
@@ -202,14 +303,3 @@ def _blocker_parts(pairs: Pairs, columns: Sequence[str]) -> dict[str, sql.Compos
             for column in unique
         ),
     }
-
-
-def _restored_parts(alone: Pairs) -> dict[str, sql.Composable]:
-    parts = _upsert_parts(alone, codec.text_codec)
-    assignments = [
-        sql.SQL("{} = {}").format(
-            identifier(column.name), codec.value(column, codec.text_codec(column))
-        )
-        for column, _ in alone
-    ]
-    return {"wire_columns": parts["wire_columns"], "assignments": _listed(assignments)}
