@@ -132,6 +132,17 @@ def edit_refused(flow: str, change: Change) -> Notification:
     )
 
 
+def fight(flow: str, because: str) -> Notification:
+    """A row is refused time and again: two writers disagree, each on a site."""
+    return Notification(
+        "fight",
+        Severity.ERROR,
+        f"flow {flow}: two writers disagree",
+        f"{because}, and so it has been refused for the last ten minutes. Have one of the two give way",
+        {"flow": flow},
+    )
+
+
 def too_old(flow: str, changes: int) -> Notification:
     """A write of an entity that nobody knows, from before deletes that are forgotten."""
     return Notification(

@@ -18,6 +18,7 @@ from ftstream.core.plan import Batch
 from ftstream.flows import Site
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
+from tests.integration.test_register import skew
 from tests.integration.two_way import Place, Two, two_places
 
 SETUP = ("create table notes (id uuid primary key, place int unique, body text)",)
@@ -133,6 +134,75 @@ async def test_both_sites_insert_different_rows_with_the_same_value(two: Two) ->
     assert await two.external.run("select body from notes") == [("second",)]
     kept = "select change->'row'->>'body' from ftstream.sync_log where outcome = 'refused'"
     assert await two.supabase.run(kept) == [("first",)]
+
+
+async def test_refusal_of_a_row_that_was_written_since_has_no_effect(two: Two) -> None:
+    """Neither at once nor when it comes again, later, or after it was taken."""
+    external, supabase = two.both
+    await put(external, A, 1, "a")
+    await put(external, B, 2, "b")
+    await settle(two)
+    await put(external, A, 3, "a wants it")
+    await put(supabase, B, 3, "b wants it, later")
+    (wanted,) = await external.captured()
+    await supabase.apply(wanted)
+    *moved, refusal = await supabase.captured()
+    assert refusal.refusal is not None and refusal.site == "external"
+    assert refusal.version == wanted.version + 1
+    await put(external, A, 4, "a thinks again")
+    await external.apply(*moved, refusal)
+    assert await external.run("select place, body from notes where id = %s", A) == [
+        (4, "a thinks again")
+    ]
+    await settle(two)
+    await external.apply(refusal)
+    await supabase.apply(wanted)
+    await two.must_agree("notes")
+    assert await supabase.run("select body from notes order by id") == [
+        ("a thinks again",),
+        ("b wants it, later",),
+    ]
+
+
+async def test_row_that_was_refused_is_written_later_than_what_the_other_site_takes(
+    two: Two,
+) -> None:
+    """Also by a clock that is behind: else the row as it is taken back would overrule its writer."""
+    external, supabase = two.both
+    await put(external, A, 1, "a")
+    await put(external, B, 2, "b")
+    await settle(two)
+    await skew(external, 60)
+    await put(external, A, 3, "a wants it")
+    await skew(supabase, 120)
+    await put(supabase, B, 3, "b wants it, later")
+    (wanted,) = await external.captured()
+    await supabase.apply(wanted)
+    await skew(supabase, -60)
+    await put(supabase, A, 1, "written after the refusal")
+    await settle(two)
+    await two.must_agree("notes")
+    assert await external.run("select body from notes where id = %s", A) == [
+        ("written after the refusal",)
+    ]
+
+
+async def test_row_that_is_refused_time_and_again_waits_and_somebody_is_told(two: Two) -> None:
+    external, supabase = two.both
+    await put(external, A, 1, "first")
+    await put(supabase, B, 1, "second")
+    await supabase.run(
+        "insert into ftstream.sync_log"
+        " (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset)"
+        " select 'update', 'refused', 'notes', %s, 't', 0, n from generate_series(1, 50) n",
+        A,
+    )
+    (wanted,) = await external.captured()
+    with pytest.raises(ApplyFailed) as failed:
+        await supabase.apply(wanted)
+    assert failed.value.failure.policy is Policy.PARK
+    assert [each.kind for each in supabase.told] == ["fight"]
+    assert A in supabase.told[0].message and B in supabase.told[0].message
 
 
 async def test_answer_has_what_a_user_commits_while_it_is_made(pair: Pair, two: Two) -> None:

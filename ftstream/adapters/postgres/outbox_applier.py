@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.parents import Parents, decode_missing, decode_referring
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.reconcile import unreconciled
-from ftstream.adapters.postgres.refusal import Obstacles, Refusals, named, orphaned
+from ftstream.adapters.postgres.refusal import Obstacles, Refusals, Tell, named, orphaned
 from ftstream.adapters.postgres.register_rows import RegisterRows, Writes, stamp
 from ftstream.adapters.postgres.rows import locked
 from ftstream.adapters.postgres.schema import Schema
@@ -26,7 +26,6 @@ from ftstream.adapters.postgres.transaction import Transactions, own_names
 from ftstream.core import notification
 from ftstream.core.change import Change
 from ftstream.core.failures import NEVER_MET, PARENT_MISSING, REFERRED_TO, Failure, Policy
-from ftstream.core.notification import Notification
 from ftstream.core.plan import Batch, Entity, Outcome, aside_row
 from ftstream.core.register import newest
 from ftstream.core.seen import Look, losers, nothing_seen
@@ -34,8 +33,6 @@ from ftstream.flows import Flow, Site
 from ftstream.settings import Apply
 
 log = logging.getLogger(__name__)
-
-Tell = Callable[[Notification], None]
 
 Outcomes = Mapping[Outcome, tuple[int, int]]
 """How often each outcome came to be, and the least lag in milliseconds."""
@@ -62,7 +59,7 @@ class OutboxApplier:
         self._tell = tell
         self._transactions = Transactions(flow.name, settings)
         self._catalogs = Catalogs(sites, schema, Misfits(sites, self._transactions))
-        self._refusals = Refusals(flow, sites, schema, self._transactions)
+        self._refusals = Refusals(flow, sites, schema, self._transactions, tell)
         self._parents = Parents(sites, self._transactions)
         self._rows = RegisterRows(flow)
 

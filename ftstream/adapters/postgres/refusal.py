@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from psycopg import AsyncConnection
@@ -15,9 +15,10 @@ from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import ApplyFailed, Sites
 from ftstream.adapters.postgres.statements import QUERIES, REGISTER
 from ftstream.adapters.postgres.transaction import Transactions
-from ftstream.core import unavailable
+from ftstream.core import notification, unavailable
 from ftstream.core.change import Change, Stamp
 from ftstream.core.failures import Failure, Policy
+from ftstream.core.notification import Notification
 from ftstream.core.plan import Batch, Entity, aside_row
 from ftstream.core.refusal import InTheWay, Refuse, Wait, decide
 from ftstream.core.register import stamp_of
@@ -25,6 +26,8 @@ from ftstream.flows import Flow
 
 MOST_REFUSALS = 50
 """Of one row in ten minutes: two programs that fight over a value are a person's to part."""
+
+Tell = Callable[[Notification], None]
 
 
 _KEY = re.compile(r"^Key (\(.*\)=\(.*\)) already exists", re.DOTALL)
@@ -61,9 +64,10 @@ class Refusals:
     """Of one flow and target."""
 
     def __init__(
-        self, flow: Flow, sites: Sites, schema: Schema, transactions: Transactions
+        self, flow: Flow, sites: Sites, schema: Schema, transactions: Transactions, tell: Tell
     ) -> None:
         self._flow = flow
+        self._tell = tell
         self._sites = sites
         self._schema = schema
         self._transactions = transactions
@@ -151,8 +155,11 @@ class Refusals:
         obstacles: Obstacles,
     ) -> None:
         if await self._refused(target, change) >= MOST_REFUSALS:
-            hint = f"refused {MOST_REFUSALS} times ({obstacles.because}): two writers disagree"
-            raise ApplyFailed(Failure(Policy.PARK, "23505", obstacles.because, hint))
+            fight = notification.fight(
+                self._flow.name, f"{change.table} {change.entity_id}: {obstacles.because}"
+            )
+            self._tell(fight)
+            raise ApplyFailed(Failure(Policy.PARK, "23505", obstacles.because, fight.message))
         await self._transactions.advance(target, batch)
         values = {
             "target": self._flow.table(change.table).qualified,

@@ -34,8 +34,12 @@ declare
         'json_nulls', json_nulls) || more;
     number  bigint;
 begin
-    if octet_length(message) > 1048576 then  -- most are not worth the call
+    -- Most are not worth the calls.
+    if octet_length(message) > 1048576 then
         perform ftstream.require_size(target, entity, octet_length(message));
+    end if;
+    if octet_length(message) > 2000 then
+        perform ftstream.require_readable(target, entity, message);
     end if;
     if here = 'external' then
         insert into ftstream.outbox (table_name, entity_id, payload) values (name, entity, message)
@@ -137,8 +141,11 @@ begin
 end $$;
 revoke all on function ftstream.tell_again(regclass, text[], boolean) from public;
 
+-- Each with its columns as lists of SQL, for the aliases c (child) and p (parent). ON DELETE SET NULL of a column
+-- that is GENERATED ALWAYS AS IDENTITY cannot be done: such a key counts as one that forbids the delete.
 create or replace view ftstream.foreign_keys with (security_invoker = true) as
-select f.conname::text as name, f.conrelid as child, f.confrelid as parent, f.confdeltype as on_delete,
+select f.conname::text as name, f.conrelid as child, f.confrelid as parent,
+       case when f.confdeltype = 'n' and k.fixed then 'a' else f.confdeltype end::"char" as on_delete,
        n.nspname || '.' || r.relname as parent_name,
        k.child_columns, k.parent_columns, k.child_texts, k.present, k.to_null, k.to_default, k.names,
        k.child_names, k.optional
@@ -154,6 +161,7 @@ lateral (
            string_agg(format('%I = default', c.attname), ', ' order by u.n) as to_default,
            array_agg(p.attname::text order by u.n) as names,
            array_agg(c.attname::text order by u.n) as child_names,
+           bool_or(c.attidentity = 'a') as fixed,
            bool_or(not c.attnotnull) as optional  -- one null, and nothing is referred to
     from unnest(f.conkey, f.confkey) with ordinality as u(child, parent, n)
     join pg_catalog.pg_attribute c on (c.attrelid, c.attnum) = (f.conrelid, u.child)

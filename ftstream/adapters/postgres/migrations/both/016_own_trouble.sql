@@ -1,29 +1,4 @@
--- Identity columns: a row that no flow carries, and that others refer to, comes with its numbers; and what refers
--- to a deleted row by a column that no update can assign forbids the delete, as PostgreSQL itself would.
-
--- Each with its columns as lists of SQL, for the aliases c (child) and p (parent). ON DELETE SET NULL of a column
--- that is GENERATED ALWAYS AS IDENTITY cannot be done: such a key counts as one that forbids the delete.
-create or replace view ftstream.foreign_keys with (security_invoker = true) as
-select f.conname::text as name, f.conrelid as child, f.confrelid as parent,
-       case when f.confdeltype = 'n' and k.fixed then 'a' else f.confdeltype end::"char" as on_delete,
-       n.nspname || '.' || r.relname as parent_name,
-       k.child_columns, k.parent_columns, k.child_texts, k.present, k.to_null, k.to_default, k.names
-from pg_catalog.pg_constraint f
-join pg_catalog.pg_class r on r.oid = f.confrelid
-join pg_catalog.pg_namespace n on n.oid = r.relnamespace,
-lateral (
-    select string_agg(format('c.%I', c.attname), ', ' order by u.n) as child_columns,
-           string_agg(format('p.%I', p.attname), ', ' order by u.n) as parent_columns,
-           string_agg(format('c.%I::text', c.attname), ', ' order by u.n) as child_texts,
-           string_agg(format('c.%I is not null', c.attname), ' and ' order by u.n) as present,
-           string_agg(format('%I = null', c.attname), ', ' order by u.n) as to_null,
-           string_agg(format('%I = default', c.attname), ', ' order by u.n) as to_default,
-           array_agg(p.attname::text order by u.n) as names,
-           bool_or(c.attidentity = 'a') as fixed
-    from unnest(f.conkey, f.confkey) with ordinality as u(child, parent, n)
-    join pg_catalog.pg_attribute c on (c.attrelid, c.attnum) = (f.conrelid, u.child)
-    join pg_catalog.pg_attribute p on (p.attrelid, p.attnum) = (f.confrelid, u.parent)) k
-where f.contype = 'f' and f.conparentid = 0;
+-- Identity columns: a row that no flow carries, and that others refer to, comes with its numbers.
 
 -- Puts a row here that others refer to and that no flow carries, if nothing is in its way.
 create or replace function ftstream.carry_parent(parent_table regclass, image jsonb) returns boolean
