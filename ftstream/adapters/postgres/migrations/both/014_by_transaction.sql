@@ -73,7 +73,8 @@ set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalsty
 set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
 declare
     target  constant regclass := tg_argv[1];
-    name    constant text     := (select c.relname from pg_class c where c.oid = target);
+    name    constant text     := case when tg_relid = target then tg_table_name
+                                      else (select c.relname from pg_class c where c.oid = target) end;
     key     constant name     := tg_argv[2];
     -- Who: the login that PostgREST acts for, or the user that the application names. Read here, since either may
     -- be set for this statement alone, and be gone at the commit.
@@ -177,7 +178,9 @@ begin
         update ftstream.last_write w set operation = written
         where (w.table_name, w.entity_id) = (new.table_name, new.entity_id);
     end if;
-    documents := array(select d from unnest(documents) d where image -> d = 'null');
+    if documents <> '{}' then  -- most tables have none
+        documents := array(select d from unnest(documents) d where image -> d = 'null');
+    end if;
     if documents <> '{}' then
         execute format('select array_remove(array[%s], null) from %s t where t.%I = %L', (
                            select string_agg(format('case when t.%1$I is not null then %1$L end', d), ', ')
