@@ -198,7 +198,7 @@ class World:
                 for names in self.captures:
                     await client.restart(names.connector)
 
-        for _ in range(3):
+        for _ in range(2):
             self._amid_imports(lambda: asyncio.run(restart()))
 
     def restart_connect(self, seconds: float) -> None:
