@@ -69,6 +69,18 @@ def columns_differ(flow: str, table: str, columns: str) -> Notification:
     )
 
 
+def types_differ(flow: str, table: str, columns: str) -> Notification:
+    """Columns whose type at the target may not hold every value."""
+    return Notification(
+        "types_differ",
+        Severity.WARNING,
+        f"flow {flow}: types of {table} differ",
+        f"a value that the target cannot hold exactly is parked, never rounded: {columns}. Make them alike"
+        f" (ALTER TABLE {table} ALTER ... TYPE ...), then: ftstream dead retry",
+        {"flow": flow, "table": table},
+    )
+
+
 def columns_carried(flow: str, table: str, columns: str) -> Notification:
     """Columns that both sites have by now."""
     return Notification(

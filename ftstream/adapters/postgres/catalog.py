@@ -19,7 +19,8 @@ class Column:
     """One column; `base_name` is its type under any domain, of its elements if it is an array.
 
     `type` is for people; `cast_type` is the base type without its modifier: a cast to varchar(3)
-    would cut a longer value silently, an assignment refuses it. `dimensions` are those declared.
+    would cut a longer value silently, an assignment refuses it. `base_type` has the modifier, which
+    `modifier` is as PostgreSQL packs it, -1 for none. `dimensions` are those declared.
     """
 
     name: str
@@ -33,6 +34,9 @@ class Column:
     toastable: bool
     dimensions: int = 0
     domain: bool = False
+    base_type: str = ""
+    modifier: int = -1
+    builtin: bool = True
 
 
 class KeyMissing(Exception):
@@ -51,6 +55,15 @@ async def read_columns(connection: AsyncConnection, table: Table) -> tuple[Colum
     if not columns:
         raise TableMissing(f"table {table.qualified} does not exist")
     return tuple(column for column in columns if column.name not in table.excluded)
+
+
+async def read_fingerprint(
+    connection: AsyncConnection, table: Table
+) -> tuple[tuple[int, str], ...]:
+    """What shows that the table's columns are as they were: see the statement."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(statement(_QUERIES["fingerprint"]), {"table": table.qualified})
+        return tuple((row[0], row[1]) for row in await cursor.fetchall())
 
 
 async def read_unique_keys(

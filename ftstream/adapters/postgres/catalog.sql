@@ -19,6 +19,9 @@ select d.attname as name,
        e.oid is not null as is_array,
        d.dimensions,
        d.base <> d.atttypid as domain,
+       format_type(d.base, d.base_typmod) as base_type,
+       d.base_typmod as modifier,
+       coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace as builtin,
        d.base_typmod >= 0 as constrained,
        d.attgenerated <> '' as generated,
        d.attstorage <> 'p' as toastable
@@ -37,3 +40,10 @@ where i.indrelid = to_regclass(%(table)s) and i.indisunique and not i.indisprima
   and i.indpred is null and i.indexprs is null and k.ordinality <= i.indnkeyatts
 group by i.indexrelid
 order by i.indexrelid
+
+-- name: fingerprint
+-- A table, and its partitions: each change of the columns gives its row another xmin.
+select c.oid, c.xmin::text from pg_class c
+where c.oid in (select to_regclass(%(table)s) union all
+                select p.relid from pg_partition_tree(to_regclass(%(table)s)) p)
+order by c.oid

@@ -131,6 +131,8 @@ class LogApplier:
     async def _write(self, target: AsyncConnection, batch: Batch, plan: Plan) -> None:
         await self._transactions.advance(target, batch)
         await write_rows(target, self._schema.statements, plan)
+        if plan.rows:
+            await target.execute(statement(QUERIES["unchanged"]), self._schema.fingerprint)
         if entries := [*log_rows(batch.changes, plan.rows), *map(aside_row, batch.aside)]:
             await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
 

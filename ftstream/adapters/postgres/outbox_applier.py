@@ -151,6 +151,7 @@ class OutboxApplier:
                     await self._rows.pass_by(target, writes.lost)
                 if writes.newest:
                     await self._rows.write(target, self._schema.statements, writes, moving=moving)
+                    await target.execute(statement(QUERIES["unchanged"]), self._schema.fingerprint)
                 if batch.changes:
                     rows = {"changes": Json.of([*_logged(writes)])}
                     logged = await target.execute(statement(REGISTER["log_writes"]), rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ftstream.adapters.postgres import codec
+from ftstream.adapters.postgres import codec, exact
 from ftstream.adapters.postgres.catalog import Column, carried
 from ftstream.adapters.postgres.provision import (
     missing_rights,
@@ -342,7 +342,9 @@ def _columns(
             yield Problem(
                 at.value,
                 f"{table.qualified}.{here.name} is {there.type} here and {here.type} on {at.other}",
-                "Values that do not fit would halt the flow: make them alike",
+                "Values that it cannot hold exactly are parked: make them alike"
+                if exact.inexact(here, there)
+                else "It holds every value; make them alike",
                 fatal=False,
             )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from ftstream.adapters.postgres import codec
+from ftstream.adapters.postgres import codec, exact
 from ftstream.adapters.postgres.catalog import Column, carried, carried_key
 from ftstream.adapters.postgres.codec import CodecOf
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
@@ -66,6 +66,12 @@ class TableStatements:
             if not column.generated and column.name not in self.carried
         ]
         self.only_at_target = frozenset(column.name for column, _ in alone)
+        self.differing = tuple(
+            f"{here.name} ({here.type} to {there.type})"
+            for here, there in self._pairs
+            if exact.inexact(here, there)
+        )
+        """The columns that may not hold every value exactly."""
         # The columns whose values may move between rows.
         moving = [
             columns
@@ -76,11 +82,9 @@ class TableStatements:
         self.delete = self._build("delete")
         self.release = self._build("release", name=literal(table.qualified))
         self.displace = self._build("displace", name=literal(table.name))
-        self.upsert_read = self._build("upsert", **_upsert_parts(self._pairs, codec.text_codec))
+        self.upsert_read = self._upsert(self._pairs, codec.text_codec)
         # For rows that are deleted and inserted again: with what the target alone holds of them.
-        self.upsert_kept = self._build(
-            "upsert", **_upsert_parts([*self._pairs, *alone], codec.text_codec)
-        )
+        self.upsert_kept = self._upsert([*self._pairs, *alone], codec.text_codec)
         self.read_alone = self._build("read_rows", **_read_parts(alone)) if alone else None
         self.read_rows = self._build_at(self._keys[0], "read_rows", **_read_parts(self._pairs))
         self.existing = self._build("existing")
@@ -106,7 +110,7 @@ class TableStatements:
         """The statement that writes images of this shape from an outbox, where they are the last write."""
         if shape not in self._won:
             pairs = [pair for pair in self._pairs if pair[0].name in shape]
-            parts = _upsert_parts(pairs, codec.outbox_codec)
+            parts = _upsert_parts(self._table.name, pairs, codec.outbox_codec)
             self._won[shape] = self._build("upsert_won", name=literal(self._table.name), **parts)
         return self._won[shape]
 
@@ -115,8 +119,10 @@ class TableStatements:
         if shape not in self._by_shape:
             pairs = [pair for pair in self._pairs if pair[0].name in shape]
             self._by_shape[shape] = ImageStatements(
-                upsert=self._build("upsert", **_upsert_parts(pairs, self._images)),
-                patch=self._build("patch", **_patch_parts(pairs, self._keys, self._images)),
+                upsert=self._upsert(pairs, self._images),
+                patch=self._build(
+                    "patch", **_patch_parts(self._table.name, pairs, self._keys, self._images)
+                ),
             )
         return self._by_shape[shape]
 
@@ -125,10 +131,10 @@ class TableStatements:
         for pair in self._pairs:
             if pair[0].name in shape and pair != self._keys:
                 codec_of = codec.image_codec if self._outbox else self._images
-                yield (
-                    pair[0].name,
-                    self._build("upsert", **_upsert_parts([self._keys, pair], codec_of)),
-                )
+                yield pair[0].name, self._upsert([self._keys, pair], codec_of)
+
+    def _upsert(self, pairs: Pairs, codec_of: CodecOf) -> sql.Composed:
+        return self._build("upsert", **_upsert_parts(self._table.name, pairs, codec_of))
 
     def _build(self, query: str, /, **parts: sql.Composable) -> sql.Composed:
         return self._build_at(self._keys[1], query, **parts)
@@ -147,32 +153,30 @@ def _listed(parts: Sequence[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
-def _upsert_parts(pairs: Pairs, codec_of: CodecOf) -> dict[str, sql.Composable]:
+def _upsert_parts(table: str, pairs: Pairs, codec_of: CodecOf) -> dict[str, sql.Composable]:
     columns = [identifier(column.name) for column, _ in pairs]
     return {
         "columns": _listed(columns),
-        "values": _listed([codec.value(there, codec_of(here)) for here, there in pairs]),
-        "wire_columns": _listed(
-            [codec.wire_column(there, codec_of(here)) for here, there in pairs]
-        ),
+        "values": _listed([exact.value(table, *pair, codec_of) for pair in pairs]),
+        "wire_columns": _listed([exact.wire_column(*pair, codec_of) for pair in pairs]),
         "assignments": _listed([sql.SQL("{0} = excluded.{0}").format(name) for name in columns]),
     }
 
 
 def _patch_parts(
-    pairs: Pairs, keys: tuple[Column, Column], codec_of: CodecOf
+    table: str, pairs: Pairs, keys: tuple[Column, Column], codec_of: CodecOf
 ) -> dict[str, sql.Composable]:
-    parts = _upsert_parts(pairs, codec_of)
+    parts = _upsert_parts(table, pairs, codec_of)
     return {
         "wire_columns": parts["wire_columns"],
-        "assignments": _listed([_kept_or_new(*pair, codec_of) for pair in pairs]),
-        "key_value": codec.value(keys[1], codec_of(keys[0])),
+        "assignments": _listed([_kept_or_new(table, *pair, codec_of) for pair in pairs]),
+        "key_value": exact.value(table, *keys, codec_of),
     }
 
 
-def _kept_or_new(here: Column, there: Column, codec_of: CodecOf) -> sql.Composed:
+def _kept_or_new(table: str, here: Column, there: Column, codec_of: CodecOf) -> sql.Composed:
     column, name = here, identifier(here.name)
-    new = codec.value(there, codec_of(here))
+    new = exact.value(table, here, there, codec_of)
     if not column.toastable:
         return sql.SQL("{} = {}").format(name, new)
     return sql.SQL(
@@ -205,7 +209,7 @@ def _blocker_parts(pairs: Pairs, columns: Sequence[str]) -> dict[str, sql.Compos
 
 
 def _restored_parts(alone: Pairs) -> dict[str, sql.Composable]:
-    parts = _upsert_parts(alone, codec.text_codec)
+    parts = _upsert_parts("", alone, codec.text_codec)
     assignments = [
         sql.SQL("{} = {}").format(
             identifier(column.name), codec.value(column, codec.text_codec(column))

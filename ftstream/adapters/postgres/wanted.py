@@ -40,6 +40,9 @@ _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
 _WAKE_UPS = ("ftstream.wake_ups", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
+    "ftstream.inexact(text, text, text)",
+    "ftstream.require_unchanged(oid[], text[])",
+    "ftstream.require_exact(regclass, jsonb)",
     "ftstream.maintain_sync_log(integer)",
     "ftstream.hand_over_again(regclass, text[], bigint[], text, boolean)",
     "ftstream.key_of(regclass)",
