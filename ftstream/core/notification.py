@@ -57,6 +57,19 @@ def truncated(flow: str, table: str) -> Notification:
     )
 
 
+def unidentified(flow: str, table: str, instead: str) -> Notification:
+    """A delete whose key the log does not hold, or may not."""
+    return Notification(
+        "delete_without_key",
+        Severity.ERROR,
+        f"flow {flow}: a delete of {table} came without its key",
+        f"the log has {instead}, and no id, so that the row may still be on the target; no other row was"
+        f" deleted for it. At its owner: ALTER TABLE {table} REPLICA IDENTITY DEFAULT; then: ftstream verify"
+        f" {flow} --table {table} --repair",
+        {"flow": flow, "table": table},
+    )
+
+
 def columns_differ(flow: str, table: str, columns: str) -> Notification:
     """Columns that one site has alone are not carried."""
     return Notification(

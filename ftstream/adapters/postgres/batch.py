@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 
 from ftstream.adapters.postgres.catalog import Column
 from ftstream.adapters.postgres.codec import type_name
-from ftstream.adapters.postgres.connection import Json
+from ftstream.adapters.postgres.connection import SESSION, Json
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
 from ftstream.core.batch import TableRun
 from ftstream.core.plan import Outcome
@@ -247,11 +247,15 @@ class Rows:
 
     async def log_edits(self, target: AsyncConnection, ids: Collection[str]) -> None:
         """Keep what was edited at the target and is about to be undone."""
-        await target.execute(self._of("log_edits"), self._values | {"ids": list(ids)})
+        async with target.transaction():
+            await target.execute(statement(SESSION["exact_text"]))
+            await target.execute(self._of("log_edits"), self._values | {"ids": list(ids)})
 
     async def keep(self, target: AsyncConnection, ids: Collection[str]) -> None:
         """Keep rows that are about to be deleted."""
-        await target.execute(self._of("keep_rows"), {"ids": list(ids)})
+        async with target.transaction():
+            await target.execute(statement(SESSION["exact_text"]))
+            await target.execute(self._of("keep_rows"), {"ids": list(ids)})
 
     async def _ids(
         self, connection: AsyncConnection, query: str, ids: Collection[str], **values: object

@@ -12,6 +12,7 @@ from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.flows import Table
 
 _QUERIES = Queries.load(__package__, "catalog.sql")
+_IDENTITIES = {"d": "default, and no primary key that holds it", "i": "using index", "n": "nothing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ class KeyMissing(Exception):
     """A synced table lacks its key column, or a site makes it up; the message names it."""
 
 
+class KeyNotLogged(Exception):
+    """The log does not hold the keys of rows that are deleted; the message names table and way on."""
+
+
 class TableMissing(Exception):
     """A synced table does not exist, or the role may not see it."""
 
@@ -55,6 +60,20 @@ async def read_columns(connection: AsyncConnection, table: Table) -> tuple[Colum
     if not columns:
         raise TableMissing(f"table {table.qualified} does not exist")
     return tuple(column for column in columns if column.name not in table.excluded)
+
+
+async def require_logged_key(connection: AsyncConnection, table: Table) -> None:
+    """Raises KeyNotLogged unless the log says which row of the table was deleted."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        values = {"table": table.qualified, "key": table.key}
+        await cursor.execute(statement(_QUERIES["keyless"]), values)
+        for name, identity in await cursor.fetchall():
+            raise KeyNotLogged(
+                f"the log does not tell which row of {name} is deleted (replica identity"
+                f" {_IDENTITIES[identity]}): ALTER TABLE {name} REPLICA IDENTITY DEFAULT, with"
+                f" {table.key} as its primary key; if rows were deleted meanwhile, then also:"
+                f" ftstream verify --table {table.name} --repair"
+            )
 
 
 async def read_fingerprint(

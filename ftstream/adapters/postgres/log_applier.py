@@ -123,7 +123,7 @@ class LogApplier:
     async def _apply_in_one_trip(self, target: AsyncConnection, batch: Batch, plan: Plan) -> None:
         """The hot path: there is nothing to be known in between."""
         async with target.pipeline():
-            await target.execute("begin")
+            await target.execute("begin isolation level read committed")
             await self._transactions.open(target, "share")
             await self._write(target, batch, plan)
             await target.execute("commit")

@@ -144,7 +144,7 @@ class OutboxApplier:
         async with self._sites.exclusively():
             target = await self._sites.target()
             async with nullcontext() if moving else target.pipeline():
-                await target.execute("begin")
+                await target.execute("begin isolation level read committed")
                 await self._transactions.open(target, "share")
                 await self._transactions.advance(target, batch)
                 if writes.lost:

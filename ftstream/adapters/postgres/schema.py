@@ -13,6 +13,7 @@ from ftstream.adapters.postgres.catalog import (
     read_columns,
     read_fingerprint,
     read_unique_keys,
+    require_logged_key,
 )
 from ftstream.adapters.postgres.codec import debezium_codec, text_codec
 from ftstream.adapters.postgres.statements import Shape, TableStatements
@@ -68,8 +69,14 @@ class Schema:
         self._last: dict[tuple[str, Partition], Shape] = {}
 
     async def read(self, source: AsyncConnection, target: AsyncConnection) -> bool:
-        """Read both catalogs; True if a table has changed. Raises TableMissing, UnsupportedType."""
+        """Read both catalogs; True if a table has changed.
+
+        Raises TableMissing, UnsupportedType, KeyNotLogged.
+        """
         reading = next(self._readings)
+        if self._flow.capture is Capture.LOG:
+            for table in self._flow.tables:
+                await require_logged_key(source, table)
         # Before the columns: what is altered in between is found by the next transaction.
         seen = [part for t in self._flow.tables for part in await read_fingerprint(target, t)]
         found = {
