@@ -122,7 +122,7 @@ async def look(
         async with snapshot(at.source), snapshot(at.target):
             basis = await read_basis(at.source, at.target)
             last = await Schedule(flow, settings.namespace, ledger).known_bases()
-            await this.find(at)
+            await this.find(at, {table: b for table, b in last.items() if b.same_history(basis)})
         return this.results, this.doubts(basis, last)
 
 
@@ -155,10 +155,10 @@ class _Run:
         last = await schedule.known_bases()
         async with snapshot(at.source), snapshot(at.target):
             basis = await read_basis(at.source, at.target)
-            await self.find(at)
+            comparable = {table: b for table, b in last.items() if b.same_history(basis)}
+            await self.find(at, comparable)
             if not allow_deletes and (doubts := self.doubts(basis, last)):
                 raise RunHalted(_halting(doubts), self.results)
-            comparable = {table: b for table, b in last.items() if b.same_history(basis)}
             await self._publish(at, basis, comparable, mine)
         return basis
 
@@ -182,12 +182,12 @@ class _Run:
         another = [_another(basis, others[0], self.results)] if others else []
         return [*another, *filter(None, excess)]
 
-    async def find(self, at: Connections) -> None:
+    async def find(self, at: Connections, last: Mapping[str, Basis]) -> None:
         """Compare the tables. In both sites' snapshots."""
         for each in self._tables:
             began = time.monotonic()
             self._say(Step(each.table.name))
-            await each.compare(at)
+            await each.compare(at, last.get(each.table.name))
             each.run.seconds += time.monotonic() - began
 
     async def _until_applied(self) -> None:
@@ -203,7 +203,7 @@ class _Run:
             for each in self._tables:
                 began = time.monotonic()
                 sending = Sending(each, basis.read_at, publishing, mine, self._say)
-                async for kinds in each.differing():
+                async for kinds in each.differing(at):
                     await each.keep_edits(at, last.get(each.table.name), kinds)
                     await each.send_rows(at, sending, kinds)
                     await each.send_deletes(at, sending, kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import LiteralString
@@ -10,7 +11,9 @@ import psycopg
 import pytest
 from psycopg import Connection, sql
 
+from ftstream.adapters.postgres.connection import SESSION
 from ftstream.demo.rig import CommandFailed, Rig, SiteName
+from tests.conftest import until
 
 SITES: tuple[SiteName, ...] = ("external", "supabase")
 
@@ -309,6 +312,17 @@ REQUIRED: dict[str, tuple[LiteralString, LiteralString]] = {
     "gfx_hands": ("session_id, hand_num, start_time", "1, nextval('numbers'), now()"),
 }
 
+SET_FOR_THE_DATABASE = {
+    "datestyle": "SQL, DMY",
+    "intervalstyle": "sql_standard",
+    "timezone": "Asia/Seoul",
+    "extra_float_digits": "-10",
+    "bytea_output": "escape",
+    "array_nulls": "off",
+    "quote_all_identifiers": "on",
+}
+"""What changes values on their way to text: without the capture role's own settings, Debezium's too."""
+
 Differences = dict[str, dict[str, tuple[str, str]]]
 """By column and case: the value on External, and on Supabase."""
 
@@ -327,6 +341,12 @@ def snapshot(rig: Rig) -> Differences:
             connection.execute(
                 "update gfx_players set date = %s where player_hash = %s", (date, case)
             )
+    for site in SITES:
+        with psycopg.connect(rig.dsn(site), autocommit=True) as connection:
+            for name, setting in SET_FOR_THE_DATABASE.items():
+                query = sql.SQL("alter database {} set {} to {}")
+                names = map(sql.Identifier, (rig.namespace, name))
+                connection.execute(query.format(*names, sql.Literal(setting)))
     rig.run("init")
     rig.run("connectors", "apply", "gfx")
     rig.start_worker(rig.stack.folder / "logs" / f"{rig.namespace}.log")
@@ -384,6 +404,36 @@ def test_every_value_arrives_as_it_is_after_any_other(updated: Differences) -> N
 
 def test_every_value_stays_as_it_is_when_another_column_changes(untouched: Differences) -> None:
     assert untouched == {}
+
+
+def test_delete_whose_key_the_log_does_not_hold_takes_no_other_row(
+    untouched: Differences, rig: Rig
+) -> None:
+    """Changed and changed back in one transaction: only the event itself tells."""
+    zero, other = (str(uuid.UUID(int=n)) for n in (0, 7))
+    with psycopg.connect(rig.dsn("external")) as connection:
+        insert = "insert into gfx_players (id, player_hash, name) values (%s, %s, 'x')"
+        connection.execute(insert, [zero, "of zero"])
+        connection.execute(insert, [other, "of another"])
+    rig.run("wait", "gfx")
+    with psycopg.connect(rig.dsn("external")) as connection:
+        index = "replica identity using index gfx_players_player_hash_key"
+        connection.execute(f"alter table gfx_players {index}")
+        connection.execute("delete from gfx_players where id = %s", [other])
+        connection.execute("alter table gfx_players replica identity default")
+    rig.run("wait", "gfx")
+    left = "select id::text from gfx_players where name = 'x' order by id"
+    told = "select message from ftstream.notifications where kind = 'delete_without_key'"
+    with psycopg.connect(rig.dsn("supabase"), autocommit=True) as connection:
+        assert connection.execute(left).fetchall() == [(zero,), (other,)]
+        until(lambda: connection.execute(told).rowcount == 1)
+        ((message,),) = connection.execute(told).fetchall()
+        assert "player_hash = of another" in message
+        with psycopg.connect(rig.dsn("external")) as external:
+            external.execute("delete from gfx_players where id = %s", [zero])
+        rig.run("verify", "gfx", "--table", "gfx_players", "--repair", "--yes")
+        rig.run("wait", "gfx")
+        assert connection.execute(left).fetchall() == []
 
 
 REFUSED: dict[LiteralString, str] = {
@@ -499,6 +549,7 @@ def differences(rig: Rig) -> Differences:
 def read(rig: Rig, site: SiteName, table: str) -> dict[str, Sequence[str]]:
     texts = [sql.SQL("row({})::text").format(sql.Identifier(c.name)) for c in COLUMNS[table]]
     with psycopg.connect(rig.dsn(site)) as connection:
+        connection.execute(SESSION["exact_text"])
         query = sql.SQL("select {}, {} from {}").format(
             sql.Identifier(LABEL[table]), sql.SQL(", ").join(texts), sql.Identifier(table)
         )

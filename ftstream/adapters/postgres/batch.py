@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -209,6 +209,13 @@ async def read_basis(source: AsyncConnection, target: AsyncConnection) -> Basis:
     return Basis(*found)
 
 
+class Aside(NamedTuple):
+    """What waits of a row at the target: a delete, a value that a column there does not hold."""
+
+    delete: bool
+    misfit: bool
+
+
 class Rows:
     """The rows of one table, for a run. Every method may raise psycopg.Error."""
 
@@ -226,10 +233,10 @@ class Rows:
             "key_type": type_name(key),
         }
 
-    async def put_aside(self, target: AsyncConnection) -> Mapping[str, bool]:
-        """Rows of which a change waits at the target, dead ones too, and whether it is a delete."""
+    async def put_aside(self, target: AsyncConnection) -> Mapping[str, Aside]:
+        """Rows of which a change waits at the target, dead ones too."""
         cursor = await target.execute(statement(QUERIES["put_aside"]), self._values)
-        return dict(await cursor.fetchall())
+        return {row[0]: Aside(*row[1:]) for row in await cursor.fetchall()}
 
     async def existing(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
         """Which of these rows there are."""
