@@ -210,7 +210,7 @@ def _remarks(result: TableRun) -> Iterator[str]:
     if result.undone:
         yield f"{result.table}: {result.undone} rows were edited on Supabase: undone, and kept in sync_log"
     if result.waiting:
-        yield f"{result.table}: {result.waiting} deletes wait on Supabase: ftstream dead list"
+        yield f"{result.table}: {result.waiting} rows wait on Supabase: ftstream dead list"
     if result.returned:
         yield f"{result.table}: {result.returned} rows were gone and have come again: left to the next run"
     if result.uncarried:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import LiteralString
@@ -13,7 +12,6 @@ from psycopg import Connection, sql
 
 from ftstream.adapters.postgres.connection import SESSION
 from ftstream.demo.rig import CommandFailed, Rig, SiteName
-from tests.conftest import until
 
 SITES: tuple[SiteName, ...] = ("external", "supabase")
 
@@ -404,36 +402,6 @@ def test_every_value_arrives_as_it_is_after_any_other(updated: Differences) -> N
 
 def test_every_value_stays_as_it_is_when_another_column_changes(untouched: Differences) -> None:
     assert untouched == {}
-
-
-def test_delete_whose_key_the_log_does_not_hold_takes_no_other_row(
-    untouched: Differences, rig: Rig
-) -> None:
-    """Changed and changed back in one transaction: only the event itself tells."""
-    zero, other = (str(uuid.UUID(int=n)) for n in (0, 7))
-    with psycopg.connect(rig.dsn("external")) as connection:
-        insert = "insert into gfx_players (id, player_hash, name) values (%s, %s, 'x')"
-        connection.execute(insert, [zero, "of zero"])
-        connection.execute(insert, [other, "of another"])
-    rig.run("wait", "gfx")
-    with psycopg.connect(rig.dsn("external")) as connection:
-        index = "replica identity using index gfx_players_player_hash_key"
-        connection.execute(f"alter table gfx_players {index}")
-        connection.execute("delete from gfx_players where id = %s", [other])
-        connection.execute("alter table gfx_players replica identity default")
-    rig.run("wait", "gfx")
-    left = "select id::text from gfx_players where name = 'x' order by id"
-    told = "select message from ftstream.notifications where kind = 'delete_without_key'"
-    with psycopg.connect(rig.dsn("supabase"), autocommit=True) as connection:
-        assert connection.execute(left).fetchall() == [(zero,), (other,)]
-        until(lambda: connection.execute(told).rowcount == 1)
-        ((message,),) = connection.execute(told).fetchall()
-        assert "player_hash = of another" in message
-        with psycopg.connect(rig.dsn("external")) as external:
-            external.execute("delete from gfx_players where id = %s", [zero])
-        rig.run("verify", "gfx", "--table", "gfx_players", "--repair", "--yes")
-        rig.run("wait", "gfx")
-        assert connection.execute(left).fetchall() == []
 
 
 REFUSED: dict[LiteralString, str] = {
