@@ -63,6 +63,8 @@ class Intake:
                     position = change.source_position
                     if change.operation is Operation.TRUNCATE:
                         self._tell(notification.truncated(self._flow, table))
+                    if change.instead:
+                        self._tell(notification.unidentified(self._flow, table, change.instead))
             spans[partition] = _span(spans.get(partition), chunk, position)
         return Batch(tuple(changes), tuple(spans.values()), heartbeat, tuple(aside))
 

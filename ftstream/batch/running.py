@@ -142,7 +142,7 @@ async def look(
         async with snapshot(at.source), snapshot(at.target):
             basis = await read_basis(at.source, at.target)
             last = await Schedule(flow, settings.namespace, ledger).known_bases()
-            await this.find(at)
+            await this.find(at, {table: b for table, b in last.items() if b.same_history(basis)})
         if not allow_deletes:
             this.doubt(basis, last)
         return this.results
@@ -191,10 +191,10 @@ class _Run:
         last = await schedule.known_bases()
         async with snapshot(at.source), snapshot(at.target):
             basis = await read_basis(at.source, at.target)
-            await self.find(at)
+            comparable = {table: b for table, b in last.items() if b.same_history(basis)}
+            await self.find(at, comparable)
             if not allow_deletes:
                 self.doubt(basis, last)
-            comparable = {table: b for table, b in last.items() if b.same_history(basis)}
             await self._publish(at, basis, comparable, mine)
         return basis
 
@@ -231,13 +231,13 @@ class _Run:
             elif excess := run.excess(*most):
                 run.doubt, run.withheld = _too_many(excess, run), run.kinds[Kind.EXTRA]
 
-    async def find(self, at: Connections) -> None:
+    async def find(self, at: Connections, last: Mapping[str, Basis]) -> None:
         """Compare the tables. In both sites' snapshots."""
         for each in self._tables:
             began = time.monotonic()
             self._say(Step(each.table.name))
             with _own_trouble(each.run):
-                await each.compare(at)
+                await each.compare(at, last.get(each.table.name))
             each.run.seconds += time.monotonic() - began
 
     async def _until_applied(self) -> None:
@@ -263,7 +263,7 @@ class _Run:
                 ]
                 sending = Sending(each, basis.read_at, publishing, mine, self._say)
                 with _own_trouble(each.run):
-                    async for found in each.differing():
+                    async for found in each.differing(at):
                         kinds = await each.going(at, found, references)
                         await each.keep_edits(at, last.get(each.table.name), kinds)
                         await each.send_rows(at, sending, kinds)

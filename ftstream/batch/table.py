@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.publishing import Message, Publishing
 from ftstream.adapters.postgres.avro_rows import read_rows
-from ftstream.adapters.postgres.batch import Basis, Reference, Rows, Turn
+from ftstream.adapters.postgres.batch import Aside, Basis, Reference, Rows, Turn
 from ftstream.adapters.postgres.catalog import carried, read_columns
 from ftstream.adapters.postgres.compare import Digests, Ranges, compare_ranges
 from ftstream.core.avro_codec import Value, ValueRefused, encode
@@ -77,12 +77,14 @@ class BatchTable:
         key = next(column for column in drift.columns if column.name == self.table.key)
         self._columns = [column for column in drift.columns if column.name in known]
         self._rows = Rows(flow, self.table, key, self.topic)
-        self._aside: Mapping[str, bool] = {}
+        self._aside: Mapping[str, Aside] = {}
+        self._last: Basis | None = None
         self._ranges: Ranges | None = None
         self._kept: dict[int, dict[str, Kind]] = {}
 
-    async def compare(self, at: Connections) -> None:
-        """Count what differs."""
+    async def compare(self, at: Connections, last: Basis | None = None) -> None:
+        """Count what differs; `last`: what the last run has read, if it was of the same server."""
+        self._last = last
         self._aside = await self._rows.put_aside(at.ledger)
         pairs = carried(self._columns, await read_columns(at.target, self.table))
         digests = Digests(at.source, self.table, pairs), Digests(at.target, self.table, pairs)
@@ -91,22 +93,32 @@ class BatchTable:
         kept = 0
         for number in self._ranges.unequal:
             kinds = await self._ranges.differing(number)
-            published = self._to_publish(kinds)
+            published = await self._to_publish(at, kinds)
             self.run.kinds.update(published.values())
             self.run.waiting += len(kinds) - len(published)
             if (kept := kept + len(kinds)) <= MOST_KEPT:
                 self._kept[number] = kinds
 
-    async def differing(self) -> AsyncIterator[dict[str, Kind]]:
+    async def differing(self, at: Connections) -> AsyncIterator[dict[str, Kind]]:
         """The rows that differ and are to be published, a range at a time."""
         assert self._ranges is not None  # compared
         for number in self._ranges.unequal:
             kinds = self._kept.pop(number, None)
-            yield self._to_publish(await self._ranges.differing(number) if kinds is None else kinds)
+            if kinds is None:
+                kinds = await self._ranges.differing(number)
+            yield await self._to_publish(at, kinds)
 
-    def _to_publish(self, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-        """All but those whose delete waits at the target already, or is dead: a person has it."""
-        return {i: k for i, k in kinds.items() if k is not Kind.EXTRA or not self._aside.get(i)}
+    async def _to_publish(self, at: Connections, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+        """All but what waits at the target already, or is dead: a person has it.
+
+        That is a delete, or a row with a value that does not fit there and that is as it was at the last run.
+        """
+        aside = {i: self._aside[i] for i in kinds if i in self._aside}
+        waiting = {i for i, each in aside.items() if each.delete and kinds[i] is Kind.EXTRA}
+        misfits = [i for i, each in aside.items() if each.misfit and kinds[i] is not Kind.EXTRA]
+        if misfits and self._last is not None:
+            waiting |= await self._rows.unwritten(at.source, misfits, self._last.source_seen)
+        return {i: kind for i, kind in kinds.items() if i not in waiting}
 
     async def going(
         self, at: Connections, kinds: Mapping[str, Kind], references: Sequence[Reference]

@@ -211,7 +211,7 @@ def _remarks(result: TableRun) -> Iterator[str]:
     if result.undone:
         yield f"{result.table}: {result.undone} rows were edited on Supabase: undone, and kept in sync_log"
     if result.waiting:
-        yield f"{result.table}: {result.waiting} deletes wait on Supabase: ftstream dead list"
+        yield f"{result.table}: {result.waiting} rows wait on Supabase: ftstream dead list"
     if result.referred:
         yield (
             f"{result.table}: {result.referred} deletes wait: rows refer to them on Supabase whose own wait,"

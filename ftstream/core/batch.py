@@ -29,7 +29,7 @@ class TableRun:
     undone: int = 0
     """Rows that were edited at the target since the last run."""
     waiting: int = 0
-    """Rows whose delete waits at the target already: they are not published again."""
+    """Rows that wait at the target already, or are dead: a delete, a value that does not fit there."""
     returned: int = 0
     """Rows that were gone in the snapshot, and have come again since."""
     withheld: int = 0

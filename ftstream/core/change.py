@@ -65,6 +65,11 @@ _OPERATIONS = {
 }
 _WITHOUT_ROW = (Operation.DELETE, Operation.TRUNCATE, Operation.REPAIR)
 
+_NO_KEY = frozenset(("00000000-0000-0000-0000-000000000000", "0", ""))
+"""What Debezium sends for a key that the log does not hold; any of them may be a real one, too."""
+_NO_VALUE = (None, "", 0, "00000000-0000-0000-0000-000000000000", "1970-01-01T00:00:00Z")
+"""The same of other columns: null, or where they may not be null the first value of their type."""
+
 LONGEST_KEY = 1_000
 """Bytes; PostgreSQL's indexes hold a little more."""
 
@@ -81,7 +86,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     `message` is the record's value as it came, kept if the change has to wait. A change from an outbox
     has the `version` of its write and its `site`; its image is PostgreSQL's own JSON. One that `yields` is
     refused where it would wait for a row that was refused itself. A `refusal` is a write that `site` is to
-    make, in this version, unless it has written the row since.
+    make, in this version, unless it has written the row since. `instead` is what the log
+    holds of a row that was deleted, in place of its key: the change then asks for a repair.
     """
 
     table: str
@@ -100,6 +106,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     site: str = ""
     yields: bool = False
     refusal: Refusal | None = None
+    instead: str = ""
 
     @property
     def at(self) -> Partition:
@@ -125,6 +132,7 @@ class _Source(msgspec.Struct, gc=False):
 class _Envelope(msgspec.Struct, gc=False):
     op: str
     source: _Source
+    before: msgspec.Raw = msgspec.Raw(b"null")
     after: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -155,6 +163,11 @@ def decode(
     image = None if operation in _WITHOUT_ROW else bytes(envelope.after)
     keyless = key is None and operation is Operation.TRUNCATE
     entity_id = "" if keyless else checked_key(key, image)
+    instead = ""
+    if operation is Operation.DELETE and entity_id in _NO_KEY:
+        # The replica identity may be an index without the key. A row of this id must not be deleted for
+        # another one: its owner is asked whether it is gone.
+        operation, instead = Operation.REPAIR, _held_instead(envelope.before, entity_id)
     return Change(
         table,
         entity_id,
@@ -168,7 +181,20 @@ def decode(
         source.ts_us,
         source.txId,
         value,
+        instead=instead,
     )
+
+
+def _held_instead(before: msgspec.Raw, entity_id: str) -> str:
+    """The columns that the log has of a row that was deleted; none, if its key is all that it has."""
+    try:
+        row = msgspec.json.decode(before)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedMessage(f"not a change event: {error}") from error
+    if not isinstance(row, dict):
+        return ""
+    held = {k: v for k, v in row.items() if v not in _NO_VALUE and str(v) != entity_id}
+    return ", ".join(f"{name} = {value}"[:100] for name, value in held.items())
 
 
 class _Key(msgspec.Struct, gc=False):

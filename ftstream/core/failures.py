@@ -68,6 +68,11 @@ NEVER_MET = "FT007"
 NOT_LOST = "FT008"
 """Raised by require_lost: a change that seemed to have lost has not, and the batch is applied in full."""
 
+INEXACT = "FT017"
+"""Raised by inexact: a value that the target's column would round, cut or write otherwise."""
+TABLE_ALTERED = "FT018"
+"""Raised by require_unchanged: the statements may not fit the target's tables any more."""
+
 UNDEFINED_TABLE = "42P01"
 UNSUPPORTED = "0A000"
 """PostgreSQL's own, for a feature that is not supported: here, a type that cannot be carried."""
@@ -86,6 +91,12 @@ _BY_STATE: dict[str, tuple[Policy, str]] = {
     PARENT_MISSING: (Policy.PARK, "it waits until the row comes that it refers to"),
     REFERRED_TO: (Policy.PARK, "it waits until nothing refers to it any more"),
     NOT_LOST: (Policy.RETRY, "the batch is applied without the Table"),
+    INEXACT: (
+        Policy.PARK,
+        "give the column the other site's type (ALTER TABLE ... ALTER ... TYPE ...), or change the value"
+        " there; then `ftstream dead retry`, if it is dead by then",
+    ),
+    TABLE_ALTERED: (Policy.RETRY, "the catalogs are read again"),
     "23505": (Policy.REREAD, "a unique value moved between rows; they are read from their owner"),
     "55P03": (Policy.WAIT, "a row is locked by another session: see pg_locks for who holds it"),
     "25006": (Policy.RETRY, "the database is read-only: out of disk, or a standby"),

@@ -59,6 +59,19 @@ def truncated(flow: str, table: str) -> Notification:
     )
 
 
+def unidentified(flow: str, table: str, instead: str) -> Notification:
+    """A delete whose key the log does not hold, or may not."""
+    return Notification(
+        "delete_without_key",
+        Severity.ERROR,
+        f"flow {flow}: a delete of {table} came without its key",
+        f"the log has {instead}, and no id, so that the row may still be on the target; no other row was"
+        f" deleted for it. At its owner: ALTER TABLE {table} REPLICA IDENTITY DEFAULT; then: ftstream verify"
+        f" {flow} --table {table} --repair",
+        {"flow": flow, "table": table},
+    )
+
+
 def columns_differ(flow: str, table: str, columns: str) -> Notification:
     """Columns that one site has alone are not carried."""
     return Notification(
@@ -68,6 +81,18 @@ def columns_differ(flow: str, table: str, columns: str) -> Notification:
         f"not carried: {columns}. Have both sites add them, or generate them, or exclude them in flows.py;"
         " then:"
         f" ftstream verify {flow} --table {table} --repair",
+        {"flow": flow, "table": table},
+    )
+
+
+def types_differ(flow: str, table: str, columns: str) -> Notification:
+    """Columns whose type at the target may not hold every value."""
+    return Notification(
+        "types_differ",
+        Severity.WARNING,
+        f"flow {flow}: types of {table} differ",
+        f"a value that the target cannot hold exactly is parked, never rounded: {columns}. Make them alike"
+        f" (ALTER TABLE {table} ALTER ... TYPE ...), then: ftstream dead retry",
         {"flow": flow, "table": table},
     )
 

@@ -30,6 +30,7 @@ from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 
 ONE, TWO, THREE = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
+ZERO = str(uuid.UUID(int=0))
 TOPIC = "gfx.gfx_players"
 
 
@@ -60,6 +61,12 @@ class Worker:
 
     def delete(self, key: str) -> Change:
         return self._decoded(key, b'{"op":"d","source":{}}')
+
+    def keyless_delete(self, player_hash: str) -> Change:
+        """As it comes where the replica identity is the index of player_hash."""
+        before = {"id": ZERO, "player_hash": player_hash, "name": ""}
+        image = msgspec.json.encode({"op": "d", "source": {}, "before": before, "after": None})
+        return self._decoded(ZERO, image)
 
     def truncate(self) -> Change:
         return self._decoded("", b'{"op":"t","source":{}}')
@@ -482,3 +489,60 @@ async def test_table_that_takes_no_row_holds_back_its_own_changes_alone(
     async with await pair.connect(Site.SUPABASE) as connection:
         found = await connection.execute("select id::text from gfx_sessions")
         assert await found.fetchall() == [(THREE,)]
+
+
+async def test_delete_whose_key_the_log_does_not_hold_takes_no_other_row(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    one, _ = workers
+    for site in Site:
+        await write(pair, site, INSERT, ZERO, "z", "zero")
+    await one.applier.apply(one.batch(one.keyless_delete("x")))
+    assert await players(pair, Site.SUPABASE) == [(ZERO, "z", "zero")]
+    await write(pair, Site.EXTERNAL, "delete from gfx_players where id = %s", ZERO)
+    await one.applier.apply(one.batch(one.keyless_delete("")))
+    assert await players(pair, Site.SUPABASE) == []
+
+
+@pytest.mark.parametrize(
+    ("alteration", "said"),
+    [
+        ("replica identity using index gfx_players_player_hash_key", "using index"),
+        ("replica identity nothing", "nothing"),
+        ("drop constraint gfx_players_pkey cascade", "no primary key"),
+    ],
+)
+async def test_flow_does_not_start_while_the_log_does_not_hold_the_key(
+    pair: Pair, workers: tuple[Worker, Worker], alteration: str, said: str
+) -> None:
+    one, _ = workers
+    await write(pair, Site.EXTERNAL, f"alter table gfx_players {alteration}")
+    with pytest.raises(ApplyFailed, match=said) as failed:
+        await one.applier.prepare()
+    assert failed.value.failure.policy is Policy.HALT
+    assert "ALTER TABLE gfx_players REPLICA IDENTITY DEFAULT" in failed.value.failure.message
+
+
+@pytest.mark.parametrize("identity", ["full", "using index gfx_players_pkey"])
+async def test_flow_starts_where_the_log_holds_the_key(
+    pair: Pair, workers: tuple[Worker, Worker], identity: str
+) -> None:
+    one, _ = workers
+    await write(pair, Site.EXTERNAL, f"alter table gfx_players replica identity {identity}")
+    await one.applier.prepare()
+
+
+async def test_column_narrowed_while_the_flow_runs_is_noticed_before_a_value_is_rounded(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    one, _ = workers
+    await write(pair, Site.SUPABASE, "alter table gfx_players alter long_name type varchar(4)")
+    fits, long = (
+        one.change(ONE, player_hash="x", name="a", long_name="Kim"),
+        one.change(TWO, player_hash="y", name="b", long_name="Kim  "),
+    )
+    with pytest.raises(ApplyFailed, match=r"gfx_players\.long_name: .*cannot hold Kim exactly"):
+        await one.applier.apply(one.batch(fits, long))
+    await one.applier.apply(one.batch(fits))
+    assert await players(pair, Site.SUPABASE) == [(ONE, "x", "a")]
+    assert [n.kind for n in one.told] == ["types_differ"]

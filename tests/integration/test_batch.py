@@ -17,8 +17,8 @@ from psycopg import AsyncConnection, sql
 from ftstream.adapters.kafka.kept_schemas import PACKAGED, KeptSchemas
 from ftstream.adapters.kafka.publishing import Message
 from ftstream.adapters.postgres.batch import Basis, Rows, Schedule, Turn, read_basis, turn
-from ftstream.adapters.postgres.catalog import read_columns
-from ftstream.adapters.postgres.compare import snapshot
+from ftstream.adapters.postgres.catalog import carried, read_columns
+from ftstream.adapters.postgres.compare import Digests, snapshot
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.batch import RowsRefused, RunHalted, check, look, run, running, table
 from ftstream.batch.table import BatchTable, Connections, Sending
@@ -97,7 +97,7 @@ async def test_row_is_deleted_only_if_external_asked_again_does_not_have_it(
     each, kafka = await players(at), Taken()
     async with snapshot(at.source), snapshot(at.target):
         await each.compare(at)
-        (kinds,) = [kinds async for kinds in each.differing()]
+        (kinds,) = [kinds async for kinds in each.differing(at)]
         assert kinds == {key(2): Kind.EXTRA, key(3): Kind.EXTRA}
         await external.execute(ADD, [2, 2])  # it comes again meanwhile
         sending = Sending(each, 7, kafka, Turn(at.ledger), lambda _: None)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ async def test_dry_run_counts_what_differs(
     each = await players(at)
     async with snapshot(at.source), snapshot(at.target):
         await each.compare(at)
-        found = Counter([kind async for kinds in each.differing() for kind in kinds.values()])
+        found = Counter([kind async for kinds in each.differing(at) for kind in kinds.values()])
     assert found == result.kinds
     assert (
         await rows(at.ledger, "select status from ftstream.sync_status where source = 'wsop'")
@@ -455,3 +455,61 @@ async def test_failing_table_holds_back_no_other(
     assert broker.told() == [("wsop_players", key(7), False)]
     assert (await standing(at))["players"] == ("synced", "")
     assert told in (await standing(at))["events"][1]
+
+
+async def test_row_with_a_value_that_does_not_fit_is_published_once_until_it_changes(
+    pair: Pair, at: Connections, external: AsyncConnection
+) -> None:
+    await external.execute(ADD, [1, 3])
+    async with await pair.connect(Site.SUPABASE) as supabase, supabase.transaction():
+        await supabase.execute("set local ftstream.applying = 'on'")
+        await supabase.execute(ADD, [1, 3])
+        await supabase.execute("alter table wsop_players alter city type varchar(3)")
+    await external.execute("update wsop_players set city = 'Busan' where id <> %s", [key(3)])
+    first = await players(at)
+    async with snapshot(at.source), snapshot(at.target):
+        basis = await read_basis(at.source, at.target)
+        await first.compare(at)
+    assert first.run.found == 2
+    for n, sqlstate in ((1, "FT017"), (2, "22001")):
+        await at.ledger.execute(
+            "insert into ftstream.parked_change (flow, state, table_name, entity_id, operation, topic,"
+            " kafka_partition, kafka_offset, key, message, sqlstate, error, hint) values ('wsop', 'dead',"
+            " 'wsop_players', %s, 'update', 'wsop.wsop_players', 0, %s, '', '', %s, '', '')",
+            [key(n), n, sqlstate],
+        )
+    again = await players(at)
+    async with snapshot(at.source), snapshot(at.target):
+        await again.compare(at, basis)
+        assert [kinds async for kinds in again.differing(at)] == [{}]
+    assert (again.run.found, again.run.waiting) == (0, 2)
+    await external.execute("update wsop_players set city = 'Jeju' where id = %s", [key(2)])
+    changed = await players(at)
+    async with snapshot(at.source), snapshot(at.target):
+        await changed.compare(at, basis)
+    assert (changed.run.found, changed.run.waiting) == (1, 1)
+
+
+async def test_value_that_fits_a_narrower_column_exactly_does_not_differ(
+    pair: Pair, at: Connections, external: AsyncConnection
+) -> None:
+    """1.5000 and 1.50 are the same, 0.1 is another number in single precision."""
+    ddl: list[LiteralString] = [
+        "alter table wsop_players add odds {}, add ratio {}",
+        "update wsop_players set odds = 1.5, ratio = 0.5",
+    ]
+    types = {Site.EXTERNAL: ("numeric(9, 4)", "float8"), Site.SUPABASE: ("numeric(5, 2)", "float4")}
+    for site, (odds, ratio) in types.items():
+        async with await pair.connect(site) as connection, connection.transaction():
+            await connection.execute("set local ftstream.applying = 'on'")
+            await connection.execute("set local session_replication_role = replica")
+            await connection.execute(ADD, [1, 2])
+            parts = map(sql.SQL, (odds, ratio))
+            await connection.execute(sql.SQL(ddl[0]).format(*parts))
+            await connection.execute(ddl[1])
+            await connection.execute("update wsop_players set ratio = 0.1 where id = %s", [key(2)])
+    pairs = carried(await read_columns(at.source, PLAYERS), await read_columns(at.target, PLAYERS))
+    source, target = Digests(at.source, PLAYERS, pairs), Digests(at.target, PLAYERS, pairs)
+    ids = [key(1), key(2)]
+    ours, theirs = await source.rows(ids), await target.rows(ids)
+    assert ours[key(1)] == theirs[key(1)] and ours[key(2)] != theirs[key(2)]

@@ -518,3 +518,51 @@ async def test_a_step_that_fails_leaves_nothing_of_its_site(pair: Pair) -> None:
         found = await rows(user, "select to_regnamespace('ftstream')::text")
         assert found == [(None,)]
     assert pair.dump(Site.EXTERNAL) == before
+
+
+PINNED = """select r.rolname, s.setconfig from pg_db_role_setting s
+    join pg_roles r on r.oid = s.setrole join pg_database d on d.oid = s.setdatabase
+    where d.datname = current_database()"""
+
+
+async def test_what_is_set_elsewhere_never_reaches_what_debezium_reads(pair: Pair) -> None:
+    """The capture role's own settings in the database win over all others; `init` mends them."""
+    await initialise(pair)
+    role = sql.Identifier(f"capture_{pair.database}")
+    database = sql.Identifier(pair.database)
+    hostile = ("intervalstyle = sql_standard", "bytea_output = escape", "extra_float_digits = -10")
+    async with await pair.connect(Site.EXTERNAL) as owner:
+        for each in map(sql.SQL, hostile):
+            alter = sql.SQL("alter database {} set {}").format(database, each)
+            await owner.execute(alter)
+            await owner.execute(sql.SQL("alter role {} set {}").format(role, each))
+        shown = ("intervalstyle", "postgres"), ("bytea_output", "hex"), ("extra_float_digits", "1")
+        for _ in range(2):
+            async with await pair.connect(Site.EXTERNAL, f"capture_{pair.database}") as capture:
+                for name, value in shown:
+                    assert await rows(capture, f"show {name}") == [(value,)]
+            query = sql.SQL("alter role {} in database {} set intervalstyle = iso_8601")
+            await owner.execute(query.format(role, database))
+            plan = await setup.plan_init(pair.settings, MemoryTopics())
+            (step,) = [
+                s for s in plan.steps if s.title == f"settings of {role.as_string(None)[1:-1]}"
+            ]
+            (statement_,) = step.statements
+            assert "intervalstyle" in statement_.shown
+            await initialise(pair)
+
+
+async def test_settings_of_a_role_that_stays_are_taken_back(pair: Pair) -> None:
+    name = f"capture_{pair.database}"
+    async with await pair.connect(Site.EXTERNAL) as owner:
+        await owner.execute(
+            sql.SQL("create role {} login replication password {}").format(
+                sql.Identifier(name), sql.Literal(PASSWORD)
+            )
+        )
+        topics = MemoryTopics()
+        await initialise(pair, topics)
+        ((role, settings),) = await rows(owner, PINNED)
+        assert role == name and "IntervalStyle=postgres" in str(settings)
+        await remove(pair, topics=topics)
+        assert await rows(owner, PINNED) == []

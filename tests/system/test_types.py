@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import Connection, sql
 
+from ftstream.adapters.postgres.connection import SESSION
 from ftstream.demo.rig import CommandFailed, Rig, SiteName
 
 SITES: tuple[SiteName, ...] = ("external", "supabase")
@@ -309,6 +310,17 @@ REQUIRED: dict[str, tuple[LiteralString, LiteralString]] = {
     "gfx_hands": ("session_id, hand_num, start_time", "1, nextval('numbers'), now()"),
 }
 
+SET_FOR_THE_DATABASE = {
+    "datestyle": "SQL, DMY",
+    "intervalstyle": "sql_standard",
+    "timezone": "Asia/Seoul",
+    "extra_float_digits": "-10",
+    "bytea_output": "escape",
+    "array_nulls": "off",
+    "quote_all_identifiers": "on",
+}
+"""What changes values on their way to text: without the capture role's own settings, Debezium's too."""
+
 Differences = dict[str, dict[str, tuple[str, str]]]
 """By column and case: the value on External, and on Supabase."""
 
@@ -327,6 +339,12 @@ def snapshot(rig: Rig) -> Differences:
             connection.execute(
                 "update gfx_players set date = %s where player_hash = %s", (date, case)
             )
+    for site in SITES:
+        with psycopg.connect(rig.dsn(site), autocommit=True) as connection:
+            for name, setting in SET_FOR_THE_DATABASE.items():
+                query = sql.SQL("alter database {} set {} to {}")
+                names = map(sql.Identifier, (rig.namespace, name))
+                connection.execute(query.format(*names, sql.Literal(setting)))
     rig.run("init")
     rig.run("connectors", "apply", "gfx")
     rig.start_worker(rig.stack.folder / "logs" / f"{rig.namespace}.log")
@@ -499,6 +517,7 @@ def differences(rig: Rig) -> Differences:
 def read(rig: Rig, site: SiteName, table: str) -> dict[str, Sequence[str]]:
     texts = [sql.SQL("row({})::text").format(sql.Identifier(c.name)) for c in COLUMNS[table]]
     with psycopg.connect(rig.dsn(site)) as connection:
+        connection.execute(SESSION["exact_text"])
         query = sql.SQL("select {}, {} from {}").format(
             sql.Identifier(LABEL[table]), sql.SQL(", ").join(texts), sql.Identifier(table)
         )

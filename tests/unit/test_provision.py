@@ -133,6 +133,7 @@ def test_external_gets_roles_rights_a_publication_and_last_a_slot_by_itself() ->
     assert titles(steps) == [
         "schema ftstream",
         "capture role debezium",
+        "settings of debezium",
         "apply role worker",
         "rights of debezium",
         "rights of worker",

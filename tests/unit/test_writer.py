@@ -25,7 +25,7 @@ from ftstream.agents.tally import Tally
 from ftstream.agents.writer import Writer
 from ftstream.core.change import Partition, decode
 from ftstream.core.failures import FENCED, Failure, FlowHalted, classify
-from ftstream.core.notification import Notification
+from ftstream.core.notification import Notification, Severity
 from ftstream.core.parking import Aside, State
 from ftstream.core.plan import Batch, Entity, Position
 from ftstream.settings import Apply
@@ -482,3 +482,15 @@ async def test_what_another_worker_left_settles_what_that_one_has_parked(flow: F
         await again.written()
     assert again.target.batches[-1].settled == {("gfx_hands", "b")}
     assert again.target.parked == []
+
+
+def test_delete_whose_key_the_log_does_not_hold_is_told_with_table_and_way_on() -> None:
+    told: list[Notification] = []
+    zero = b"00000000-0000-0000-0000-000000000000"
+    value = b'{"op":"d","source":{},"before":{"id":"%s","hand_num":7,"grade":null}}' % zero
+    intake = Intake("gfx", {HANDS.topic: "gfx_hands"}, decode, told.append)
+    intake.batch([Chunk(HANDS, [FakeRecord(0, zero, value)], 1, 1)])
+    (one,) = told
+    assert (one.kind, one.severity) == ("delete_without_key", Severity.ERROR)
+    for words in ("hand_num = 7", "ALTER TABLE gfx_hands REPLICA IDENTITY DEFAULT", "--repair"):
+        assert words in one.message

@@ -72,6 +72,10 @@ with patched as (
 )
 select ftstream.require(count(*) = %(rows)s, 'FT002', 'rows to complete are missing') from patched
 
+-- name: unchanged
+-- Aborts if a table was altered since its columns were read: values could be rounded unseen.
+select ftstream.require_unchanged(%(tables)s::oid[], %(seen)s::text[])
+
 -- name: log
 -- One sync_log row per change.
 insert into ftstream.sync_log

@@ -1,8 +1,7 @@
 """How each column of a table goes into an Avro record, and the reading of rows for it.
 
 Any type can travel: what Avro does not hold exactly is PostgreSQL's own text, read with the settings of
-`exact_text`, and read back by the target's column. Left is money, whose text depends on lc_monetary, which
-must be the same on both sites.
+`exact_text`, and read back by the target's column with the same.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 
 from ftstream.adapters.postgres.catalog import Column
 from ftstream.adapters.postgres.codec import type_name
-from ftstream.adapters.postgres.connection import Json
+from ftstream.adapters.postgres.connection import SESSION, Json
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
 from ftstream.core.batch import TableRun
 from ftstream.core.plan import Outcome
@@ -230,6 +230,13 @@ async def read_references(target: AsyncConnection, flow: Flow) -> list[Reference
         return await cursor.fetchall()
 
 
+class Aside(NamedTuple):
+    """What waits of a row at the target: a delete, a value that a column there does not hold."""
+
+    delete: bool
+    misfit: bool
+
+
 class Rows:
     """The rows of one table, for a run. Every method may raise psycopg.Error."""
 
@@ -247,10 +254,10 @@ class Rows:
             "key_type": type_name(key),
         }
 
-    async def put_aside(self, target: AsyncConnection) -> Mapping[str, bool]:
-        """Rows of which a change waits at the target, dead ones too, and whether it is a delete."""
+    async def put_aside(self, target: AsyncConnection) -> Mapping[str, Aside]:
+        """Rows of which a change waits at the target, dead ones too."""
         cursor = await target.execute(statement(QUERIES["put_aside"]), self._values)
-        return dict(await cursor.fetchall())
+        return {row[0]: Aside(*row[1:]) for row in await cursor.fetchall()}
 
     async def existing(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
         """Which of these rows there are."""
@@ -282,11 +289,15 @@ class Rows:
 
     async def log_edits(self, target: AsyncConnection, ids: Collection[str]) -> None:
         """Keep what was edited at the target and is about to be undone."""
-        await target.execute(self._of("log_edits"), self._values | {"ids": list(ids)})
+        async with target.transaction():
+            await target.execute(statement(SESSION["exact_text"]))
+            await target.execute(self._of("log_edits"), self._values | {"ids": list(ids)})
 
     async def keep(self, target: AsyncConnection, ids: Collection[str]) -> None:
         """Keep rows that are about to be deleted."""
-        await target.execute(self._of("keep_rows"), {"ids": list(ids)})
+        async with target.transaction():
+            await target.execute(statement(SESSION["exact_text"]))
+            await target.execute(self._of("keep_rows"), {"ids": list(ids)})
 
     async def _ids(
         self, connection: AsyncConnection, query: str, ids: Collection[str], **values: object

@@ -108,8 +108,10 @@ set (system_identifier, timeline, source_seen, target_seen)
   = (excluded.system_identifier, excluded.timeline, excluded.source_seen, excluded.target_seen)
 
 -- name: put_aside
--- Rows of which a change waits here, dead ones too, and whether it is a delete.
-select entity_id, bool_or(operation = 'delete') from ftstream.parked_change where table_name = %(name)s group by 1
+-- Rows of which a change waits here, dead ones too, and whether it is a delete, or a value that a column here
+-- does not hold.
+select entity_id, bool_or(operation = 'delete'), bool_or(sqlstate = 'FT017' or sqlstate like '22%%')
+from ftstream.parked_change where table_name = %(name)s group by 1
 
 -- name: existing
 -- Which of these rows there are.

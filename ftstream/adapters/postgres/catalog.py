@@ -12,6 +12,7 @@ from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.flows import Table
 
 _QUERIES = Queries.load(__package__, "catalog.sql")
+_IDENTITIES = {"d": "default, and no primary key that holds it", "i": "using index", "n": "nothing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class Column:
     """One column; `base_name` is its type under any domain, of its elements if it is an array.
 
     `type` is for people; `cast_type` is the base type without its modifier: a cast to varchar(3)
-    would cut a longer value silently, an assignment refuses it. `dimensions` are those declared.
+    would cut a longer value silently, an assignment refuses it. `base_type` has the modifier, which
+    `modifier` is as PostgreSQL packs it, -1 for none. `dimensions` are those declared.
     `identity`: a row gets its value when it is inserted, and no update can assign another (GENERATED
     ALWAYS AS IDENTITY). `step`: by which the column's own sequence counts, 0 if it has none.
     """
@@ -37,10 +39,17 @@ class Column:
     domain: bool = False
     identity: bool = False
     step: int = 0
+    base_type: str = ""
+    modifier: int = -1
+    builtin: bool = True
 
 
 class KeyMissing(Exception):
     """A synced table lacks its key column, or a site makes it up; the message names it."""
+
+
+class KeyNotLogged(Exception):
+    """The log does not hold the keys of rows that are deleted; the message names table and way on."""
 
 
 class TableMissing(Exception):
@@ -61,6 +70,29 @@ async def read_all_columns(connection: AsyncConnection, table: Table) -> tuple[C
     if not columns:
         raise TableMissing(f"table {table.qualified} does not exist")
     return tuple(columns)
+
+
+async def require_logged_key(connection: AsyncConnection, table: Table) -> None:
+    """Raises KeyNotLogged unless the log says which row of the table was deleted."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        values = {"table": table.qualified, "key": table.key}
+        await cursor.execute(statement(_QUERIES["keyless"]), values)
+        for name, identity in await cursor.fetchall():
+            raise KeyNotLogged(
+                f"the log does not tell which row of {name} is deleted (replica identity"
+                f" {_IDENTITIES[identity]}): ALTER TABLE {name} REPLICA IDENTITY DEFAULT, with"
+                f" {table.key} as its primary key; if rows were deleted meanwhile, then also:"
+                f" ftstream verify --table {table.name} --repair"
+            )
+
+
+async def read_fingerprint(
+    connection: AsyncConnection, table: Table
+) -> tuple[tuple[int, str], ...]:
+    """What shows that the table's columns are as they were: see the statement."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(statement(_QUERIES["fingerprint"]), {"table": table.qualified})
+        return tuple((row[0], row[1]) for row in await cursor.fetchall())
 
 
 async def read_unique_keys(

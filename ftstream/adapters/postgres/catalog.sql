@@ -19,6 +19,9 @@ select d.attname as name,
        e.oid is not null as is_array,
        d.dimensions,
        d.base <> d.atttypid as domain,
+       format_type(d.base, d.base_typmod) as base_type,
+       d.base_typmod as modifier,
+       coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace as builtin,
        d.base_typmod >= 0 as constrained,
        d.attgenerated <> '' as generated,
        d.attidentity = 'a' as identity,
@@ -42,3 +45,21 @@ where i.indrelid = to_regclass(%(table)s) and i.indisunique and not i.indisprima
   and i.indpred is null and i.indexprs is null and k.ordinality <= i.indnkeyatts
 group by i.indexrelid
 order by i.indexrelid
+
+-- name: fingerprint
+-- A table, and its partitions: each change of the columns gives its row another xmin.
+select c.oid, c.xmin::text from pg_class c
+where c.oid in (select to_regclass(%(table)s) union all
+                select p.relid from pg_partition_tree(to_regclass(%(table)s)) p)
+order by c.oid
+
+-- name: keyless
+-- Of a table and its partitions those whose log does not hold the key of a row that is deleted.
+select c.oid::regclass::text, c.relreplident::text from pg_class c
+where c.oid in (select to_regclass(%(table)s) union all
+                select p.relid from pg_partition_tree(to_regclass(%(table)s)) p where p.isleaf)
+  and c.relkind = 'r' and c.relreplident <> 'f' and not exists (
+    select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)
+    where i.indrelid = c.oid and a.attname = %(key)s
+      and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end)
+order by 1

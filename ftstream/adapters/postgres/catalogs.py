@@ -15,7 +15,7 @@ from ftstream.adapters.postgres.schema import Newest, Schema, newest_shapes
 from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites
 from ftstream.adapters.postgres.statements import QUERIES, Shape
 from ftstream.adapters.postgres.transaction import own_names
-from ftstream.core.failures import OF_ONE_TABLE, Failure, Policy
+from ftstream.core.failures import OF_ONE_TABLE, TABLE_ALTERED, Failure, Policy
 from ftstream.core.plan import Batch, effects
 
 AGAIN_SECONDS = 1.0
@@ -77,6 +77,9 @@ class Catalogs:
                 await attempt(self._schema.uniform(newest))
                 return self._schema.applied(newest)
             except ApplyFailed as error:
+                if error.failure.sqlstate == TABLE_ALTERED:
+                    await self.read()
+                    continue
                 if error.failure.policy not in (Policy.HALT, Policy.PARK):
                     raise
                 if not await self._changed(error.failure):

@@ -138,6 +138,11 @@ def image_codec(column: Column) -> Codec:
             f"column {column.name} has type {column.type}, of which an image does not keep everything (how"
             " it is spelt, JSON nulls): change its type to jsonb, or exclude the column in flows.py"
         )
+    if column.base_name == "money":
+        raise UnsupportedType(
+            f"column {column.name} has type {column.type}, whose text is another where lc_monetary is: change"
+            " its type to numeric, or exclude the column in flows.py"
+        )
     if column.base_name == "hstore" and not column.is_array:
         return _SCALARS["hstore"]
     return Codec()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, sql
 
+from ftstream.adapters.postgres import exact
 from ftstream.adapters.postgres.catalog import Column, carried_key
 from ftstream.adapters.postgres.connection import SESSION
 from ftstream.adapters.postgres.queries import Queries, identifier, statement
@@ -32,17 +33,18 @@ class Digests:
 
     def __init__(self, connection: AsyncConnection, table: Table, pairs: Pairs) -> None:
         self._connection = connection
-        columns = sorted(column.name for column, _ in pairs)
-        self.columns = tuple(columns)
+        ordered = sorted(pairs, key=lambda pair: pair[0].name)
+        columns = [_compared(*pair) for pair in ordered]
+        self.columns = tuple(column.name for column, _ in ordered)
         key, _ = carried_key(table, pairs)
         self._parts: dict[str, sql.Composable] = {
             "table": identifier(table.schema, table.name),
             "key": identifier(table.key),
             "key_type": sql.SQL(key.cast_type),  # from format_type()
-            "columns": sql.SQL(", ").join(map(_column, columns)),
+            "columns": sql.SQL(", ").join(columns),
             "column_digests": sql.SQL(", ").join(
-                sql.SQL('hashtextextended({}::text collate "C", 0)').format(_column(name))
-                for name in columns
+                sql.SQL('hashtextextended({}::text collate "C", 0)').format(column)
+                for column in columns
             ),
         }
 
@@ -128,5 +130,7 @@ async def _both(ours: Awaitable[T], theirs: Awaitable[T]) -> tuple[T, T]:
     return found  # type: ignore[return-value]  # no exception is left
 
 
-def _column(name: str) -> sql.Composed:
-    return sql.SQL("t.{}").format(identifier(name))
+def _compared(here: Column, there: Column) -> sql.Composable:
+    """The column as it is compared: where the sites' types differ, equal values must look alike."""
+    column = sql.SQL("t.{}").format(identifier(here.name))
+    return exact.comparable(column, here, there) if exact.differ(here, there) else column

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, IsolationLevel
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.postgres import types
@@ -41,8 +41,15 @@ class _JsonDumper(Dumper):
 async def open_connection(conninfo: str) -> AsyncConnection:
     """A connection in autocommit mode that a transaction pooler can serve: nothing is prepared.
 
+    Whatever the database or the role has as its default, text is UTF-8, as JSON is, and a statement sees what
+    was committed before it began: those that wait for a lock depend on it. That transactions only read
+    is left as it is: so Supabase protects a disk that is full.
+
     Raises psycopg.OperationalError.
     """
-    connection = await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+    connection = await AsyncConnection.connect(
+        conninfo, autocommit=True, prepare_threshold=None, client_encoding="UTF8"
+    )
+    await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
     connection.adapters.register_dumper(Json, _JsonDumper)
     return connection

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from ftstream.adapters.postgres.provision import Stage, Statement, Step, build, grants, identifier
 from ftstream.adapters.postgres.site_state import SiteState
-from ftstream.adapters.postgres.wanted import REALTIME_PUBLICATION, Right, Wanted
+from ftstream.adapters.postgres.wanted import CAPTURE_SETTINGS, REALTIME_PUBLICATION, Right, Wanted
 
 
 def plan_removal(
@@ -41,6 +41,7 @@ def plan_removal(
     ]
     if everything:
         steps.append(Step(site, "schema ftstream", tuple(_schema(state))))
+        steps += _settings(wanted, state)
         steps += [Step(site, f"role {name}", tuple(_role(name, state))) for name in wanted.roles]
     else:
         steps.append(Step(site, "rows of the flow", tuple(_rows(wanted, state, topics_go))))
@@ -141,6 +142,29 @@ def _goes(right: Right, tables: set[str], everything: bool) -> bool:
     if right.object.startswith("ftstream"):
         return False
     return everything or (right.kind == "table" and right.object in tables)
+
+
+def _settings(wanted: Wanted, state: SiteState) -> Iterator[Step]:
+    """Those of a role that stays; of one that goes they go with it."""
+    if not wanted.captures:
+        return
+    role, name = state.roles.get(wanted.capture_role), wanted.capture_role
+    stays = role is not None and (not role.ours or role.elsewhere)
+    there = state.settings.get(name, {}) if stays else {}
+    reset = tuple(
+        Statement(
+            build(
+                "unpin_setting",
+                role=sql.Identifier(name),
+                database=sql.Identifier(state.server.database),
+                setting=sql.Identifier(setting),
+            ),
+            "given by `init`",
+        )
+        for setting, value in CAPTURE_SETTINGS.items()
+        if there.get(setting) == value
+    )
+    yield Step(wanted.site, f"settings of {name}", reset)
 
 
 def _schema(state: SiteState) -> Iterator[Statement]:

@@ -126,7 +126,7 @@ class LogApplier:
     async def _apply_in_one_trip(self, target: AsyncConnection, batch: Batch, plan: Plan) -> None:
         """The hot path: there is nothing to be known in between."""
         async with target.pipeline():
-            await target.execute("begin")
+            await target.execute("begin isolation level read committed")
             await self._transactions.open(target, "share")
             await self._write(target, batch, plan)
             await target.execute("commit")
@@ -134,6 +134,8 @@ class LogApplier:
     async def _write(self, target: AsyncConnection, batch: Batch, plan: Plan) -> None:
         await self._transactions.advance(target, batch)
         await write_rows(target, self._schema.statements, plan)
+        if plan.rows:
+            await target.execute(statement(QUERIES["unchanged"]), self._schema.fingerprint)
         if entries := [*log_rows(batch.changes, plan.rows), *map(aside_row, batch.aside)]:
             await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
 

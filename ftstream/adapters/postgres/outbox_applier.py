@@ -172,7 +172,7 @@ class OutboxApplier:
         async with self._sites.exclusively():
             target = await self._sites.target()
             async with nullcontext() if in_parts else target.pipeline():
-                await target.execute("begin")
+                await target.execute("begin isolation level read committed")
                 await self._transactions.open(target, "share")
                 await self._transactions.advance(target, batch)
                 if writes.lost:
@@ -180,6 +180,7 @@ class OutboxApplier:
                 if writes.newest:
                     tables = self._schema.statements
                     taken = await self._rows.write(target, tables, writes, moving=moving)
+                    await target.execute(statement(QUERIES["unchanged"]), self._schema.fingerprint)
                 if batch.changes:
                     rows = {"changes": Json.of([*_logged(writes, taken)])}
                     logged = await target.execute(statement(REGISTER["log_writes"]), rows)

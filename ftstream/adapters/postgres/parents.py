@@ -140,6 +140,7 @@ class Parents:
             await self._transactions.open(target, "share")
             for (parent, key), image in reversed(found.items()):
                 values = {"parent": parent, "image": image}
+                await target.execute(statement(REGISTER["require_exact"]), values)
                 cursor = await target.execute(statement(REGISTER["carry_parent"]), values)
                 row = await cursor.fetchone()
                 if (parent, key) in {(m.parent, m.key) for m in missing} and not (row and row[0]):

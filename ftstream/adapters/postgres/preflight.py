@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ftstream.adapters.postgres import codec
+from ftstream.adapters.postgres import codec, exact
 from ftstream.adapters.postgres.catalog import Column, carried
 from ftstream.adapters.postgres.provision import (
     missing_rights,
     publication_tables,
+    unpinned,
     untold,
     wants_replica_right,
 )
@@ -152,6 +153,7 @@ def _roles(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
         if role is not None:
             yield from _login(where, role, state.logins.get(name), name == wanted.apply_role)
     yield from _capture_role(wanted, state)
+    yield from _capture_settings(wanted, state)
     yield from _replica_right(wanted, state)
 
 
@@ -199,6 +201,22 @@ def _capture_role(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             where,
             f"{server.admin} may not give {name} the attribute REPLICATION",
             f'Have a superuser run: CREATE ROLE "{name}" LOGIN REPLICATION PASSWORD ...',
+        )
+
+
+def _capture_settings(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    role, server = state.roles.get(wanted.capture_role), state.server
+    may = server.superuser or (server.may_create_roles and not (role and role.superuser))
+    if role is not None and not may and (missing := unpinned(wanted, state)):
+        pins = "; ".join(
+            f'ALTER ROLE "{role.name}" IN DATABASE "{server.database}" SET {name} TO \'{value}\''
+            for name, value in missing.items()
+        )
+        yield Problem(
+            wanted.site.value,
+            f"values may be read from the log otherwise than they are: role {role.name} lacks"
+            f" {', '.join(missing)} in this database, and {server.admin} may not set them",
+            f"Have a superuser run: {pins}",
         )
 
 
@@ -344,7 +362,9 @@ def _columns(
             yield Problem(
                 at.value,
                 f"{table.qualified}.{here.name} is {there.type} here and {here.type} on {at.other}",
-                "Values that do not fit would halt the flow: make them alike",
+                "Values that it cannot hold exactly are parked: make them alike"
+                if exact.inexact(here, there)
+                else "It holds every value; make them alike",
                 fatal=False,
             )
 

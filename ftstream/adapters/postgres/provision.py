@@ -19,6 +19,7 @@ from ftstream.adapters.postgres.migrate import Migration
 from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.adapters.postgres.site_state import Publication, Role, SiteState, TriggerState
 from ftstream.adapters.postgres.wanted import (
+    CAPTURE_SETTINGS,
     REALTIME_PUBLICATION,
     Policy,
     Right,
@@ -171,6 +172,8 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
     if wanted.captures:
         made = tuple(_role(wanted.capture_role, _REPLICATION, CAPTURE_COMMENT, state, verifiers))
         yield Step(site, f"capture role {wanted.capture_role}", made)
+        pinned = tuple(_pinned(wanted, state))
+        yield Step(site, f"settings of {wanted.capture_role}", pinned)
     if wanted.apply_role not in (state.server.admin, *_capture(wanted)):
         made = tuple(_role(wanted.apply_role, "login", APPLY_COMMENT, state, verifiers))
         yield Step(site, f"apply role {wanted.apply_role}", made)
@@ -261,6 +264,28 @@ def _mended(
     if verifier and login is not None and login.refused:
         changed = build("set_password", role=parts["role"], password=sql.Literal(verifier))
         yield Statement(changed, "it refuses the password of the settings", verifier)
+
+
+def unpinned(wanted: Wanted, state: SiteState) -> dict[str, str]:
+    """The settings that the capture role lacks in this database."""
+    if not wanted.captures:
+        return {}
+    there = state.settings.get(wanted.capture_role, {})
+    return {k: v for k, v in CAPTURE_SETTINGS.items() if there.get(k) != v}
+
+
+def _pinned(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
+    for name, value in unpinned(wanted, state).items():
+        pinned = build(
+            "pin_setting",
+            role=sql.Identifier(wanted.capture_role),
+            database=sql.Identifier(state.server.database),
+            setting=sql.Identifier(name),
+            value=sql.Literal(value),
+        )
+        yield Statement(
+            pinned, "else the database's or the server's own would reach what Debezium reads"
+        )
 
 
 def _rights(role: str, wanted: Wanted, state: SiteState) -> Iterator[Statement]:

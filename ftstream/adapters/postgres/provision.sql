@@ -23,6 +23,14 @@ alter role {role} with {options}
 -- Gives a role of ftstream's own the password of the settings.
 alter role {role} with password {password}
 
+-- name: pin_setting
+-- In this database the role has this, whatever the database, the server or the role itself has elsewhere.
+alter role {role} in database {database} set {setting} to {value}
+
+-- name: unpin_setting
+-- Takes that back.
+alter role {role} in database {database} reset {setting}
+
 -- name: comment_role
 -- The mark by which `remove` knows the roles that `init` made.
 comment on role {role} is {comment}

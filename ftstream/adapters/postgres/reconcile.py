@@ -89,7 +89,9 @@ class Holding:
     async def keep(self, ids: Sequence[str]) -> None:
         """Put copies of these rows aside, before they are overwritten or deleted."""
         for start in range(0, len(ids), BATCH):
-            await self._run("keep", ids=list(ids[start : start + BATCH]))
+            async with self._connection.transaction():
+                await self._connection.execute(statement(SESSION["exact_text"]))
+                await self._run("keep", ids=list(ids[start : start + BATCH]))
 
     async def hand_over(self, decisions: Sequence[Decision]) -> int:
         """Have the other site told of these rows, as they are then; how many were."""
@@ -108,6 +110,7 @@ class Holding:
             "only_unknown": unknown,
         }
         async with self._connection.transaction():
+            await self._connection.execute(statement(SESSION["exact_text"]))
             await self._connection.execute(statement(QUERIES["patience"]))
             cursor = await self._connection.execute(statement(QUERIES["hand_over"]), values)
             row = await cursor.fetchone()
@@ -116,6 +119,7 @@ class Holding:
     async def give_up(self, goes: str, stays: str) -> list[tuple[str, int]]:
         """Delete a row that is the double of another; not if others refer to it: they are returned."""
         async with self._connection.transaction():
+            await self._connection.execute(statement(SESSION["exact_text"]))
             await self._connection.execute(statement(QUERIES["patience"]))
             await self._run("lock", id=goes)
             values = {"table": self._table.qualified, "id": goes}

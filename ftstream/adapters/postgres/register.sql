@@ -105,6 +105,10 @@ select f.parent_name, f.names,
 from ftstream.foreign_keys f join pg_constraint k on k.conrelid = f.child and k.conname = f.name and k.contype = 'f'
 where f.child = %(parent)s::regclass
 
+-- name: require_exact
+-- Its values are held here as they are at its source.
+select ftstream.require_exact(%(parent)s::regclass, %(image)s::jsonb)
+
 -- name: carry_parent
 -- Puts it here, if nothing is in its way.
 select ftstream.carry_parent(%(parent)s::regclass, %(image)s::jsonb)

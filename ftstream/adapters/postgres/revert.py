@@ -85,12 +85,16 @@ class Reversals:
             row = await cursor.fetchone()
             if (None if row is None else Stamp(*row)) != intent.live.seen:
                 raise ChangedMeanwhile
+            if intent.state.image is not None:
+                exact = {"table": self._table.qualified, "image": intent.state.image}
+                await self._connection.execute(statement(QUERIES["require_exact"]), exact)
             cursor = await self._connection.execute(self._statement(intent), values)
             if cursor.rowcount != 1:
                 raise NotWritten
 
     async def _begin(self, author: str) -> None:
         await self._connection.execute(statement(QUERIES["begin"]), {"author": author})
+        await self._connection.execute(statement(SESSION["exact_text"]))
         await self._connection.execute(statement(SESSION["own_names"]))
 
     def _statement(self, intent: Intent) -> sql.Composed:

@@ -15,6 +15,10 @@ cross join lateral jsonb_populate_record(null::{table}, m.image) as r
 select set_config('ftstream.author', %(author)s, true), set_config('ftstream.applying', 'off', true),
        set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '60s', true)
 
+-- name: require_exact
+-- The other site's values may be more than the columns here hold.
+select ftstream.require_exact(%(table)s::regclass, %(image)s::jsonb)
+
 -- name: lock_row
 -- Row first, then last_write, as a user's own write takes its locks.
 select from {table} as t where t.{key} = %(id)s::{key_type} for update

@@ -12,7 +12,9 @@ from ftstream.adapters.postgres.catalog import (
     Column,
     read_all_columns,
     read_columns,
+    read_fingerprint,
     read_unique_keys,
+    require_logged_key,
 )
 from ftstream.adapters.postgres.codec import debezium_codec, text_codec
 from ftstream.adapters.postgres.statements import Shape, TableStatements
@@ -61,13 +63,23 @@ class Schema:
         self._readings = itertools.count()
         self._newest = 0
         self.statements: dict[str, TableStatements] = {}
+        self.fingerprint: dict[str, list[object]] = {"tables": [], "seen": []}
+        """The target's tables as they were when their columns were read: see require_unchanged."""
         # Other column lists than today's that were met: the catalogs are read after each of them.
         self._met: set[tuple[str, Shape]] = set()
         self._last: dict[tuple[str, Partition], Shape] = {}
 
     async def read(self, source: AsyncConnection, target: AsyncConnection) -> bool:
-        """Read both catalogs; True if a table has changed. Raises TableMissing, UnsupportedType."""
+        """Read both catalogs; True if a table has changed.
+
+        Raises TableMissing, UnsupportedType, KeyNotLogged.
+        """
         reading = next(self._readings)
+        if self._flow.capture is Capture.LOG:
+            for table in self._flow.tables:
+                await require_logged_key(source, table)
+        # Before the columns: what is altered in between is found by the next transaction.
+        seen = [part for t in self._flow.tables for part in await read_fingerprint(target, t)]
         found = {
             table.name: _Catalog(
                 await read_columns(source, table),
@@ -79,6 +91,7 @@ class Schema:
         if reading < self._newest:
             return False  # another has read later, and was faster
         self._newest = reading
+        self.fingerprint = {"tables": [oid for oid, _ in seen], "seen": [xmin for _, xmin in seen]}
         changed = [name for name, catalog in found.items() if catalog != self._catalogs.get(name)]
         for name in changed:
             catalog, before = found[name], self.statements.get(name)
@@ -132,6 +145,8 @@ class Schema:
         parts = [f"{', '.join(sorted(names))} ({where})" for names, where in found if names]
         if parts:
             self._tell(notification.columns_differ(self._flow.name, name, "; ".join(parts)))
+        if made.differing:
+            self._tell(notification.types_differ(self._flow.name, name, "; ".join(made.differing)))
         if before is not None and (new := made.carried - before.carried):
             listed = ", ".join(sorted(new))
             self._tell(notification.columns_carried(self._flow.name, name, listed))

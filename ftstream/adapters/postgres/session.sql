@@ -4,7 +4,11 @@
 -- Values as text that every server reads alike.
 select set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
        set_config('timezone', 'UTC', true), set_config('extra_float_digits', '1', true),
-       set_config('bytea_output', 'hex', true)
+       set_config('bytea_output', 'hex', true), set_config('lc_monetary', 'C', true),
+       -- And read alike: what a cast from text makes of NULL in an array, of a part of a document, of a backslash.
+       set_config('array_nulls', 'on', true), set_config('xmloption', 'content', true),
+       set_config('standard_conforming_strings', 'on', true), set_config('transform_null_equals', 'off', true),
+       set_config('quote_all_identifiers', 'off', true)
 
 -- name: own_names
 -- Behind a transaction pooler the session may hold what another client has SET there: names of types

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 
 from ftstream.adapters.postgres import migrate
 from ftstream.adapters.postgres.catalog import Column, read_columns
-from ftstream.adapters.postgres.connection import open_connection
+from ftstream.adapters.postgres.connection import SESSION, open_connection
 from ftstream.adapters.postgres.migrate import Applied
 from ftstream.adapters.postgres.queries import Queries, statement
 from ftstream.adapters.postgres.wanted import Policy, Right, Wanted
@@ -61,6 +61,14 @@ class Role:
     bypasses_policies: bool
     ours: bool
     elsewhere: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSettings:
+    """What a role has set in this database, by the setting's name in lower case."""
+
+    role: str
+    settings: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,8 @@ class SiteState:
     applied: tuple[Applied, ...] = ()
     roles: Mapping[str, Role] = field(default_factory=dict)
     logins: Mapping[str, Login] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By role; see RoleSettings."""
     tables: Mapping[str, TableState] = field(default_factory=dict)
     columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
     held: frozenset[Right] = frozenset()
@@ -173,6 +183,8 @@ async def read_state(
     connection: AsyncConnection, wanted: Wanted, logins: Mapping[str, Login]
 ) -> SiteState:
     """Read everything; the connection is in a transaction already, or starts one of its own."""
+    # Names as text, too: they are compared with what is wanted.
+    await connection.execute(statement(SESSION["exact_text"]))
     server = (await _rows(connection, Server, "server"))[0]
     roles = list(dict.fromkeys((*wanted.roles, server.admin)))
     qualified = [table.qualified for table in wanted.tables]
@@ -189,6 +201,10 @@ async def read_state(
         applied=await migrate.read_applied(connection),
         roles={r.name: r for r in await _rows(connection, Role, "roles", roles=roles)},
         logins=logins,
+        settings={
+            each.role: each.settings
+            for each in await _rows(connection, RoleSettings, "role_settings", roles=roles)
+        },
         tables={table.name: table for table in tables},
         columns={
             table.qualified: await read_columns(connection, table)

@@ -44,6 +44,16 @@ select r.rolname as name, r.rolcanlogin as login, r.rolsuper as superuser,
        ) as elsewhere
 from pg_roles r where r.rolname = any(%(roles)s)
 
+-- name: role_settings
+-- What these roles have set in this database, which wins over what they have everywhere.
+select r.rolname as role, json_object_agg(lower(split_part(c.entry, '=', 1)),
+                                          substr(c.entry, strpos(c.entry, '=') + 1)) as settings
+from pg_db_role_setting s
+join pg_roles r on r.oid = s.setrole
+join pg_database d on d.oid = s.setdatabase and d.datname = current_database(),
+     unnest(s.setconfig) as c(entry)
+where r.rolname = any(%(roles)s) group by r.rolname
+
 -- name: tables
 -- The tables that exist, with what capturing, guarding and granting depend on.
 select t.name,

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
-from ftstream.adapters.postgres.catalog import KeyMissing, TableMissing
+from ftstream.adapters.postgres.catalog import KeyMissing, KeyNotLogged, TableMissing
 from ftstream.adapters.postgres.codec import UnsupportedType
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.core.failures import UNDEFINED_TABLE, UNSUPPORTED, Failure, Policy, classify
@@ -87,7 +87,7 @@ class Sites:
                 raise ApplyFailed(failure_of(error)) from error
             except TableMissing as error:
                 raise ApplyFailed(classify(UNDEFINED_TABLE, str(error))) from error
-            except (UnsupportedType, KeyMissing) as error:
+            except (UnsupportedType, KeyMissing, KeyNotLogged) as error:
                 raise ApplyFailed(classify(UNSUPPORTED, str(error))) from error
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from ftstream.adapters.postgres import codec
+from ftstream.adapters.postgres import codec, exact
 from ftstream.adapters.postgres.catalog import Column, carried, carried_key
 from ftstream.adapters.postgres.codec import CodecOf
 from ftstream.adapters.postgres.queries import Queries, identifier, literal, statement
@@ -77,6 +77,12 @@ class TableStatements:
         self.only_at_target = (
             frozenset(column.name for column, _ in alone) - table.excluded - self.made_up_at_source
         )
+        self.differing = tuple(
+            f"{here.name} ({here.type} to {there.type})"
+            for here, there in self._pairs
+            if exact.inexact(here, there)
+        )
+        """The columns that may not hold every value exactly."""
         # The columns whose values may move between rows.
         moving = [
             columns
@@ -160,7 +166,9 @@ class TableStatements:
             self._build(
                 "patch",
                 wire_columns=_wire_columns(pairs, self._images),
-                assignments=_listed([_kept_or_new(*pair, self._images) for pair in assigned]),
+                assignments=_listed(
+                    [_kept_or_new(self._table.name, *pair, self._images) for pair in assigned]
+                ),
                 same_row=same_row,
             ),
         )
@@ -197,7 +205,10 @@ class TableStatements:
         moving = [(here, there) for here, there in numbered if there.name != self._table.key]
         if not moving:
             return ()
-        new = {there.name: codec.value(there, codec_of(here)) for here, there in moving}
+        new = {
+            there.name: exact.value(self._table.name, here, there, codec_of)
+            for here, there in moving
+        }
         columns = [identifier(column.name) for column in self._stored]
         kept = [
             sql.SQL("{} as {}").format(new[column.name], identifier(column.name))
@@ -223,7 +234,7 @@ class TableStatements:
     def _same_row(self, codec_of: CodecOf) -> sql.Composed:
         here, there = self._keys
         return sql.SQL("t.{} = {}").format(
-            identifier(there.name), codec.value(there, codec_of(here))
+            identifier(there.name), exact.value(self._table.name, here, there, codec_of)
         )
 
     def _upsert_parts(self, pairs: Pairs, codec_of: CodecOf) -> dict[str, sql.Composable]:
@@ -233,7 +244,7 @@ class TableStatements:
         ]
         return {
             "columns": _listed([identifier(column.name) for column, _ in pairs]),
-            "values": _listed([codec.value(there, codec_of(here)) for here, there in pairs]),
+            "values": _listed([exact.value(self._table.name, *pair, codec_of) for pair in pairs]),
             "wire_columns": _wire_columns(pairs, codec_of),
             "update": sql.SQL("update set {}").format(_listed(assignments))
             if assignments
@@ -268,12 +279,12 @@ def _assigned(pairs: Pairs, key: str) -> Pairs:
 
 
 def _wire_columns(pairs: Pairs, codec_of: CodecOf) -> sql.Composed:
-    return _listed([codec.wire_column(there, codec_of(here)) for here, there in pairs])
+    return _listed([exact.wire_column(*pair, codec_of) for pair in pairs])
 
 
-def _kept_or_new(here: Column, there: Column, codec_of: CodecOf) -> sql.Composed:
+def _kept_or_new(table: str, here: Column, there: Column, codec_of: CodecOf) -> sql.Composed:
     column, name = here, identifier(here.name)
-    new = codec.value(there, codec_of(here))
+    new = exact.value(table, here, there, codec_of)
     if not column.toastable:
         return sql.SQL("{} = {}").format(name, new)
     return sql.SQL(

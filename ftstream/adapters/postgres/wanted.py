@@ -22,6 +22,18 @@ from ftstream.settings import Database, Settings
 CAPTURE_POLICY = "ftstream_capture"
 APPLY_POLICY = "ftstream_apply"
 REPLICA_PARAMETER = "session_replication_role"
+CAPTURE_SETTINGS = {
+    # How values become text in the log: what the database or the server has reaches Debezium, too.
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    # What would end a snapshot in its middle, again and again.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+"""What the capture role has in this database: the form that wins over all others."""
 REALTIME_PUBLICATION = "supabase_realtime"
 """Supabase's own: Realtime tells of the changes of the tables in it. Others put theirs there, too."""
 
@@ -40,6 +52,9 @@ _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
 _WAKE_UPS = ("ftstream.wake_ups", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
+    "ftstream.inexact(text, text, text)",
+    "ftstream.require_unchanged(oid[], text[])",
+    "ftstream.require_exact(regclass, jsonb)",
     "ftstream.maintain_sync_log(integer)",
     "ftstream.hand_over_again(regclass, text[], bigint[], text, boolean)",
     "ftstream.refuse(regclass, text, bigint, text, bigint, text, jsonb, text[])",
