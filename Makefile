@@ -40,6 +40,9 @@ format: install  ## format the code
 
 soak: install    ## the long, random forms of the tests; FTSTREAM_SOAK_SECONDS=1200
 	$(BIN)/pytest -m soak
+	FTSTREAM_MODEL_RUNS=200 $(BIN)/pytest -s tests/unit/test_refusal.py
+	FTSTREAM_EXAMPLES=200 $(BIN)/pytest -s tests/integration/test_two_writers.py
+	FTSTREAM_SEEDS=200 $(BIN)/pytest tests/integration/test_references.py -k whatever
 	FTSTREAM_BATCH_ROWS=200000 $(BIN)/pytest tests/system/test_batch.py -k killed
 	FTSTREAM_FROZEN_SECONDS=60 $(BIN)/pytest tests/system/test_flows_apart.py
 

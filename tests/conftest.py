@@ -7,9 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from ftstream.demo.rig import Rig
 from ftstream.devstack import Stack
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("ftstream", deadline=None)
+settings.load_profile("ftstream")
 
 
 @pytest.fixture(scope="session")

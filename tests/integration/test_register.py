@@ -218,7 +218,6 @@ def test_sites_agree_on_the_greatest_write_whatever_arrives_when(machine: type[T
         settings=settings(
             max_examples=10,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

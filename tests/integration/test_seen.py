@@ -136,7 +136,6 @@ def test_outcomes_and_rows_are_the_same_whatever_was_seen(machine: type[TwoSites
         settings=settings(
             max_examples=10,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

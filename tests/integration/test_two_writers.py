@@ -282,7 +282,6 @@ def test_sites_end_equal_and_one_that_writes_alone_is_never_overruled(
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -39,7 +39,7 @@ def written(operations: list[Operation], query: str) -> list[dict[str, Any]]:
     ]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=seeds)
 def test_the_same_seed_plays_the_same_operations(seed: int) -> None:
     assert play(seed, 60, largest=SMALL) == play(seed, 60, largest=SMALL)
@@ -53,14 +53,14 @@ def test_every_kind_of_operation_has_its_cards() -> None:
     assert set(DECK) == set(Kind)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=seeds)
 def test_every_kind_of_operation_comes_within_two_decks(seed: int) -> None:
     seen = Counter(op.kind for op in play(seed, 2 * DECK_SIZE, largest=SMALL))
     assert set(seen) == set(Kind)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=seeds)
 def test_each_step_names_a_statement_and_brings_the_values_it_takes(seed: int) -> None:
     for operation in play(seed, 2 * DECK_SIZE, largest=SMALL):

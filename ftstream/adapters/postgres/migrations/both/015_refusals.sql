@@ -285,3 +285,46 @@ begin
     end if;
 end $$;
 revoke all on function ftstream.release_children(regclass, text[], regclass[], text[]) from public;
+
+-- Hands entities of a captured table to the outbox as they are here, though nobody writes them now: rows that are
+-- older than ftstream. Each gets at least the version given, and one that no refusal has taken; a null leaves a last
+-- write of this site as it is, so that it is told once more and takes nobody's place. With `only_unknown`, those that
+-- have a last write are passed by. How many were handed over.
+create or replace function ftstream.hand_over_again(
+    target regclass, entities text[], versions bigint[], author text, only_unknown boolean
+) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+declare
+    arguments constant text[] := ftstream.captured_as(target);
+    name      constant text   := (select c.relname from pg_class c where c.oid = target);
+    key_type  constant text   := (
+        select format_type(a.atttypid, null) from pg_attribute a where a.attrelid = target and a.attname = arguments[3]);
+    asked     record;
+    row       record;
+    noted     ftstream.operation;
+    written   ftstream.operation;
+    stamp     bigint;
+    done      integer := 0;
+begin
+    for asked in select e.id, e.version from unnest(entities, versions) as e(id, version) order by e.id loop
+        -- Row first, then last_write, as a user's own write takes its locks; and the image after both, or a
+        -- user who commits meanwhile would be told the other site as he was before, in a greater version.
+        execute format('select from %s t where t.%I = $1::%s for update', target, arguments[3], key_type) using asked.id;
+        insert into ftstream.last_write as w (table_name, entity_id, version, site, operation)
+        values (name, asked.id, coalesce(asked.version, 1), arguments[1]::ftstream.site, 'update')
+        on conflict (table_name, entity_id) do update
+        set version = case when asked.version is null and w.site = excluded.site then w.version
+                           else greatest(asked.version, w.version + 1, w.reserved + 1) end,
+            site = excluded.site
+        where not only_unknown
+        returning w.version, w.operation into stamp, noted;
+        continue when stamp is null;
+        select * into row from ftstream.image_of(target, asked.id);
+        written := case when row.image is null then 'delete' when noted = 'delete' then 'update' else noted end;
+        update ftstream.last_write w set operation = written where (w.table_name, w.entity_id) = (name, asked.id);
+        perform ftstream.hand_over(
+            arguments[1]::ftstream.site, target, asked.id, written, stamp, author, row.image, row.json_nulls);
+        done := done + 1;
+    end loop;
+    return done;
+end $$;
