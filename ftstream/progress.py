@@ -104,6 +104,22 @@ class Direction:
             state = f"{parked} changes are parked: see `ftstream dead list`"
             await self._pause(deadline if patience == math.inf else enough, say, state)
 
+    async def answered(
+        self, timeout: float, say: Say = lambda _: None, patience: float = math.inf
+    ) -> None:
+        """Return when the other site has taken back what was refused here; times: see `wait`.
+
+        Raises NotCaughtUp.
+        """
+        tables = [table.name for table in self._flow.tables]
+        deadline, enough = time.monotonic() + timeout, time.monotonic() + patience
+        while time.monotonic() < enough:
+            (left,) = await self._one(self._at_target, "refused", tables=tables)
+            if not left:
+                return
+            state = f"{left} rows that were refused are to be taken back"
+            await self._pause(deadline if patience == math.inf else enough, say, state)
+
     async def captured(self, timeout: float, say: Say = lambda _: None) -> None:
         """Return when everything committed before the call is in Kafka. Raises like `wait`.
 
@@ -227,6 +243,9 @@ class FlowProgress:
         """Return when everything committed before the call is applied: see `Direction.wait`."""
         for direction in self.directions:
             await direction.wait(timeout, say, patience)
+        # What is refused goes back the other way.
+        for direction in self.directions:
+            await direction.answered(timeout, say, patience)
 
     async def captured(self, timeout: float, say: Say = lambda _: None) -> None:
         """Return when everything committed before the call is in Kafka."""

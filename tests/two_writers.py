@@ -227,7 +227,7 @@ class World:
     def judge(self, place: Place, change: Change) -> None:
         number = int(change.entity_id)
         found = _in_the_way(place, {number: change})[number]
-        rows = [_told(place, other, missing) for other, missing in found]
+        rows = [_told(place, other) for other, _ in found]
         there = self._other(place).name
         match decide(change, rows, here=place.name, there=there, tie=TIE):
             case Wait(ask):
@@ -311,11 +311,11 @@ def _operation(before: Row | None, after: Row | None) -> Operation:
     return Operation.INSERT if before is None else Operation.UPDATE
 
 
-def _told(place: Place, number: int, missing: bool) -> InTheWay:
+def _told(place: Place, number: int) -> InTheWay:
     last = place.last.get(number)
     if last is None:
-        return InTheWay((TABLE, str(number)), missing=missing)
-    return InTheWay((TABLE, str(number)), last.stamp, last.reserved, missing)
+        return InTheWay((TABLE, str(number)))
+    return InTheWay((TABLE, str(number)), last.stamp, last.reserved)
 
 
 def _in_the_way(place: Place, group: dict[int, Change]) -> dict[int, set[tuple[int, bool]]]:

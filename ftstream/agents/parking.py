@@ -201,10 +201,10 @@ class Parking:
         except ApplyFailed as error:
             await self._divide(queues, error, passed)
 
-    async def _apply(self, queues: Sequence[Queue]) -> None:
-        """All of it, or nothing. Raises ApplyFailed."""
+    async def _apply(self, queues: Sequence[Queue], *, judged: bool = False) -> None:
+        """All of it, or nothing; `judged`: see Batch. Raises ApplyFailed."""
         changes = tuple(change for queue in queues for _, change in queue)
-        await self._applier.apply(Batch(changes, retried=True))
+        await self._applier.apply(Batch(changes, retried=True, judged=judged))
         for entity in (queue[0][0].entity for queue in queues):
             if self._queued.get(entity) == self._known.get(entity):
                 self._queued.pop(entity, None)
@@ -224,9 +224,13 @@ class Parking:
             blamed, rest = (queues, []) if len(queues) == 1 else ([], queues)
         needed = await self._parked_among(error.needs)
         for queue in blamed:
-            needs = needed & set(error.needs.get(queue[0][0].entity, ()))
-            if not (needs and await self._together(queue, needs)):
-                cause = error.causes.get(queue[0][0].entity, failure)
+            entity = queue[0][0].entity
+            needs = needed & set(error.needs.get(entity, ()))
+            cause: Failure | None = error.causes.get(entity, failure)
+            if needs:
+                together = await self._together(queue, needs)
+                cause = None if together else await self._judge(queue)
+            if cause is not None:
                 await self._postpone([parked for parked, _ in queue], cause, passed)
         if not blamed:
             middle = len(rest) // 2
@@ -265,6 +269,16 @@ class Parking:
                     needs |= _needs(error)
                     group.append(each)
         return False
+
+    async def _judge(self, queue: Queue) -> Failure | None:
+        """Have what is in a row's way decide, since no other parked row helps; why it waits, if it does."""
+        try:
+            await self._apply([queue], judged=True)
+        except ApplyFailed as error:
+            if error.failure.policy is Policy.RETRY:
+                raise
+            return error.causes.get(queue[0][0].entity, error.failure)
+        return None
 
     async def _postpone(
         self, queue: Sequence[Parked], failure: Failure, passed: set[Entity]

@@ -84,10 +84,10 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     that the log did not hold every value: the image has placeholders (unchanged TOAST).
     `source_position` is the write-ahead log position, `source_time` the commit time, in microseconds.
     `message` is the record's value as it came, kept if the change has to wait. A change from an outbox
-    has the `version` of its write and its `site`; its image is PostgreSQL's own JSON. One that `yields` is
-    refused where it would wait for a row that was refused itself. A `refusal` is a write that `site` is to
-    make, in this version, unless it has written the row since. `instead` is what the log
-    holds of a row that was deleted, in place of its key: the change then asks for a repair.
+    has the `version` of its write, its `site` and its `author`; its image is PostgreSQL's own JSON. One that
+    `yields` is refused where it would wait for a row that was refused itself. A `refusal` is a write that
+    `site` is to make, in this version, unless it has written the row since. `instead` is what the log holds
+    of a row that was deleted, in place of its key: the change then asks for a repair.
     """
 
     table: str
@@ -104,6 +104,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     message: bytes = b""
     version: int = 0
     site: str = ""
+    author: str = ""
     yields: bool = False
     refusal: Refusal | None = None
     instead: str = ""

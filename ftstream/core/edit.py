@@ -10,25 +10,31 @@ from msgspec import Meta
 from ftstream.core.change import Change, MalformedMessage, Operation, Refusal, Stamp, checked_key
 from ftstream.core.members import members
 
+LONGEST_REASON = 1_000
+"""Characters of what is said of a refusal."""
+
 # What a topic holds is not to be trusted: the year 2255 leaves room for every clock, and for what follows it.
 _Version = Annotated[int, Meta(ge=1, le=9 * 10**15)]
 
 
+_Site = Literal["external", "supabase"]
+
+
 class _Write(msgspec.Struct, gc=False):
     version: Annotated[int, Meta(ge=0, le=9 * 10**15)]
-    site: str
+    site: _Site
 
 
 class _Refusal(msgspec.Struct, gc=False):
     over: _Write
     theirs: _Write
-    because: str = ""
+    because: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
 
 
 class _Edit(msgspec.Struct, gc=False):
     id: str
     op: Literal["insert", "update", "delete"]
-    site: str
+    site: _Site
     version: _Version
     author: str = ""
     row: msgspec.Raw = msgspec.Raw(b"null")
@@ -127,6 +133,7 @@ def decode_edit(
         message=value or b"",
         version=edit.version,
         site=edit.site,
+        author=edit.author,
         yields=edit.yields,
         refusal=_refusal(edit, site),
     )

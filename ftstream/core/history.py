@@ -96,7 +96,7 @@ def writes(entries: Iterable[Entry], tie: str) -> list[Entry]:
 def effective(entries: Sequence[Entry]) -> list[Entry]:
     """Of writes in order those that a row was, or is: each is greater than those before it.
 
-    A write that was refused never was: the answer to it, greater than it, says what the row is.
+    A write that was refused never was: what its site takes over then, greater than it, says what the row is.
     """
     return [entry for entry in entries if entry.outcome != "refused"]
 

@@ -145,25 +145,25 @@ def edits_undone(flow: str, table: str, rows: int) -> Notification:
 
 def edit_refused(flow: str, change: Change) -> Notification:
     """A write cannot stand at the other site; its own has taken the row as it is there."""
-    now = "is deleted, as it is not there" if change.image is None else "is as it is there"
+    now = "is deleted, as it is not there" if change.image is None else "is as that site has it"
     because = change.refusal.because if change.refusal else ""
     return Notification(
         "edit_refused",
         Severity.WARNING,
         f"flow {flow}: writes were refused by the other site",
-        f"{because}. The row {now}; what was written is in its history:"
+        f"{because}. The row {now} now; all that was written is in its history:"
         f" ftstream history {change.table} {change.entity_id}",
         {"flow": flow, "table": change.table, "id": change.entity_id},
     )
 
 
-def fight(flow: str, because: str) -> Notification:
+def fight(flow: str, because: str, times: int) -> Notification:
     """A row is refused time and again: two writers disagree, each on a site."""
     return Notification(
         "fight",
         Severity.ERROR,
         f"flow {flow}: two writers disagree",
-        f"{because}, and so it has been refused for the last ten minutes. Have one of the two give way",
+        f"{because}. It was refused {times} times in ten minutes, and waits. Have one of the two give way",
         {"flow": flow},
     )
 

@@ -82,9 +82,7 @@ class Outcome(enum.StrEnum):
     DROPPED = "dropped"  # a person gave it up
     # Of flows that both sites may write:
     DUPLICATE = "duplicate"  # it had come before
-    REFUSED = (
-        "refused"  # the other row keeps the unique value; the answer says so to the other site
-    )
+    REFUSED = "refused"  # it cannot stand here: its own site is told to take the row as it is here
     CONFLICT_UPDATE_UPDATE = "conflict_update_update"  # lost to a write that did not know of it
     CONFLICT_UPDATE_DELETE = "conflict_update_delete"
     CONFLICT_DELETE_UPDATE = "conflict_delete_update"
@@ -235,6 +233,8 @@ class Batch:
     """Records that are put aside with it: parked, or dead."""
     retried: bool = False
     """The changes were parked: they are taken from there, and no offset moves."""
+    judged: bool = False
+    """Trying its change with others that are parked does not help: what is in its way decides."""
     settled: frozenset[Entity] = frozenset()
     """Rows whose parked changes are superseded by what the batch does to them."""
 

@@ -13,13 +13,15 @@ class Held:
     """What a site holds of an entity.
 
     `written`: when its row says that it was written, in microseconds; 0 if it does not say. `last`: its
-    last write, None if that is older than ftstream.
+    last write, None if that is older than ftstream. `reserved`: a version of the other site that is not less
+    counts here only, where a write was refused to it and that refusal is not answered.
     """
 
     there: bool = False
     written: int = 0
     last: Stamp | None = None
     deleted: bool = False
+    reserved: int = 0
 
     def stamp(self, site: str) -> Stamp | None:
         """The last write, as far as anybody knows."""
@@ -72,9 +74,11 @@ def _version(winner: Held, other: Held, horizon: int) -> int | None:
     """One that the other site cannot but take; its own, if that is one."""
     last, known = winner.last, other.last
     # A write that is known there already is taken once more: that repairs what has come to differ.
-    if last is not None and (last.version >= known.version if known else last.version > horizon):
+    least = max((known.version if known else horizon) + 1, other.reserved)
+    if last is not None and last.version >= max(
+        known.version if known else horizon + 1, other.reserved
+    ):
         return None
-    least = (known.version if known else horizon) + 1
     if last is not None:
         return least
     # Not less than what an old row there says of itself, where this one is preferred: decided again,

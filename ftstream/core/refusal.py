@@ -6,7 +6,7 @@ change, which takes the target's row instead, as a write of its own: in the vers
 and only if it has not written the row since. So no later edit of anybody is lost to a refusal, and a site
 that alone writes a row is never overruled by what is merely late.
 
-tests/unit/test_refusal.py has two sites that do nothing but this, and every promise made of it.
+tests/two_writers.py has two sites that do nothing but this; extend it before the rule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ftstream.core.change import Change, Refusal, Stamp
+from ftstream.core.change import Change, Stamp
 from ftstream.core.plan import Entity
 from ftstream.core.register import stamp_of
 
@@ -27,13 +27,12 @@ class InTheWay:
     """A row that keeps a change from being applied, as its target knows it.
 
     `last` is its last write, `reserved` the version in which the other site takes it over if it was refused
-    (0 if it never was); `missing` says that it is in the way because it is not there.
+    (0 if it never was).
     """
 
     entity: Entity
     last: Stamp = UNKNOWN
     reserved: int = 0
-    missing: bool = False
 
     @property
     def promised(self) -> bool:
@@ -56,36 +55,30 @@ class Refuse:
     stamp: Stamp
 
 
+def refusing(change: Change, there: str) -> Refuse:
+    """Refuse a change from `there`; of a refusal that site's write of the row is refused in turn."""
+    if change.refusal is not None:
+        theirs = change.refusal.theirs
+        return Refuse(theirs, Stamp(max(change.version, theirs.version) + 1, there))
+    stamp = stamp_of(change)
+    return Refuse(stamp, Stamp(stamp.version + 1, stamp.site))
+
+
 def decide(
     change: Change, in_the_way: Collection[InTheWay], *, here: str, there: str, tie: str
 ) -> Wait | Refuse:
-    """Whether a change from `there` waits, or is refused `here`; `tie` is the site that wins a tie."""
+    """Have a change from `there` wait, or refuse it `here`; `tie` is the site that wins a tie."""
     if change.refusal is not None:
-        return _of_refusal(change, change.refusal, in_the_way, here, there, tie)
+        # This site's own writes are in its way, and asked to yield. Where those were refused themselves, each
+        # site would wait for the other: the one that wins ties has its way.
+        if here == tie and any(row.promised for row in in_the_way):
+            return refusing(change, there)
+        return Wait(tuple(row.entity for row in in_the_way if row.last.site == here))
     stamp = stamp_of(change)
     for row in in_the_way:
         # Written later, and here: it stays. One that the change's own site wrote last is about to change, as
         # that site held both rows one after the other; an older one of this site is refused over there.
         later = row.last.site == here and row.last.beats(stamp, tie)
         if later or (change.yields and row.promised):
-            return Refuse(stamp, Stamp(stamp.version + 1, stamp.site))
+            return refusing(change, there)
     return Wait()
-
-
-def _of_refusal(
-    change: Change,
-    refusal: Refusal,
-    in_the_way: Collection[InTheWay],
-    here: str,
-    there: str,
-    tie: str,
-) -> Wait | Refuse:
-    """A refusal that cannot be taken: this site's own writes in its way are asked to yield.
-
-    Where those were refused to the other site themselves, each would wait for the other: the site that wins
-    ties has it take this row, too.
-    """
-    if here == tie and any(row.promised for row in in_the_way):
-        version = max(change.version, refusal.theirs.version) + 1
-        return Refuse(refusal.theirs, Stamp(version, there))
-    return Wait(tuple(row.entity for row in in_the_way if row.last.site == here))

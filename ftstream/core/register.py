@@ -50,7 +50,10 @@ def prevails(last: LastWrite | None, change: Change, tie: str) -> bool:
 
 
 def arrived(last: LastWrite | None, change: Change, tie: str) -> tuple[LastWrite, Outcome, bool]:
-    """A write of the other site arrives: what is known then, what is logged, whether it takes effect."""
+    """A write of the other site arrives: what is known then, what is logged, whether it takes effect.
+
+    Not for a refusal of what this site has never written: there is nothing to know of it.
+    """
     stamp = stamp_of(change)
     if last is None:
         return LastWrite(stamp, change.operation, change.version), Outcome.APPLIED, True
@@ -58,6 +61,8 @@ def arrived(last: LastWrite | None, change: Change, tie: str) -> tuple[LastWrite
     if prevails(last, change, tie):
         known = replace(last, stamp=stamp, operation=change.operation, received=received)
         return known, Outcome.APPLIED, True
+    if change.refusal is not None:
+        return last, Outcome.SUPERSEDED, False
     # Its row is written once more if it is the last write itself: that changes nothing.
     return replace(last, received=received), _loss(last, change), stamp == last.stamp
 

@@ -164,6 +164,37 @@ async def test_refusal_of_a_row_that_was_written_since_has_no_effect(two: Two) -
     ]
 
 
+async def test_refusal_takes_nothing_over_that_was_written_in_its_very_version(two: Two) -> None:
+    """As where a clock is behind what it has received: each write there is in the next version."""
+    external, supabase = two.both
+    await skew(external, 60)
+    await put(external, A, 1, "a")
+    await put(external, B, 3, "b has the place")
+    await settle(two)
+    await put(supabase, A, 3, "a wants it")
+    (wanted,) = await supabase.captured()
+    await put(external, B, 3, "b has it still")
+    await external.apply(wanted)
+    await put(supabase, A, 4, "a thinks again")
+    (again,) = await supabase.captured()
+    *_, refusal = await external.captured()
+    assert refusal.refusal is not None and refusal.version == again.version
+    await supabase.apply(refusal)
+    await external.apply(again)
+    await settle(two)
+    await two.must_agree("notes")
+    assert await external.run("select body from notes where id = %s", A) == [("a thinks again",)]
+
+
+async def test_only_the_write_that_was_refused_counts_as_refused(two: Two) -> None:
+    external, supabase = two.both
+    await put(external, A, 1, "first")
+    await put(external, A, 1, "again")
+    await put(supabase, B, 1, "second")
+    await supabase.apply(*await external.captured())
+    assert sorted(await supabase.outcomes()) == ["refused", "superseded"]
+
+
 async def test_row_that_was_refused_is_written_later_than_what_the_other_site_takes(
     two: Two,
 ) -> None:
@@ -205,7 +236,9 @@ async def test_row_that_is_refused_time_and_again_waits_and_somebody_is_told(two
     assert A in supabase.told[0].message and B in supabase.told[0].message
 
 
-async def test_answer_has_what_a_user_commits_while_it_is_made(pair: Pair, two: Two) -> None:
+async def test_row_that_is_handed_over_has_what_a_user_commits_meanwhile(
+    pair: Pair, two: Two
+) -> None:
     """Else the other site would get the row as it was before, in a greater version."""
     await put(two.supabase, A, 1, "old")
     async with await pair.connect(Site.SUPABASE) as connection:

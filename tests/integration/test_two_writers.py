@@ -22,6 +22,7 @@ from ftstream.core.change import Change
 from ftstream.flows import CUE_SHEETS, Site
 from tests.integration.conftest import Cluster, made_pair, with_least_rights
 from tests.integration.test_references import SESSION, add_session
+from tests.integration.test_register import skew
 from tests.integration.two_way import Place, Two, Worker, two_places
 
 EXAMPLES = int(os.environ.get("FTSTREAM_EXAMPLES", "8"))
@@ -48,6 +49,8 @@ class People(RuleBasedStateMachine):
     sites: tuple[Site, ...]
     """Those at which people write."""
     totals: Counter[str]
+    capture: str
+    """The function that notes a write, with a clock that is right."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,9 +66,11 @@ class People(RuleBasedStateMachine):
     def _run(self, step: Any) -> Any:
         return self.loop.run_until_complete(step)
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(ahead=st.sampled_from((0, 60, -60)))
+    def begin(self, ahead: int) -> None:
         self._run(self._empty())
+        self._run(self.two.external.user.execute(self.capture))
+        self._run(skew(self.two.external, ahead))
         place = self.places[self.sites[0]]
         for number, key in enumerate(KEYS[:ROWS]):
             self._write(place, [{key: Row(number, number)}])
@@ -268,7 +273,17 @@ def machine(
             loop.run_until_complete(add_session(place))
         writing = request.param.removesuffix(" alone")
         sites = tuple(Site) if writing == "both" else (Site(writing),)
-        about = {"loop": loop, "two": two, "sites": sites, "totals": Counter()}
+        definition = two.external.run(
+            "select pg_get_functiondef('ftstream.capture()'::regprocedure)"
+        )
+        ((capture,),) = loop.run_until_complete(definition)
+        about = {
+            "loop": loop,
+            "two": two,
+            "sites": sites,
+            "totals": Counter(),
+            "capture": capture,
+        }
         yield type("Machine", (People,), about)
         loop.run_until_complete(stack.aclose())
     loop.close()

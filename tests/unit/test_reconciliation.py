@@ -102,3 +102,10 @@ def test_what_is_handed_over_ends_with_the_winner_on_both_sites(
 def test_rows_of_one_value_under_two_ids_clash() -> None:
     found = clashes(("code",), {E: {"1": "a", "2": "b"}, S: {"3": "a", "4": "c"}})
     assert list(found) == [Clash(("code",), "a", ((E, "1"), (S, "3")))]
+
+
+def test_row_that_was_refused_is_told_in_a_version_that_counts_again() -> None:
+    """Its refusal is lost: the other site waits for it, and takes no older write."""
+    wrote, refused = Held(True, 5, Stamp(7, E)), Held(False, 0, Stamp(0, S), True, reserved=8)
+    assert ruled({E: wrote, S: refused}) == (E, 8)
+    assert ruled({E: Held(True, 5, Stamp(8, E)), S: refused}) == (E, None)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core.change import Change, Operation, Stamp
+from ftstream.core.change import Change, Operation, Refusal, Stamp
 from ftstream.core.plan import Outcome
-from ftstream.core.register import LastWrite, arrived, newest, stamp_of, written
+from ftstream.core.register import (
+    LastWrite,
+    arrived,
+    newest,
+    prevails,
+    refused,
+    stamp_of,
+    written,
+)
 
 TIE = "supabase"
 SITES = ("external", "supabase")
@@ -137,3 +146,23 @@ def test_same_version_on_both_sites_is_the_site_s_that_wins_a_tie() -> None:
     ours, theirs = Stamp(5, "external"), Stamp(5, "supabase")
     assert theirs.beats(ours, TIE) and not ours.beats(theirs, TIE)
     assert not ours.beats(ours, TIE)
+
+
+def test_refusal_takes_the_place_of_the_write_that_it_is_over_and_of_no_other() -> None:
+    over, stamp = Stamp(7, "supabase"), Stamp(8, "supabase")
+    refusal = msgspec.structs.replace(
+        change(stamp, Operation.UPDATE, 1), refusal=Refusal(over, Stamp(3, "external"), "")
+    )
+    last = LastWrite(over, Operation.INSERT)
+    assert arrived(last, refusal, TIE)[0].stamp == stamp
+    for other in (Stamp(8, "supabase"), Stamp(9, "external"), Stamp(6, "supabase")):
+        known = LastWrite(other, Operation.UPDATE)
+        assert arrived(known, refusal, TIE) == (known, Outcome.SUPERSEDED, False)
+    assert not prevails(None, refusal, TIE)
+
+
+def test_write_that_was_refused_comes_too_late_and_later_ones_here_are_greater() -> None:
+    known = refused(None, Stamp(7, "supabase"), Stamp(8, "supabase"), "external")
+    assert not prevails(known, change(Stamp(7, "supabase"), Operation.INSERT, 1), TIE)
+    assert prevails(known, change(Stamp(8, "supabase"), Operation.UPDATE, 1), TIE)
+    assert written(known, Operation.INSERT, 5, "external").stamp == Stamp(9, "external")

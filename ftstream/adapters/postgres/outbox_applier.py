@@ -16,7 +16,7 @@ from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.parents import Parents, decode_missing, decode_referring
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.reconcile import unreconciled
-from ftstream.adapters.postgres.refusal import Obstacles, Refusals, Tell, named, orphaned
+from ftstream.adapters.postgres.refusal import Obstacles, Refusals, Tell, named
 from ftstream.adapters.postgres.register_rows import RegisterRows, Writes, stamp
 from ftstream.adapters.postgres.rows import locked
 from ftstream.adapters.postgres.schema import Schema
@@ -33,6 +33,9 @@ from ftstream.flows import Flow, Site
 from ftstream.settings import Apply
 
 log = logging.getLogger(__name__)
+
+HANDED_OVER = "ftstream"
+"""The author of what nobody has written: see ftstream.hand_over_again."""
 
 Outcomes = Mapping[Outcome, tuple[int, int]]
 """How often each outcome came to be, and the least lag in milliseconds."""
@@ -141,12 +144,15 @@ class OutboxApplier:
         owned = [each for each in missing if each.owner is self._sites.target_site]
         shared = [each for each in missing if each.flow is not None and each.owner is None]
         if self._flow.owner is None and owned:
-            because = "; ".join(each.because for each in owned)
-            await self._refusals.refuse(writes.batch, _single(writes, error), because)
-            return {}
-        if self._flow.owner is None and shared and not any(each.owner for each in missing):
             change = _single(writes, error)
-            await self._refusals.judge(writes.batch, change, orphaned(shared), error.failure)
+            # Rows that are older than ftstream may refer to such as never came from here.
+            if change.author != HANDED_OVER and await self._parents.come_from_here(owned):
+                because = "; ".join(each.because for each in owned)
+                await self._refusals.refuse(writes.batch, change, because)
+                return {}
+        elif self._flow.owner is None and shared and not any(each.owner for each in missing):
+            change = _single(writes, error)
+            await self._refusals.orphaned(writes.batch, change, error.failure)
             return {}
         await self._parents.carry(error.failure)
         await self._attempt(writes.batch, writes.shapes)
@@ -158,10 +164,8 @@ class OutboxApplier:
         referring = decode_referring(error.failure.detail)
         because = f"{named(each.child_entity for each in referring)} refers to it there"
         if all(each.flow is not None and each.flow.owner is None for each in referring):
-            rows = frozenset(each.child_entity for each in referring)
-            await self._refusals.judge(
-                writes.batch, change, Obstacles(because, rows), error.failure
-            )
+            obstacles = Obstacles(because, frozenset(each.child_entity for each in referring))
+            await self._refusals.referred_to(writes.batch, change, error.failure, obstacles)
         else:
             await self._refusals.refuse(writes.batch, change, because)
 

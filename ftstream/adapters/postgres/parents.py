@@ -39,7 +39,7 @@ Found = dict[tuple[str, tuple[str, ...]], str]
 class Missing(msgspec.Struct, frozen=True):
     """A row of the flow that refers to one which the target does not have: see require_parents.
 
-    `by` are the columns that refer; `optional` says that they may be null.
+    `nulls` are the columns that refer to it and may be null.
     """
 
     table: str
@@ -47,8 +47,7 @@ class Missing(msgspec.Struct, frozen=True):
     parent: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
-    by: tuple[str, ...] = ()
-    optional: bool = False
+    nulls: tuple[str, ...] = ()
 
     @property
     def child(self) -> Entity:
@@ -123,6 +122,14 @@ class Parents:
             if absent := [each for each in missing if (each.parent, each.key) not in found]:
                 raise _waits(failure, absent, "nor on the other site")
             await self._put(failure, missing, found)
+
+    async def come_from_here(self, missing: Sequence[Missing]) -> bool:
+        """Say whether the other site has rows of these tables from this one only: its guards are there."""
+        async with self._sites.exclusively():
+            source = await self._sites.source()
+            tables = {"tables": sorted({each.parent for each in missing})}
+            row = await (await source.execute(statement(REGISTER["guarded"]), tables)).fetchone()
+        return bool(row and row[0])
 
     async def _hasten(self, parents: Collection[str]) -> None:
         """What comes in batches would come in a quarter of an hour."""

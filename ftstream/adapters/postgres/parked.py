@@ -13,7 +13,7 @@ from ftstream.adapters.postgres.queries import Queries, literal, statement
 from ftstream.adapters.postgres.sites import Sites
 from ftstream.core.change import Operation, Partition
 from ftstream.core.failures import Failure
-from ftstream.core.parking import Aside, State
+from ftstream.core.parking import Aside
 from ftstream.core.plan import Batch, Entity, Outcome
 from ftstream.flows import Flow
 
@@ -30,6 +30,11 @@ def give_up(which: str, outcome: Outcome) -> sql.Composed:
 SUPERSEDE = give_up("of_settled_rows", Outcome.SUPERSEDED)
 DROP = give_up("of_these_ids", Outcome.DROPPED)
 ABANDON = give_up("of_partition", Outcome.DROPPED)
+
+TAKE, DUE, PARKED_OF, POSTPONE = (
+    statement(QUERIES[name]).format(tried=statement(QUERIES["tried"]))
+    for name in ("take", "due", "parked_of", "postpone")
+)
 
 DUE_ROWS = 500
 """Rows whose parked changes are tried in one round."""
@@ -80,7 +85,7 @@ class ParkedChanges:
                 "rows": DUE_ROWS,
                 "bytes": DUE_BYTES,
             }
-            cursor = await target.execute(statement(QUERIES["due"]), values, binary=True)
+            cursor = await target.execute(DUE, values, binary=True)
             return [*map(_parked, await cursor.fetchall())]
 
     async def waiting(self, entities: Collection[Entity]) -> set[Entity]:
@@ -96,7 +101,7 @@ class ParkedChanges:
         async with self._sites.exclusively():
             target = await self._sites.target()
             values = {"flow": self._flow.name, "entities": _entities(entities)}
-            cursor = await target.execute(statement(QUERIES["parked_of"]), values, binary=True)
+            cursor = await target.execute(PARKED_OF, values, binary=True)
             return [*map(_parked, await cursor.fetchall())]
 
     async def postpone(
@@ -108,7 +113,7 @@ class ParkedChanges:
         dead_after: float,
         alone: bool = False,
     ) -> bool:
-        """Note a try that failed; True if the changes are dead by now.
+        """Note a try that failed; True if the changes have died of it.
 
         What is parked behind them is judged with them, unless they are `alone`.
         """
@@ -121,8 +126,8 @@ class ParkedChanges:
                 "dead_after": dead_after,
                 **_words(failure),
             }
-            cursor = await target.execute(statement(QUERIES["postpone"]), values)
-            return any(row[0] == State.DEAD for row in await cursor.fetchall())
+            cursor = await target.execute(POSTPONE, values)
+            return any(row[0] for row in await cursor.fetchall())
 
 
 def _parked(row: Sequence[Any]) -> Parked:
@@ -135,9 +140,7 @@ async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
     if batch.retried:
         records = _records((change.at, change.offset) for change in batch.changes)
         await target.execute(statement(QUERIES["lock_offsets"]), {"records": records})
-        await target.execute(
-            statement(QUERIES["take"]), {"records": records, "count": len(batch.changes)}
-        )
+        await target.execute(TAKE, {"records": records, "count": len(batch.changes)})
     emptied = {c.table for c in batch.changes if c.operation is Operation.TRUNCATE}
     if emptied:
         await target.execute(statement(QUERIES["reread"]), {"tables": sorted(emptied)})

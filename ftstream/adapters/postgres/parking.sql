@@ -62,12 +62,17 @@ join (select distinct topic, partition from json_to_recordset(%(records)s) as r(
   on (a.topic, a.kafka_partition) = (r.topic, r.partition)
 order by a.topic, a.kafka_partition for update of a
 
+-- name: tried
+-- Those that are tried: parked ones, and dead ones that wait for another row. What they wait for may come after
+-- an outage of the other direction, however long: they are dead so that somebody is told, and not for good.
+(p.state = 'parked' or p.sqlstate in ('FT005', 'FT006', '23505'))
+
 -- name: take
 -- Takes parked changes out, to be applied in this transaction; aborts when one is not there any more.
 with taken as (
     delete from ftstream.parked_change p
     using json_to_recordset(%(records)s) as r(topic text, partition integer, "offset" bigint)
-    where (p.topic, p.kafka_partition, p.kafka_offset) = (r.topic, r.partition, r."offset") and p.state = 'parked'
+    where (p.topic, p.kafka_partition, p.kafka_offset) = (r.topic, r.partition, r."offset") and {tried}
     returning 1
 )
 select ftstream.require(count(*) = %(count)s, 'FT001', 'parked changes were taken by another') from taken
@@ -92,7 +97,7 @@ with queues as (
     from ftstream.parked_change p
     join json_to_recordset(%(partitions)s) as r(topic text, partition integer)
       on (p.topic, p.kafka_partition) = (r.topic, r.partition)
-    where p.flow = %(flow)s and p.state = 'parked'
+    where p.flow = %(flow)s and {tried}
     group by 1, 2 having min(p.next_attempt_at) <= now()
 ), ordered as (
     select q.*, sum(q.bytes) over (order by q.due, q.table_name, q.entity_id) - q.bytes as before
@@ -101,7 +106,7 @@ with queues as (
 select p.table_name, p.entity_id, p.operation is null or p.reread as reread,
        p.topic, p.kafka_partition, p.kafka_offset, p.key, p.message
 from ftstream.parked_change p join ordered o using (table_name, entity_id)
-where p.state = 'parked' and o.before < %(bytes)s
+where {tried} and o.before < %(bytes)s
 order by p.topic, p.kafka_partition, p.kafka_offset
 
 -- name: parked_of
@@ -110,17 +115,17 @@ select p.table_name, p.entity_id, p.operation is null or p.reread as reread,
        p.topic, p.kafka_partition, p.kafka_offset, p.key, p.message
 from ftstream.parked_change p
 join json_to_recordset(%(entities)s) as r("table" text, id text) on (p.table_name, p.entity_id) = (r."table", r.id)
-where p.flow = %(flow)s and p.state = 'parked' and p.operation is not null
+where p.flow = %(flow)s and {tried} and p.operation is not null
 order by p.topic, p.kafka_partition, p.kafka_offset
 
 -- name: postpone
--- Notes a try of a row's changes that failed; once the tries that count have lasted long enough, they are
+-- Notes a try of a row's changes that failed, and tells whether they have died of it; once the tries that count have lasted long enough, they are
 -- dead, all of them: those too that were parked behind them meanwhile, which would be applied without them.
 with asked as (
-    select p.topic, p.kafka_partition, p.kafka_offset,
+    select p.topic, p.kafka_partition, p.kafka_offset, p.state as before,
            min(p.first_attempt_at) over () as first, max(p.attempts) over () as tries
     from ftstream.parked_change p
-    where p.state = 'parked' and (
+    where {tried} and (
         (p.topic, p.kafka_partition, p.kafka_offset) in (
             select r.topic, r.partition, r."offset"
             from json_to_recordset(%(records)s) as r(topic text, partition integer, "offset" bigint))
@@ -132,12 +137,12 @@ set attempts = a.tries + %(counted)s::boolean::integer,
     first_attempt_at = coalesce(a.first, case when %(counted)s then now() end),
     next_attempt_at = now() + make_interval(secs => least(60, power(2, least(a.tries, 6)))),
     sqlstate = %(sqlstate)s, error = %(error)s, hint = %(hint)s,
-    state = (case when %(counted)s and now() - coalesce(a.first, now())
+    state = (case when a.before = 'dead' or %(counted)s and now() - coalesce(a.first, now())
                        >= make_interval(secs => %(dead_after)s)
                   then 'dead' else 'parked' end)::ftstream.parked_state
 from asked a
 where (p.topic, p.kafka_partition, p.kafka_offset) = (a.topic, a.kafka_partition, a.kafka_offset)
-returning p.state
+returning p.state = 'dead' and a.before <> 'dead'
 
 -- name: list
 -- What was put aside, the oldest first.

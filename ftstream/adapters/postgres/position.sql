@@ -43,3 +43,7 @@ select coalesce(max(id), 0) from ftstream.outbox where table_name = any(%(tables
 -- name: left_in_outbox
 -- How many changes of these tables, up to that one, are not in Kafka yet.
 select count(*) from ftstream.outbox where table_name = any(%(tables)s::text[]) and id <= %(last)s
+
+-- name: refused
+-- Rows of which the other site was told to take them as they are here, and has not yet.
+select count(*) from ftstream.last_write where table_name = any(%(tables)s::text[]) and reserved > version

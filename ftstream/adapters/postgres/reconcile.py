@@ -64,8 +64,9 @@ class Holding:
                 int(written),
                 None if version is None else Stamp(version, site),
                 bool(deleted),
+                reserved,
             )
-            for entity_id, there, written, version, site, deleted in rows
+            for entity_id, there, written, version, site, deleted, reserved in rows
         }
 
     async def ledger(self) -> AsyncIterator[tuple[str, Stamp]]:

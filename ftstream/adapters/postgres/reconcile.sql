@@ -12,7 +12,8 @@ on conflict (table_name) do update set reconciled_at = now(), how = excluded.how
 
 -- name: held
 -- What this site holds of each of these entities: whether a row, of when it says it is, and the last write.
-select i.id, t.{key} is not null, {written}, w.version, w.site::text, w.operation = 'delete'
+select i.id, t.{key} is not null, {written}, w.version, w.site::text, w.operation = 'delete',
+       coalesce(w.reserved, 0)
 from unnest(%(ids)s::text[]) as i(id)
 left join {table} t on t.{key} = i.id::{key_type}
 left join ftstream.last_write w on (w.table_name, w.entity_id) = ({name}, i.id)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import assert_never
 
+import psycopg
 from psycopg import AsyncConnection
 
 from ftstream.adapters.postgres.connection import Json
@@ -17,15 +20,20 @@ from ftstream.adapters.postgres.statements import QUERIES, REGISTER
 from ftstream.adapters.postgres.transaction import Transactions
 from ftstream.core import notification, unavailable
 from ftstream.core.change import Change, Stamp
-from ftstream.core.failures import Failure, Policy
+from ftstream.core.edit import LONGEST_REASON
+from ftstream.core.failures import REFERRED_TO, Failure, Policy
 from ftstream.core.notification import Notification
-from ftstream.core.plan import Batch, Entity, aside_row
-from ftstream.core.refusal import InTheWay, Refuse, Wait, decide
-from ftstream.core.register import stamp_of
+from ftstream.core.plan import Batch, Entity, Outcome, aside_row
+from ftstream.core.refusal import InTheWay, Refuse, Wait, decide, refusing
 from ftstream.flows import Flow
 
 MOST_REFUSALS = 50
 """Of one row in ten minutes: two programs that fight over a value are a person's to part."""
+
+MOST_ASKED = 10_000
+"""Writes that the other site was asked to have yield, which are remembered."""
+MOST_NAMED = 5
+"""Rows that a message names."""
 
 Tell = Callable[[Notification], None]
 
@@ -35,29 +43,24 @@ _KEY = re.compile(r"^Key (\(.*\)=\(.*\)) already exists", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Obstacles:
-    """What is in a change's way: rows of the target, and rows that are `missing` there.
+    """What is in a change's way: rows of the target, or rows that it refers to and that are not there.
 
-    `nulls` are the columns that refer to what is missing, where the row could do without; a row that could
-    is told the other site without them.
+    `nulls` are the columns that refer to such rows, where the row can do without: then the other site is told
+    to take the change as it is, but for them.
     """
 
     because: str
     rows: frozenset[Entity] = frozenset()
-    missing: frozenset[Entity] = frozenset()
     nulls: tuple[str, ...] = ()
-
-    @property
-    def entities(self) -> frozenset[Entity]:
-        return self.rows | self.missing
 
 
 def orphaned(missing: Collection[Missing]) -> Obstacles:
-    """What is in the way of a row that refers to rows of two-way flows which are not there."""
+    """Name what a row refers to that is not there, and that either site may write."""
     because = "; ".join(each.because for each in missing)
-    nulls = tuple(name for each in missing for name in each.by)
-    spared = all(each.optional and each.within for each in missing)
-    entities = frozenset(each.parent_entity for each in missing)
-    return Obstacles(because, missing=entities, nulls=nulls if spared else ())
+    nulls = tuple(name for each in missing for name in each.nulls)
+    spared = all(each.nulls and each.within for each in missing)
+    rows = frozenset(each.parent_entity for each in missing)
+    return Obstacles(because, rows, nulls if spared else ())
 
 
 class Refusals:
@@ -76,75 +79,120 @@ class Refusals:
 
     async def clashed(self, batch: Batch, change: Change, failure: Failure) -> None:
         """Judge a change that wants a unique value which another row has. Raises ApplyFailed if it waits."""
-        async with self._sites.exclusively():
-            target = await self._sites.target()
-            async with target.transaction():
-                await self._transactions.open(target, "share")
-                holders = await self._holders(target, change)
-                have = named(holders) or "a row of a transaction that has not ended"
-                because = f"{have} has its {_unique(failure)} there"
-                # Whatever else is in its way counts, too: it may be what decides.
-                others = orphaned(await self._missing(target, change))
-                obstacles = replace(others, because=because, rows=holders, nulls=())
-                waiting = await self._judge(target, batch, change, obstacles)
-        if waiting:
-            raise _waits(change, obstacles, failure)
 
-    async def judge(
-        self, batch: Batch, change: Change, obstacles: Obstacles, failure: Failure
+        async def find(target: AsyncConnection) -> Obstacles:
+            holders = await self._holders(target, change)
+            have = f"{named(holders)} {'has' if len(holders) == 1 else 'have'}"
+            if not holders:
+                have = "a row of a transaction that has not ended has"
+            # Whatever else is in its way counts, too: it may be what decides.
+            others = orphaned(await self._missing(target, change))
+            return Obstacles(f"{have} its {_unique(failure)} there", holders | others.rows)
+
+        await self._judge(batch, change, failure, find)
+
+    async def orphaned(self, batch: Batch, change: Change, failure: Failure) -> None:
+        """Judge a change that refers to rows of two-way flows which are not there; like `clashed`."""
+
+        async def find(target: AsyncConnection) -> Obstacles:
+            return orphaned(await self._missing(target, change))
+
+        await self._judge(batch, change, failure, find)
+
+    async def referred_to(
+        self, batch: Batch, change: Change, failure: Failure, obstacles: Obstacles
     ) -> None:
-        """Refuse a change, or raise ApplyFailed: it waits for what is in its way."""
-        async with self._sites.exclusively():
-            target = await self._sites.target()
-            async with target.transaction():
-                await self._transactions.open(target, "share")
-                waiting = await self._judge(target, batch, change, obstacles)
-        if waiting:
-            raise _waits(change, obstacles, failure)
+        """Judge a delete of a row that others refer to; like `clashed`."""
+
+        async def find(target: AsyncConnection) -> Obstacles:
+            still = await self._referred_to(target, change)
+            return obstacles if still else Obstacles(obstacles.because)
+
+        await self._judge(batch, change, failure, find)
 
     async def refuse(self, batch: Batch, change: Change, because: str) -> None:
         """Refuse it, whoever wrote last what is in its way. Raises ApplyFailed."""
-        async with self._sites.exclusively():
-            target = await self._sites.target()
-            async with target.transaction():
-                await self._transactions.open(target, "share")
-                stamp = stamp_of(change)
-                decision = Refuse(stamp, Stamp(stamp.version + 1, stamp.site))
-                await self._refuse(target, batch, change, decision, Obstacles(because))
+        async with self._transaction(change) as target:
+            decision = refusing(change, self._sites.target_site.other)
+            await self._refuse(target, batch, change, decision, Obstacles(because))
 
     async def _judge(
-        self, target: AsyncConnection, batch: Batch, change: Change, obstacles: Obstacles
-    ) -> bool:
-        """Whether the change waits; else it is refused."""
-        rows = await self._look(target, obstacles)
-        site = self._sites.target_site
-        match decide(change, rows, here=site, there=site.other, tie=self._flow.tie):
-            case Wait(ask):
-                await self._ask(target, ask, {row.entity: row.last for row in rows})
-                return True
-            case Refuse() as decision:
-                await self._refuse(target, batch, change, decision, obstacles)
-                return False
+        self,
+        batch: Batch,
+        change: Change,
+        failure: Failure,
+        find: Callable[[AsyncConnection], Awaitable[Obstacles]],
+    ) -> None:
+        """Refuse the change; raises ApplyFailed if it waits, or if nothing is in its way any more."""
+        site, asked = self._sites.target_site, set[tuple[Entity, Stamp]]()
+        async with self._transaction(change) as target:
+            obstacles = await find(target)
+            rows = await self._look(target, obstacles)
+            decision = decide(change, rows, here=site, there=site.other, tie=self._flow.tie)
+            match decision:
+                case Wait(ask):
+                    last = {row.entity: row.last for row in rows}
+                    asked = {(entity, last[entity]) for entity in ask} - self._asked
+                    await self._ask(target, [entity for entity, _ in asked])
+                case Refuse():
+                    if not batch.judged and await self._parked(target, obstacles):
+                        decision = Wait()  # for what is parked of them: together they may fit
+                    else:
+                        await self._refuse(target, batch, change, decision, obstacles)
+                case _ as never:
+                    assert_never(never)
+        # Once it is committed: a request that was not would never be repeated.
+        self._asked = (self._asked if len(self._asked) < MOST_ASKED else set()) | asked
+        if isinstance(decision, Wait):
+            raise _waits(change, obstacles, failure)
+
+    @asynccontextmanager
+    async def _transaction(self, change: Change) -> AsyncIterator[AsyncConnection]:
+        """Open one to judge in. A row that somebody holds has this change wait alone, and no other."""
+        try:
+            async with self._sites.exclusively():
+                target = await self._sites.target()
+                async with target.transaction():
+                    await self._transactions.open(target, "share")
+                    yield target
+        except ApplyFailed as error:
+            if error.failure.policy is Policy.WAIT and not error.entities:
+                entity = (change.table, change.entity_id)
+                raise ApplyFailed(error.failure, [entity]) from error
+            raise
 
     async def _look(self, target: AsyncConnection, obstacles: Obstacles) -> list[InTheWay]:
-        asked = [{"table": table, "id": entity_id} for table, entity_id in obstacles.entities]
-        cursor = await target.execute(statement(REGISTER["in_the_way"]), {"rows": Json.of(asked)})
+        cursor = await target.execute(statement(REGISTER["in_the_way"]), _listed(obstacles.rows))
         found = {
             (table, entity_id): InTheWay((table, entity_id), Stamp(version, site), reserved)
             for table, entity_id, version, site, reserved in await cursor.fetchall()
         }
-        return [found.get(entity, InTheWay(entity)) for entity in sorted(obstacles.entities)]
+        return [found.get(entity, InTheWay(entity)) for entity in sorted(obstacles.rows)]
 
-    async def _ask(
-        self, target: AsyncConnection, entities: Collection[Entity], last: Mapping[Entity, Stamp]
-    ) -> None:
+    async def _parked(self, target: AsyncConnection, obstacles: Obstacles) -> bool:
+        """Say whether changes of rows that are in the way are parked here themselves."""
+        values = {"flow": self._flow.name, **_listed(obstacles.rows)}
+        row = await (await target.execute(statement(REGISTER["any_parked"]), values)).fetchone()
+        return bool(row and row[0])
+
+    async def _ask(self, target: AsyncConnection, entities: Collection[Entity]) -> None:
         for table, entity_id in entities:
-            write = ((table, entity_id), last[table, entity_id])
-            if write not in self._asked and table in self._schema.statements:
-                self._asked.add(write)
+            if table in self._schema.statements:
                 qualified = self._flow.table(table).qualified
                 values = {"target": qualified, "ids": [entity_id], "yields": True}
                 await target.execute(statement(REGISTER["tell_again"]), values)
+
+    async def _referred_to(self, target: AsyncConnection, change: Change) -> bool:
+        """Say whether something refers to the row still; what lets go of it holds for the look only."""
+        values = {"table": self._flow.table(change.table).qualified, "ids": [change.entity_id]}
+        try:
+            async with target.transaction(force_rollback=True):
+                await target.execute(statement(REGISTER["would_release"]), values)
+        except psycopg.Error as error:
+            if error.sqlstate != REFERRED_TO:
+                raise
+            return True
+        return False
 
     async def _refuse(
         self,
@@ -154,12 +202,12 @@ class Refusals:
         decision: Refuse,
         obstacles: Obstacles,
     ) -> None:
+        because = f"{change.table} {change.entity_id}: {obstacles.because}"[:LONGEST_REASON]
         if await self._refused(target, change) >= MOST_REFUSALS:
-            fight = notification.fight(
-                self._flow.name, f"{change.table} {change.entity_id}: {obstacles.because}"
-            )
+            fight = notification.fight(self._flow.name, because, MOST_REFUSALS)
             self._tell(fight)
-            raise ApplyFailed(Failure(Policy.PARK, "23505", obstacles.because, fight.message))
+            entity = (change.table, change.entity_id)
+            raise ApplyFailed(Failure(Policy.PARK, "23505", because, fight.message), [entity])
         await self._transactions.advance(target, batch)
         values = {
             "target": self._flow.table(change.table).qualified,
@@ -167,18 +215,19 @@ class Refusals:
             "over_version": decision.over.version,
             "over_site": decision.over.site,
             "version": decision.stamp.version,
-            "because": f"{change.table} {change.entity_id}: {obstacles.because}",
+            "because": because,
             "nulls": [] if change.refusal else [*obstacles.nulls],
             "message": change.message.decode(),
         }
         await target.execute(statement(REGISTER["refuse"]), values)
         for each in batch.changes:
-            await target.execute(statement(REGISTER["log_refusal"]), _logged(each))
+            outcome = Outcome.REFUSED if each is change else Outcome.SUPERSEDED
+            await target.execute(statement(REGISTER["log_refusal"]), _logged(each, outcome))
         if entries := [*map(aside_row, batch.aside)]:
             await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
 
     async def _missing(self, target: AsyncConnection, change: Change) -> list[Missing]:
-        """What it refers to that is not here, and that may come and go on both sites."""
+        """Find what it refers to that is not here, and that may come and go on both sites."""
         values = {
             "target": self._flow.table(change.table).qualified,
             "image": (change.image or b"{}").decode(),
@@ -189,7 +238,7 @@ class Refusals:
         return [each for each in missing if each.flow is not None and each.flow.owner is None]
 
     async def _holders(self, target: AsyncConnection, change: Change) -> frozenset[Entity]:
-        """Who holds what it wants, locked as a user's own write would lock them."""
+        """Find who holds what it wants, and lock them as a user's own write would."""
         statements = self._schema.statements[change.table]
         wanted = unavailable.only(bytes(change.image or b"{}").decode(), statements.blocking)
         images = {"images": Json.of([wanted])}
@@ -210,8 +259,9 @@ class Refusals:
         return int(row[0]) if row else 0
 
 
-def _logged(change: Change) -> dict[str, object]:
+def _logged(change: Change, outcome: Outcome) -> dict[str, object]:
     return {
+        "outcome": outcome,
         "op": change.operation.value,
         "table": change.table,
         "id": change.entity_id,
@@ -227,15 +277,21 @@ def _waits(change: Change, obstacles: Obstacles, failure: Failure) -> ApplyFaile
     entity = (change.table, change.entity_id)
     hint = f"{obstacles.because}; it waits until that changes"
     parked = replace(failure, policy=Policy.PARK, hint=hint)
-    return ApplyFailed(parked, [entity], {entity: obstacles.entities})
+    return ApplyFailed(parked, [entity], {entity: obstacles.rows})
+
+
+def _listed(rows: Collection[Entity]) -> dict[str, Json]:
+    return {"rows": Json.of([{"table": table, "id": entity_id} for table, entity_id in rows])}
 
 
 def named(rows: Iterable[Entity]) -> str:
-    """The rows in words."""
-    return ", ".join(" ".join(row) for row in sorted(rows))
+    """Name the rows, or the first of many."""
+    listed = sorted(rows)
+    more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+    return ", ".join(" ".join(row) for row in listed[:MOST_NAMED]) + more
 
 
 def _unique(failure: Failure) -> str:
-    """What two rows cannot both have, as PostgreSQL names it."""
+    """Name what two rows cannot both have, as PostgreSQL does."""
     found = _KEY.search(failure.detail)
     return found.group(1) if found else "unique value"

@@ -168,6 +168,24 @@ from json_to_recordset(%(rows)s) as r("table" text, id text)
 join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id)
 order by w.table_name, w.entity_id for update of w
 
+-- name: guarded
+-- Whether all of these tables refuse edits.
+select bool_and(exists (
+    select from pg_trigger t
+    where t.tgrelid = to_regclass(n.name) and t.tgfoid = to_regprocedure('ftstream.refuse_edit()') and t.tgenabled = 'A'))
+from unnest(%(tables)s::text[]) as n(name)
+
+-- name: any_parked
+-- Whether a change of one of these rows is parked.
+select exists (
+    select from json_to_recordset(%(rows)s) as r("table" text, id text)
+    join ftstream.parked_change p on (p.table_name, p.entity_id) = (r."table", r.id)
+    where p.flow = %(flow)s and p.state = 'parked' and p.operation is not null)
+
+-- name: would_release
+-- Fails if something refers to these rows that does not let go of them.
+select ftstream.release_children(%(table)s::regclass, %(ids)s::text[], '{}'::regclass[])
+
 -- name: missing_parents
 -- What a change's row refers to that is not here.
 select ftstream.missing_parents(%(target)s::regclass, %(image)s::jsonb)::text
@@ -187,10 +205,10 @@ from (select %(message)s::jsonb as message) m
 select ftstream.tell_again(%(target)s::regclass, %(ids)s::text[], %(yields)s)
 
 -- name: log_refusal
--- The write that was refused, whole.
+-- The write that was refused, whole, or one that came before it.
 insert into ftstream.sync_log
     (operation, outcome, table_name, entity_id, topic, kafka_partition, kafka_offset, source_time, lag_ms, change)
-select %(op)s, 'refused', %(table)s, %(id)s, %(topic)s, %(partition)s, %(offset)s, s.at,
+select %(op)s, %(outcome)s::ftstream.outcome, %(table)s, %(id)s, %(topic)s, %(partition)s, %(offset)s, s.at,
        (extract(epoch from clock_timestamp() - s.at) * 1000)::bigint, %(change)s::jsonb
 from (select to_timestamp(0) + (%(version)s::bigint / 1000000) * interval '1 second'
            + (%(version)s::bigint %% 1000000) * interval '1 microsecond' as at) s

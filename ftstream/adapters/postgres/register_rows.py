@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from psycopg import AsyncConnection
@@ -40,6 +40,10 @@ class Writes:
     @property
     def refusals(self) -> list[Change]:
         return [change for change in self.newest.values() if change.refusal]
+
+    def without(self, entities: Collection[Entity]) -> Writes:
+        """The same, but for these entities."""
+        return replace(self, newest={e: c for e, c in self.newest.items() if e not in entities})
 
     def by_table(self) -> dict[str, list[Change]]:
         found: dict[str, list[Change]] = {}
@@ -81,14 +85,17 @@ class RegisterRows:
 
         Returns the rows that were taken over, of those refused to this site.
         """
-        by_table = writes.by_table()
-        for name, changes in by_table.items():
+        for name, changes in writes.by_table().items():
             ids = {"ids": [change.entity_id for change in changes]}
             await target.execute(tables[name].lock, ids)
         stamps = [stamp(change) for change in writes.newest.values() if not change.refusal]
         if stamps:
             await target.execute(self._advance, {"writes": Json.of(stamps)})
         taken = await _take_over(target, writes.refusals)
+        # A refusal that is not taken writes nothing, though somebody may have written in its very version.
+        by_table = writes.without(
+            {e for e, c in writes.newest.items() if c.refusal} - taken
+        ).by_table()
         alone = await _alone(target, tables, by_table) if moving else {}
         for name, changes in by_table.items():
             await self._delete(target, tables, name, changes, moving)

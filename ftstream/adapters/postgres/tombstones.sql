@@ -27,6 +27,7 @@ on conflict (table_name) do update set version = greatest(h.version, excluded.ve
 delete from ftstream.last_write w
 using json_to_recordset(%(tombstones)s) as r(id text, version bigint, site ftstream.site)
 where (w.table_name, w.entity_id, w.version, w.site) = (%(name)s, r.id, r.version, r.site) and w.operation = 'delete'
+  and w.reserved <= w.version
 
 -- name: horizon
 -- Versions up to this one are refused, of entities that nobody knows.

@@ -36,20 +36,26 @@ begin
 end $$;
 revoke all on function ftstream.require_size(regclass, text, integer) from public;
 
--- Hands an entity as it is here to the outbox: its last write, and its row, null if it is gone.
-create or replace function ftstream.hand_over(
+-- Hands an entity as it is here to the outbox: its last write, and its row, null if it is gone. `more` is what
+-- the message says besides, or otherwise.
+drop function ftstream.hand_over(ftstream.site, regclass, text, ftstream.operation, bigint, text, jsonb, text[]);
+create function ftstream.hand_over(
     here ftstream.site, target regclass, entity text, written ftstream.operation, version bigint, author text,
-    image jsonb, json_nulls text[]
+    image jsonb, json_nulls text[], more jsonb default '{}'
 ) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     name    constant text := (select c.relname from pg_class c where c.oid = target);
     message constant text := jsonb_build_object(
         'id', entity, 'op', written, 'site', here, 'version', version, 'author', author, 'row', image,
-        'json_nulls', json_nulls);
+        'json_nulls', json_nulls) || more;
     number  bigint;
 begin
-    if octet_length(message) > 1048576 then  -- most are not worth the call
+    -- Most are not worth the calls.
+    if octet_length(message) > 1048576 then
         perform ftstream.require_size(target, entity, octet_length(message));
+    end if;
+    if octet_length(message) > 2000 then
+        perform ftstream.require_readable(target, entity, message);
     end if;
     if here = 'external' then
         insert into ftstream.outbox (table_name, entity_id, payload) values (name, entity, message)
@@ -58,10 +64,14 @@ begin
     else
         insert into ftstream.outbox (table_name, entity_id, payload, transaction)
         values (name, entity, message, pg_current_xact_id()::text::bigint);
-        perform pg_notify('override_changes', json_build_object(
-            'table', name, 'operation', written, 'id', entity, 'timestamp', now())::text);
+        if more = '{}' then  -- a write of this site
+            perform pg_notify('override_changes', json_build_object(
+                'table', name, 'operation', written, 'id', entity, 'timestamp', now())::text);
+        end if;
     end if;
 end $$;
+revoke all on function ftstream.hand_over(
+    ftstream.site, regclass, text, ftstream.operation, bigint, text, jsonb, text[], jsonb) from public;
 
 -- Fires for each row that somebody else than ftstream writes, in the writer's own transaction, and notes the
 -- write. Should it fail, the write fails with it: there is no silent gap.

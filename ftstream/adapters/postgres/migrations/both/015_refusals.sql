@@ -2,6 +2,8 @@
 -- its own, in the version after the one refused, and only if it has not written the row since (core/refusal.py).
 -- An answer in a version above all overruled rows that nobody but their writer had touched.
 
+create index last_write_refused on ftstream.last_write (table_name) where reserved > version;
+
 -- What `init` has told the trigger of a captured table: site, table, key column, excluded columns.
 create function ftstream.captured_as(target regclass) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -19,41 +21,6 @@ begin
     return arguments;
 end $$;
 revoke all on function ftstream.captured_as(regclass) from public;
-
--- Hands an entity as it is here to the outbox: its last write, and its row, null if it is gone. `more` is what
--- the message says besides, or otherwise.
-drop function ftstream.hand_over(ftstream.site, regclass, text, ftstream.operation, bigint, text, jsonb, text[]);
-create function ftstream.hand_over(
-    here ftstream.site, target regclass, entity text, written ftstream.operation, version bigint, author text,
-    image jsonb, json_nulls text[], more jsonb default '{}'
-) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    name    constant text := (select c.relname from pg_class c where c.oid = target);
-    message constant text := jsonb_build_object(
-        'id', entity, 'op', written, 'site', here, 'version', version, 'author', author, 'row', image,
-        'json_nulls', json_nulls) || more;
-    number  bigint;
-begin
-    -- Most are not worth the calls.
-    if octet_length(message) > 1048576 then
-        perform ftstream.require_size(target, entity, octet_length(message));
-    end if;
-    if octet_length(message) > 2000 then
-        perform ftstream.require_readable(target, entity, message);
-    end if;
-    if here = 'external' then
-        insert into ftstream.outbox (table_name, entity_id, payload) values (name, entity, message)
-        returning id into number;
-        delete from ftstream.outbox where id = number;  -- Debezium reads the insert from the log
-    else
-        insert into ftstream.outbox (table_name, entity_id, payload, transaction)
-        values (name, entity, message, pg_current_xact_id()::text::bigint);
-        perform pg_notify('override_changes', json_build_object(
-            'table', name, 'operation', written, 'id', entity, 'timestamp', now())::text);
-    end if;
-end $$;
-revoke all on function ftstream.hand_over(
-    ftstream.site, regclass, text, ftstream.operation, bigint, text, jsonb, text[], jsonb) from public;
 
 -- An entity as it is here: its image, null if it is gone, and which of its columns hold a JSON null.
 create function ftstream.image_of(target regclass, entity text, out image jsonb, out json_nulls text[])
@@ -148,7 +115,7 @@ select f.conname::text as name, f.conrelid as child, f.confrelid as parent,
        case when f.confdeltype = 'n' and k.fixed then 'a' else f.confdeltype end::"char" as on_delete,
        n.nspname || '.' || r.relname as parent_name,
        k.child_columns, k.parent_columns, k.child_texts, k.present, k.to_null, k.to_default, k.names,
-       k.child_names, k.optional
+       k.child_names, coalesce(k.nulls, '{}') as nulls
 from pg_catalog.pg_constraint f
 join pg_catalog.pg_class r on r.oid = f.confrelid
 join pg_catalog.pg_namespace n on n.oid = r.relnamespace,
@@ -162,14 +129,14 @@ lateral (
            array_agg(p.attname::text order by u.n) as names,
            array_agg(c.attname::text order by u.n) as child_names,
            bool_or(c.attidentity = 'a') as fixed,
-           bool_or(not c.attnotnull) as optional  -- one null, and nothing is referred to
+           array_agg(c.attname::text order by u.n) filter (where not c.attnotnull) as nulls
     from unnest(f.conkey, f.confkey) with ordinality as u(child, parent, n)
     join pg_catalog.pg_attribute c on (c.attrelid, c.attnum) = (f.conrelid, u.child)
     join pg_catalog.pg_attribute p on (p.attrelid, p.attnum) = (f.confrelid, u.parent)) k
 where f.contype = 'f' and f.conparentid = 0;
 
 -- Aborts with FT005 unless all that these rows refer to is here; what is, stays until the transaction ends.
--- The detail lists what is missing, and by which columns it is referred to.
+-- The detail lists what is missing, and the columns that refer to it and may be null.
 create or replace function ftstream.require_parents(child_table regclass, ids text[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
 declare
@@ -189,12 +156,12 @@ begin
         execute format(
             'select jsonb_agg(jsonb_build_object('
             '    ''table'', %11$L, ''id'', c.%5$I::text, ''parent'', %8$L, ''columns'', %9$L::text[], ''key'', array[%10$s],'
-            '    ''by'', %12$L::text[], ''optional'', %13$L::boolean))'
+            '    ''nulls'', %12$L::text[]))'
             ' from %4$s c where c.%5$I = any($1::%6$s[]) and %7$s'
             '  and not exists (select from %1$s p where (%2$s) = (%3$s))',
             fk.parent::regclass, fk.parent_columns, fk.child_columns, child_table, key.name, key.type, fk.present,
             fk.parent_name, fk.names, fk.child_texts, (select r.relname from pg_class r where r.oid = child_table),
-            fk.child_names, fk.optional) into found using ids;
+            fk.nulls) into found using ids;
         missing := missing || coalesce(found, '[]');
     end loop;
     if missing <> '[]' then
@@ -222,7 +189,7 @@ begin
         continue when there;
         missing := missing || jsonb_build_array(jsonb_build_object(
             'table', (select r.relname from pg_class r where r.oid = child_table), 'id', image ->> key.name,
-            'parent', fk.parent_name, 'columns', fk.names, 'key', wanted, 'by', fk.child_names, 'optional', fk.optional));
+            'parent', fk.parent_name, 'columns', fk.names, 'key', wanted, 'nulls', fk.nulls));
     end loop;
     return missing;
 end $$;
