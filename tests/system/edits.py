@@ -102,7 +102,7 @@ class Own:
                     connection.execute("delete from cue_sheets where id = %s", [gone])
                     del after[gone]
                 case _ if len(after) < 12:
-                    key = str(uuid.UUID(int=chance.getrandbits(128)))
+                    key = str(uuid.uuid4())
                     after[key] = min({*range(13)} - {*after.values()})
                     connection.execute(OWN_SHEET, [key, key, self.session, after[key]])
         self.left = after

@@ -13,7 +13,12 @@ import msgspec
 from ftstream.adapters.postgres.catalogs import Catalogs
 from ftstream.adapters.postgres.connection import Json
 from ftstream.adapters.postgres.misfit import Misfits
-from ftstream.adapters.postgres.parents import Parents, decode_missing, decode_referring
+from ftstream.adapters.postgres.parents import (
+    Parents,
+    decode_missing,
+    decode_referring,
+    referred_to,
+)
 from ftstream.adapters.postgres.queries import statement
 from ftstream.adapters.postgres.reconcile import unreconciled
 from ftstream.adapters.postgres.refusal import Obstacles, Refusals, Tell, named
@@ -152,7 +157,8 @@ class OutboxApplier:
                 return {}
         elif self._flow.owner is None and shared and not any(each.owner for each in missing):
             change = _single(writes, error)
-            await self._refusals.orphaned(writes.batch, change, error.failure)
+            failure = replace(error.failure, message="; ".join(each.message for each in shared))
+            await self._refusals.orphaned(writes.batch, change, failure)
             return {}
         await self._parents.carry(error.failure)
         await self._attempt(writes.batch, writes.shapes)
@@ -165,7 +171,9 @@ class OutboxApplier:
         because = f"{named(each.child_entity for each in referring)} refers to it there"
         if all(each.flow is not None and each.flow.owner is None for each in referring):
             obstacles = Obstacles(because, frozenset(each.child_entity for each in referring))
-            await self._refusals.referred_to(writes.batch, change, error.failure, obstacles)
+            entity = (change.table, change.entity_id)
+            failure = referred_to(error.failure, [entity]).causes.get(entity, error.failure)
+            await self._refusals.referred_to(writes.batch, change, failure, obstacles)
         else:
             await self._refusals.refuse(writes.batch, change, because)
 
