@@ -146,13 +146,14 @@ class Direction:
             await self._pause(deadline, say, f"{left} changes to publish: is a worker running?")
 
     async def _in_log(self, timeout: float, say: Say) -> None:
-        deadline = time.monotonic() + timeout
         position = (await self._one(self._at_source, "current_position"))[0]
-        emitted = 0.0
+        least, deadline, emitted = math.inf, time.monotonic() + timeout, 0.0
         while True:
             confirmed, active, behind = await self._slot(position)
             if confirmed:
                 return
+            if behind < least:
+                least, deadline = behind, time.monotonic() + timeout
             if time.monotonic() - emitted > EMIT_SECONDS:
                 emitted = time.monotonic()
                 beat = {"prefix": HEARTBEAT_PREFIX}

@@ -9,7 +9,7 @@ select pg_logical_emit_message(true, %(prefix)s, 'wait')
 -- name: slot
 -- Whether the slot has confirmed a position: Connect has it all acknowledged by Kafka.
 select confirmed_flush_lsn >= %(position)s::pg_lsn as confirmed, active,
-       pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint as behind
+       pg_wal_lsn_diff(%(position)s::pg_lsn, confirmed_flush_lsn)::bigint as behind
 from pg_replication_slots where slot_name = %(slot)s
 
 -- name: applied
