@@ -17,7 +17,7 @@ from ftstream.agents.intake import Decode
 from ftstream.agents.ports import Applier
 from ftstream.core import notification
 from ftstream.core.change import Change, MalformedMessage, Operation, Partition
-from ftstream.core.failures import Failure, Policy
+from ftstream.core.failures import OF_ONE_TABLE, Failure, Policy
 from ftstream.core.notification import Notification
 from ftstream.core.parking import MALFORMED, WAITS_BEHIND, State
 from ftstream.core.plan import Batch, Entity, Patch, Position, effects
@@ -85,7 +85,7 @@ class Parking:
 
     @property
     def unfit(self) -> int:
-        """Rows that this worker has parked for their values, and that wait still."""
+        """Rows that this worker has parked for their values (not for their table), and that wait still."""
         return len(self._unfit & self._queued.keys())
 
     async def begin(self, partitions: Iterable[Partition]) -> None:
@@ -127,7 +127,9 @@ class Parking:
             if aside.operation is not None:
                 entity = (aside.table, aside.entity_id)
                 self._queued[entity] = next(self._numbers)
-                if aside.failure.policy is Policy.PARK:
+                # A table of another shape parks all that comes for it; the flow's other tables go on.
+                alone = aside.failure.sqlstate in OF_ONE_TABLE
+                if aside.failure.policy is Policy.PARK and not alone:
                     self._unfit.add(entity)
         if unreadable := [aside for aside in batch.aside if aside.state is State.DEAD]:
             first = unreadable[0]

@@ -42,8 +42,10 @@ PUBLISH_SECONDS = 10.0
 
 NOTE_SECONDS = 5.0
 
-_OF_A_TABLE = ("0A", "22", "42", "54")
-"""Classes of SQLSTATEs that are of a table: its columns, rights, values. Others are of the database."""
+_OF_A_TABLE = ("0A", "22", "42", "54", "XX", "40P01", "53200", "55P03", "57014")
+"""How SQLSTATEs begin that are of a table: its columns, rights, values, pages, size, and who holds it.
+Others are of the database. If its connection is lost, the next statement says so.
+"""
 
 UNAPPLIED_SECONDS = 60.0
 """For which a run waits, without any progress, until what the run before published is applied."""
@@ -104,7 +106,9 @@ async def run(
                 async with mine.kept(), _opened(settings, ledger) as at:
                     basis = await this.carry_out(at, schedule, mine, allow_deletes)
                 done = [result for result in this.results if not result.problem]
-                await Schedule(flow, settings.namespace, holding).done(done, basis)
+                held = Schedule(flow, settings.namespace, holding)
+                await held.done(done, basis.read_at)
+                await held.note_basis(this.published, basis)
             if troubled := [result for result in this.results if result.problem]:
                 for result in troubled:
                     await schedule.failed([result], result.problem)
@@ -182,6 +186,15 @@ class _Run:
         """These are to be run."""
         self.results = [TableRun(table.name, self._flow.entity_type(table)) for table in tables]
 
+    @property
+    def published(self) -> list[TableRun]:
+        """Tables whose rows are published, if not all: some cannot travel, or deletes wait."""
+        return [
+            each.run
+            for each in self._tables
+            if not each.run.failure and each.run.table not in self._stopped
+        ]
+
     async def carry_out(
         self, at: Connections, schedule: Schedule, mine: Turn, allow_deletes: bool
     ) -> Basis:
@@ -236,7 +249,7 @@ class _Run:
         for each in self._tables:
             began = time.monotonic()
             self._say(Step(each.table.name))
-            with _own_trouble(each.run):
+            async with _in_its_snapshot(at, each.run):
                 await each.compare(at, last.get(each.table.name))
             each.run.seconds += time.monotonic() - began
 
@@ -262,7 +275,7 @@ class _Run:
                     if reference.parent == each.table.qualified and reference.child not in going
                 ]
                 sending = Sending(each, basis.read_at, publishing, mine, self._say)
-                with _own_trouble(each.run):
+                async with _in_its_snapshot(at, each.run):
                     async for found in each.differing(at):
                         kinds = await each.going(at, found, references)
                         await each.keep_edits(at, last.get(each.table.name), kinds)
@@ -284,6 +297,14 @@ async def _opened(settings: Settings, ledger: AsyncConnection) -> AsyncIterator[
         yield Connections(source, source_now, target, ledger)
 
 
+@asynccontextmanager
+async def _in_its_snapshot(at: Connections, run: TableRun) -> AsyncIterator[None]:
+    """One table's work; what goes wrong there leaves the snapshots as they are for the next table."""
+    with _own_trouble(run):
+        async with at.source.transaction(), at.target.transaction():
+            yield
+
+
 @contextmanager
 def _own_trouble(run: TableRun) -> Iterator[None]:
     """What is wrong with one table, which is not run; what concerns all of them is raised on."""
@@ -293,7 +314,7 @@ def _own_trouble(run: TableRun) -> Iterator[None]:
         run.failure = f"{error}. The other tables go on"
     except psycopg.Error as error:
         failure = failure_of(error)
-        if failure.sqlstate[:2] not in _OF_A_TABLE:
+        if not failure.sqlstate.startswith(_OF_A_TABLE):
             raise
         run.failure = f"{run.table}: {failure.message} ({failure.hint}). The other tables go on"
 

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 
 from ftstream.adapters.kafka.publishing import Message, Publishing
 from ftstream.adapters.postgres.avro_rows import read_rows
-from ftstream.adapters.postgres.batch import Aside, Basis, Reference, Rows, Turn
+from ftstream.adapters.postgres.batch import Basis, ParkedRow, Reference, Rows, Turn
 from ftstream.adapters.postgres.catalog import carried, read_columns
 from ftstream.adapters.postgres.compare import Digests, Ranges, compare_ranges
 from ftstream.core.avro_codec import Value, ValueRefused, encode
@@ -77,7 +77,7 @@ class BatchTable:
         key = next(column for column in drift.columns if column.name == self.table.key)
         self._columns = [column for column in drift.columns if column.name in known]
         self._rows = Rows(flow, self.table, key, self.topic)
-        self._aside: Mapping[str, Aside] = {}
+        self._parked: Mapping[str, ParkedRow] = {}
         self._last: Basis | None = None
         self._ranges: Ranges | None = None
         self._kept: dict[int, dict[str, Kind]] = {}
@@ -85,7 +85,7 @@ class BatchTable:
     async def compare(self, at: Connections, last: Basis | None = None) -> None:
         """Count what differs; `last`: what the last run has read, if it was of the same server."""
         self._last = last
-        self._aside = await self._rows.put_aside(at.ledger)
+        self._parked = await self._rows.parked(at.ledger)
         pairs = carried(self._columns, await read_columns(at.target, self.table))
         digests = Digests(at.source, self.table, pairs), Digests(at.target, self.table, pairs)
         self._ranges = await compare_ranges(*digests)
@@ -113,11 +113,12 @@ class BatchTable:
 
         That is a delete, or a row with a value that does not fit there and that is as it was at the last run.
         """
-        aside = {i: self._aside[i] for i in kinds if i in self._aside}
-        waiting = {i for i, each in aside.items() if each.delete and kinds[i] is Kind.EXTRA}
-        misfits = [i for i, each in aside.items() if each.misfit and kinds[i] is not Kind.EXTRA]
+        parked = {i: self._parked[i] for i in kinds if i in self._parked}
+        waiting = {i for i, each in parked.items() if each.delete and kinds[i] is Kind.EXTRA}
+        misfits = [i for i, each in parked.items() if each.misfit and kinds[i] is not Kind.EXTRA]
         if misfits and self._last is not None:
-            waiting |= await self._rows.unwritten(at.source, misfits, self._last.source_seen)
+            seen = self._last.source_seen
+            waiting |= await self._rows.unwritten(at.source, misfits, seen, surely=True)
         return {i: kind for i, kind in kinds.items() if i not in waiting}
 
     async def going(
@@ -143,12 +144,14 @@ class BatchTable:
         """
         if last is None:
             return
-        known = {i: kind for i, kind in kinds.items() if i not in self._aside}
+        known = {i: kind for i, kind in kinds.items() if i not in self._parked}
         missing = [i for i, kind in known.items() if kind is Kind.MISSING]
         there = known.keys() - missing
-        edited = set(there) - await self._rows.unwritten(at.ledger, there, last.target_seen)
+        # Where it is not sure, an edit is rather kept that was none.
+        unwritten = await self._rows.unwritten(at.ledger, there, last.target_seen, surely=True)
+        edited = set(there) - unwritten
         edited -= await self._rows.applied(at.ledger, edited)
-        edited |= await self._rows.unwritten(at.source, missing, last.source_seen)
+        edited |= await self._rows.unwritten(at.source, missing, last.source_seen, surely=False)
         if edited:
             await self._rows.log_edits(at.ledger, edited)
             self.run.undone += len(edited)

@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 from ftstream.adapters.connect.client import ConnectClient, Status
 from ftstream.adapters.connect.config import PASSING, connector_config, snapshot_over
 from ftstream.adapters.connect.diff import Difference, added_tables, differences
+from ftstream.adapters.connect.errors import ConnectError, ConnectUnreachable, PluginMissing
 from ftstream.adapters.kafka.heartbeat import Written, last_heartbeat, written
 from ftstream.adapters.kafka.repair import open_repairs
 from ftstream.adapters.kafka.topics import (
@@ -29,7 +30,7 @@ from ftstream.adapters.kafka.topics import (
 )
 from ftstream.adapters.postgres.connection import open_connection
 from ftstream.adapters.postgres.oversize import too_large
-from ftstream.cli.errors import EXIT_CODES, Failure
+from ftstream.cli.errors import EXIT_CODES, Failure, failure
 from ftstream.cli.flows import FlowType, captures_for
 from ftstream.core import oversize
 from ftstream.core.oversize import LargeRow
@@ -213,17 +214,43 @@ async def _apply_all(
 ) -> None:
     async with ConnectClient(settings.connect) as client:
         console.print(f"Debezium {await client.debezium_version()}")
+        failed: list[Exception] = []
         for names in captures:
-            met = _met_large_row(names, await client.status(names.connector))
-            if met and pass_too_large and not dry_run:
-                await _pass_large_rows(client, settings, names)
-            elif met and not await _differs(client, settings, names):
-                # Restarted, it would run until it meets the row again.
-                raise Failure(await _large_rows_told(settings, names))
-            else:
-                await _apply(client, settings, names, dry_run)
+            try:
+                await _apply_one(client, settings, names, dry_run, pass_too_large)
+            except (ConnectUnreachable, PluginMissing):
+                raise  # no other connector would fare better
+            except (Failure, ConnectError) as error:
+                failed.append(error)
+    if failed:
+        raise _all_of(failed)
     if not dry_run:
         console.print("Next: ftstream worker")
+
+
+async def _apply_one(
+    client: ConnectClient,
+    settings: Settings,
+    names: CaptureNames,
+    dry_run: bool,
+    pass_too_large: bool,
+) -> None:
+    met = _met_large_row(names, await client.status(names.connector))
+    if met and pass_too_large and not dry_run:
+        await _pass_large_rows(client, settings, names)
+    elif met and not await _differs(client, settings, names):
+        # Restarted, it would run until it meets the row again.
+        raise Failure(await _large_rows_told(settings, names))
+    else:
+        await _apply(client, settings, names, dry_run)
+
+
+def _all_of(failed: Sequence[Exception]) -> Exception:
+    """One error that tells of several connectors."""
+    if len(failed) == 1:
+        return failed[0]
+    told = [error if isinstance(error, Failure) else failure(error) for error in failed]
+    return Failure("\n".join(each.message for each in told if each is not None))
 
 
 async def _apply(
@@ -304,24 +331,36 @@ async def _pass_large_rows(client: ConnectClient, settings: Settings, names: Cap
     rows = await _large_rows(settings, names)
     for row in rows:
         click.echo(f"left out: {row}")
-    wanted, deployed = connector_config(names, settings), await client.get_config(names.connector)
+    deployed = await client.get_config(names.connector)
+    over = deployed is not None and snapshot_over(deployed)
     try:
-        if deployed is None or not snapshot_over(deployed):
-            await _take_snapshot(client, settings, names, deployed, PASSING)
-        else:
-            await client.put_config(names.connector, wanted | PASSING)
+        if over:
+            await client.put_config(names.connector, connector_config(names, settings) | PASSING)
             await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
             await _read_on(settings, names)
+        else:
+            await _take_snapshot(client, settings, names, deployed, PASSING)
+            over = True
     finally:
-        # Left so, it would lose in silence whatever Kafka refuses.
-        await client.put_config(names.connector, wanted)
+        # By now rows may have been left out, however it ends.
+        try:
+            # Left passing, it would lose in silence whatever Kafka refuses; and in its final form, a snapshot
+            # that is not over would count as over.
+            wanted = connector_config(names, settings, first_snapshot=not over)
+            await client.put_config(names.connector, wanted)
+        finally:
+            await _make_up(settings, names, rows)
     await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
+
+
+async def _make_up(settings: Settings, names: CaptureNames, rows: Sequence[LargeRow]) -> None:
+    """Have the worker read these rows, which were left out; tell how to find others."""
     for flow in names.capture.flows:
-        await _request(settings, flow, rows)
         console.print(
-            f"{len(rows)} rows are read from External by the worker. Whatever else was left out is"
-            f" found by comparing: ftstream verify {flow.name} --repair"
+            f"Whatever was left out is found by comparing: ftstream verify {flow.name} --repair"
         )
+        await _request(settings, flow, rows)
+        console.print(f"{len(rows)} rows are read from External by the worker")
 
 
 async def _read_on(settings: Settings, names: CaptureNames) -> None:

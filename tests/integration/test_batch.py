@@ -126,7 +126,24 @@ async def test_what_external_has_written_since_is_told_from_what_it_has_not(
     columns = await read_columns(at.source_now, PLAYERS)
     here = Rows(WSOP, PLAYERS, next(c for c in columns if c.name == "id"), "wsop.wsop_players")
     asked = [key(n) for n in range(1, 8)]
-    assert await here.unwritten(at.source_now, asked, seen) == {key(1), key(2), key(6)}
+    for surely in (True, False):
+        found = await here.unwritten(at.source_now, asked, seen, surely=surely)
+        assert found == {key(1), key(2), key(6)}
+
+
+async def test_row_written_in_a_savepoint_under_way_then_is_not_surely_unwritten(
+    pair: Pair, at: Connections, external: AsyncConnection
+) -> None:
+    await external.execute(ADD, [1, 3])
+    async with await pair.connect(Site.EXTERNAL) as late, late.transaction(), late.transaction():
+        await late.execute("update wsop_players set city = 'late' where id = %s", [key(2)])
+        await external.execute("update wsop_players set city = 'later' where id = %s", [key(3)])
+        async with snapshot(at.source), snapshot(at.target):
+            seen = (await read_basis(at.source, at.target)).source_seen
+    columns = await read_columns(at.source_now, PLAYERS)
+    here = Rows(WSOP, PLAYERS, next(c for c in columns if c.name == "id"), "wsop.wsop_players")
+    asked = [key(1), key(2)]
+    assert await here.unwritten(at.source_now, asked, seen, surely=True) == {key(1)}
 
 
 @pytest.mark.parametrize("kept", [0, 1_000_000], ids=["read again", "kept"])
@@ -252,7 +269,7 @@ async def test_runs_that_were_missed_are_made_up_for_by_one(at: Connections) -> 
     assert await schedule.due() == (WSOP.tables[0], WSOP.tables[2])
     async with at.ledger.transaction():
         runs = [TableRun(t.name, WSOP.entity_type(t), published=5) for t in WSOP.tables]
-        await schedule.done(runs, Basis("1", 1, 0, "1:1:", "1:1:"))
+        await schedule.done(runs, 0)
     # As far from when they were due as whole intervals go; one by hand moves nothing.
     assert await rows(at.ledger, DUE) == [("chip_counts", 15), ("events", 10), ("players", 4)]
     assert await schedule.due() == ()
@@ -322,6 +339,13 @@ COUNT: LiteralString = (
     "insert into wsop_chip_counts (id, event_id, player_id, chip_count, recorded_at, created_at)"
     " select lpad(n::text, 32, '0')::uuid, lpad((1 + n %% %s)::text, 32, '0')::uuid,"
     " lpad('1', 32, '0')::uuid, n, 'epoch', 'epoch' from generate_series(%s::int, %s::int) n"
+)
+
+
+PARK: LiteralString = (
+    "insert into ftstream.parked_change (flow, state, table_name, entity_id, operation, topic,"
+    " kafka_partition, kafka_offset, key, message, sqlstate, error, hint) values ('wsop', 'dead',"
+    " %s, %s, 'update', 'wsop', 0, %s, '', '', %s, '', '')"
 )
 
 
@@ -472,12 +496,7 @@ async def test_row_with_a_value_that_does_not_fit_is_published_once_until_it_cha
         await first.compare(at)
     assert first.run.found == 2
     for n, sqlstate in ((1, "FT017"), (2, "22001")):
-        await at.ledger.execute(
-            "insert into ftstream.parked_change (flow, state, table_name, entity_id, operation, topic,"
-            " kafka_partition, kafka_offset, key, message, sqlstate, error, hint) values ('wsop', 'dead',"
-            " 'wsop_players', %s, 'update', 'wsop.wsop_players', 0, %s, '', '', %s, '', '')",
-            [key(n), n, sqlstate],
-        )
+        await at.ledger.execute(PARK, ["wsop_players", key(n), n, sqlstate])
     again = await players(at)
     async with snapshot(at.source), snapshot(at.target):
         await again.compare(at, basis)
@@ -488,6 +507,62 @@ async def test_row_with_a_value_that_does_not_fit_is_published_once_until_it_cha
     async with snapshot(at.source), snapshot(at.target):
         await changed.compare(at, basis)
     assert (changed.run.found, changed.run.waiting) == (1, 1)
+
+
+async def test_row_that_does_not_fit_is_published_once_though_deletes_of_its_table_wait(
+    pair: Pair, at: Connections, external: AsyncConnection, broker: Broker
+) -> None:
+    await filled(pair, external, 41, 0)
+    await external.execute("update wsop_events set venue = 'Busan' where id = %s", [key(41)])
+    await external.execute("delete from wsop_events where id <= %s", [key(20)])
+    with pytest.raises(RunHalted):
+        await run(WSOP, pair.settings, WSOP.tables)
+    assert broker.told() == [("wsop_events", key(41), False)]
+    await at.ledger.execute(PARK, ["wsop_events", key(41), 1, "22001"])
+    with pytest.raises(RunHalted) as halted:
+        await run(WSOP, pair.settings, WSOP.tables)
+    assert broker.told() == []
+    events = halted.value.results[0]
+    assert (events.waiting, events.withheld) == (1, 20)
+
+
+@pytest.mark.parametrize("on", list(Site), ids=str)
+async def test_table_that_another_session_holds_holds_back_no_other(
+    pair: Pair, at: Connections, external: AsyncConnection, broker: Broker, on: Site
+) -> None:
+    await external.execute(EVENT, [1, 1])
+    await external.execute(ADD, [7, 7])
+    async with await pair.connect(on) as other, other.transaction():
+        limit = sql.SQL("alter role {} in database {} set lock_timeout = '50ms'")
+        role = pair.settings.database(on).parameter("user")
+        async with await pair.connect(on) as owner:
+            await owner.execute(limit.format(*map(sql.Identifier, (role, pair.database))))
+        await other.execute("lock table wsop_events")
+        with pytest.raises(RowsRefused, match="wsop_events: canceling statement due to lock"):
+            await run(WSOP, pair.settings, WSOP.tables)
+    assert broker.told() == [("wsop_players", key(7), False)]
+    assert (await standing(at))["players"] == ("synced", "")
+
+
+async def test_table_that_fails_where_its_rows_are_looked_at_again_holds_back_no_other(
+    pair: Pair, at: Connections, external: AsyncConnection, broker: Broker
+) -> None:
+    """Rights on each column do for comparing, but not for when a row was written."""
+    await filled(pair, external, 2, 0)
+    await external.execute("update wsop_events set venue = 'Busan' where id = %s", [key(2)])
+    await run(WSOP, pair.settings, WSOP.tables)
+    broker.told()
+    await at.ledger.execute(PARK, ["wsop_events", key(2), 1, "22001"])
+    columns = await read_columns(at.source_now, WSOP.table("wsop_events"))
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+    role = sql.Identifier(f"apply_{pair.database}")
+    await external.execute(sql.SQL("revoke select on wsop_events from {}").format(role))
+    await external.execute(sql.SQL("grant select ({}) on wsop_events to {}").format(names, role))
+    await external.execute(ADD, [7, 7])
+    with pytest.raises(RowsRefused, match="wsop_events: permission denied"):
+        await run(WSOP, pair.settings, WSOP.tables)
+    assert broker.told() == [("wsop_players", key(7), False)]
+    assert (await standing(at))["players"] == ("synced", "")
 
 
 async def test_value_that_fits_a_narrower_column_exactly_does_not_differ(

@@ -50,6 +50,14 @@ async def test_rows_too_large_are_found_with_their_sizes(pair: Pair) -> None:
         assert [row.id for row in await too_large(connection, excluded, LIMIT)] == ["5", "3"]
 
 
+async def test_value_that_as_json_would_be_too_large_for_postgresql_is_found(pair: Pair) -> None:
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        await connection.execute("create table notes (id int primary key, body text)")
+        await connection.execute("insert into notes values (1, repeat(chr(1), 200000000))")
+        found = await too_large(connection, Table("notes"), 16_000_000)
+    assert found == [LargeRow("notes", "1", 200_000_000)]
+
+
 def test_what_holds_a_flow_up_is_told_with_the_way_on() -> None:
     row = LargeRow("gfx_sessions", "7", 18_000_000)
     assert "gfx_sessions 7 (18,000,000 bytes)" in told([row], LIMIT, "gfx")

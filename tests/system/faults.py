@@ -18,10 +18,13 @@ from ftstream.flows import GFX, OVERRIDES, READY, CaptureNames, log_captures
 from tests.conftest import until
 from tests.system.edits import TWO_WAY, Edits, must_agree
 from tests.system.imports import Imports
-from tests.system.proxy import Proxy
+from tests.system.proxy import PIECE, Proxy
 from tests.system.scene import Worker, set_up
 
 RATE = 400.0
+SLOW_PIECE, SLOW_SECONDS = 32 * 2**10, 0.2
+"""Bytes in so much time: 160 kB/s of some 400 kB that a COPY comes to in the log."""
+
 SESSION_SECONDS = 10.0
 """After which a silent worker's partitions go to others (broker_session_timeout)."""
 
@@ -206,6 +209,7 @@ class World:
 
         def restart() -> None:
             self.stack.stop("connect")
+            self._hasten_capture()
             self.stack.start("connect")
 
         self._amid_imports(restart)
@@ -229,10 +233,20 @@ class World:
         def strike() -> None:
             readers = self._readers()
             blow()
+            self._hasten_capture()
             until(lambda: self._readers().isdisjoint(readers) and None not in self._readers(), 60)
 
         until(lambda: None not in self._readers(), 60)
-        self.imports.strike(strike)
+        # The connectors read a file of this size in a moment, before Connect acts on a request: what is lost
+        # by a restart in the middle of a COPY would not be seen. So it comes to them in some seconds.
+        self.capture.piece, self.capture.delay = SLOW_PIECE, SLOW_SECONDS
+        try:
+            self.imports.strike(strike)
+        finally:
+            self._hasten_capture()
+
+    def _hasten_capture(self) -> None:
+        self.capture.piece, self.capture.delay = PIECE, 0.0
 
     def _readers(self) -> set[int | None]:
         """The processes on External that read the log for the connectors."""

@@ -42,9 +42,14 @@ class Imports:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._written: list[str] = []
+        # Of the first COPY.
+        self._first: list[str] = []
 
     def strike(self, blow: Callable[[], None]) -> None:
-        """At the moment when files are committed and hardly read; writers go on until it is over."""
+        """While a file that is committed is being read; writers go on until it is over.
+
+        Raises AssertionError if all of it has been read before the blow: then it would show nothing.
+        """
         over = threading.Event()
         first = [threading.Event(), threading.Event()]
         with ThreadPoolExecutor(2) as pool:
@@ -56,10 +61,16 @@ class Imports:
                 until(
                     lambda: all(each.is_set() for each in first) or any(w.done() for w in writers)
                 )
+                # Part of the COPY is at the other site, and so in Kafka; the rest is on its way.
+                until(lambda: self._arrived() > 0, 30)
+                assert self._arrived() < COPIED, "the file was read before the blow"
                 blow()
             finally:
                 over.set()
         self._written += [entity for writer in writers for entity in writer.result()]
+
+    def _arrived(self) -> int:
+        return len(self._scene.execute("supabase", LOGGED, self._first))
 
     def missing(self) -> list[str]:
         """Rows that were committed, and of which the other site was never told."""
@@ -67,9 +78,11 @@ class Imports:
         return [entity for entity in self._written if entity not in found]
 
     def _copy(self, committed: threading.Event, over: threading.Event) -> list[str]:
-        written = []
+        written: list[str] = []
         with self._connected() as connection:
             for rows in _until(over, COPIED, INSERTED):
+                if not written:
+                    self._first = rows
                 with connection.cursor().copy(COPY) as copy:
                     for entity in rows:
                         copy.write_row((entity, f"import {entity}", "imported"))

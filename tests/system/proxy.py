@@ -11,9 +11,11 @@ from typing import Self
 COMMITTED = b"COMMIT\x00"
 """In the answer that says that a transaction is committed."""
 
+PIECE = 262_144
+
 
 class Proxy:
-    """Passes bytes on, `delay` seconds late in each direction.
+    """Passes bytes on, `delay` seconds late in each direction, and no more than `piece` of them at once.
 
     `lose_commits` of the next commits' answers never reach the client. While it is cut nothing passes,
     and nobody is told, as where a cable is pulled.
@@ -31,6 +33,7 @@ class Proxy:
         self._passing: set[asyncio.Task[None]] = set()
         self._severed: set[asyncio.Task[None]] = set()
         self.delay = 0.0
+        self.piece = PIECE
         self.lose_commits = 0
         self.lost = 0
 
@@ -109,7 +112,7 @@ class Proxy:
     ) -> None:
         # One side may end at any time, as it likes: then the other is ended too.
         with contextlib.suppress(ConnectionError):
-            while data := await source.read(262_144):
+            while data := await source.read(self.piece):
                 await self._open.wait()
                 if self.delay:
                     await asyncio.sleep(self.delay)

@@ -494,3 +494,21 @@ def test_delete_whose_key_the_log_does_not_hold_is_told_with_table_and_way_on() 
     assert (one.kind, one.severity) == ("delete_without_key", Severity.ERROR)
     for words in ("hand_num = 7", "ALTER TABLE gfx_hands REPLICA IDENTITY DEFAULT", "--repair"):
         assert words in one.message
+
+
+@pytest.mark.parametrize(("sqlstate", "halts"), [("22001", True), ("42804", False)])
+async def test_table_of_another_shape_parks_more_rows_than_values_may(
+    flow: Flow, sqlstate: str, halts: bool
+) -> None:
+    keys = [b"r%d" % n for n in range(12)]
+    flow.target.unfit = {key.decode(): sqlstate for key in keys}
+    flow.read_keys(0, keys)
+    flow.read(12)  # of another table, as it were
+    async with flow.running() as task:
+        if halts:
+            with pytest.raises(FlowHalted, match=r"changes of 1\d rows are parked"):
+                await task
+        else:
+            await flow.written()
+            assert len(flow.target.parked) == 12
+            assert flow.written_offsets[-1] == 12

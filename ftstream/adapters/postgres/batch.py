@@ -105,11 +105,14 @@ class Schedule:
         """They do not run any more."""
         await self._execute("interrupted", entity_types=[run.entity_type for run in runs])
 
-    async def done(self, runs: Sequence[TableRun], basis: Basis) -> None:
+    async def done(self, runs: Sequence[TableRun], read_at: int) -> None:
         """Every message is in Kafka: in the caller's transaction, so that all of this holds, or nothing."""
         moved = [{"entity_type": run.entity_type, "published": run.published} for run in runs]
         await self._execute("done", runs=Json.of(moved))
-        await self._log(Outcome.RUN_DONE, runs, basis.read_at)
+        await self._log(Outcome.RUN_DONE, runs, read_at)
+
+    async def note_basis(self, runs: Sequence[TableRun], basis: Basis) -> None:
+        """What the next run compares with; in the caller's transaction, too."""
         await self._execute(
             "note_basis",
             system=basis.system,
@@ -230,8 +233,8 @@ async def read_references(target: AsyncConnection, flow: Flow) -> list[Reference
         return await cursor.fetchall()
 
 
-class Aside(NamedTuple):
-    """What waits of a row at the target: a delete, a value that a column there does not hold."""
+class ParkedRow(NamedTuple):
+    """What is parked of a row at the target: a delete, a value that a column there does not hold."""
 
     delete: bool
     misfit: bool
@@ -254,20 +257,24 @@ class Rows:
             "key_type": type_name(key),
         }
 
-    async def put_aside(self, target: AsyncConnection) -> Mapping[str, Aside]:
+    async def parked(self, target: AsyncConnection) -> Mapping[str, ParkedRow]:
         """Rows of which a change waits at the target, dead ones too."""
-        cursor = await target.execute(statement(QUERIES["put_aside"]), self._values)
-        return {row[0]: Aside(*row[1:]) for row in await cursor.fetchall()}
+        cursor = await target.execute(statement(QUERIES["parked_rows"]), self._values)
+        return {row[0]: ParkedRow(*row[1:]) for row in await cursor.fetchall()}
 
     async def existing(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
         """Which of these rows there are."""
         return await self._ids(connection, "existing", ids)
 
     async def unwritten(
-        self, connection: AsyncConnection, ids: Collection[str], seen: str
+        self, connection: AsyncConnection, ids: Collection[str], seen: str, *, surely: bool
     ) -> set[str]:
-        """Which of these rows there are that nobody has written since that snapshot."""
-        return await self._ids(connection, "unwritten", ids, seen=seen)
+        """Which of these rows there are that nobody has written since that snapshot.
+
+        Of a transaction that was under way then, rows written in a savepoint are among them, unless it is to
+        be sure: then some of those that committed shortly before are not.
+        """
+        return await self._ids(connection, "unwritten", ids, seen=seen, surely=surely)
 
     async def applied(self, target: AsyncConnection, ids: Collection[str]) -> set[str]:
         """Which of these rows are as ftstream has written them, as far as sync_log reaches."""

@@ -107,7 +107,7 @@ on conflict (flow, table_name) do update
 set (system_identifier, timeline, source_seen, target_seen)
   = (excluded.system_identifier, excluded.timeline, excluded.source_seen, excluded.target_seen)
 
--- name: put_aside
+-- name: parked_rows
 -- Rows of which a change waits here, dead ones too, and whether it is a delete, or a value that a column here
 -- does not hold.
 select entity_id, bool_or(operation = 'delete'), bool_or(sqlstate = 'FT017' or sqlstate like '22%%')
@@ -141,17 +141,17 @@ where exists (select from {child} c where ({child_columns}) = ({parent_columns})
 
 -- name: unwritten
 -- Which of these rows have not been written since a snapshot. A row's xmin has 32 of the 64 bits: the others
--- are those of the next number, or one less. (Of a transaction of savepoints that was under way then, rows may
--- pass for older.)
+-- are those of the next number, or one less. A snapshot has no savepoints: of a transaction that was under way
+-- then, what was written in one passes for older. Surely older is only what began before all that was under way.
 with now as (
     select n.id / 4294967296 as epoch, n.id %% 4294967296 as low
     from (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as id) n)
 select e.id
 from unnest(%(ids)s::text[]) e(id) join {table} t on t.{key} = e.id::{key_type}, now n,
-     lateral (select t.xmin::text::bigint as low) x
-where pg_visible_in_snapshot(
-          (greatest(n.epoch - (x.low > n.low)::integer, 0) * 4294967296 + x.low)::text::xid8,
-          %(seen)s::pg_snapshot)
+     lateral (select t.xmin::text::bigint as low) x,
+     lateral (select (greatest(n.epoch - (x.low > n.low)::integer, 0) * 4294967296 + x.low)::text::xid8 as id) w
+where case when %(surely)s then w.id < pg_snapshot_xmin(%(seen)s::pg_snapshot)
+           else pg_visible_in_snapshot(w.id, %(seen)s::pg_snapshot) end
 
 -- name: applied
 -- Which of these rows are as ftstream has written them: its transaction has logged them too.

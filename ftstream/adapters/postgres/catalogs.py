@@ -16,7 +16,7 @@ from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites
 from ftstream.adapters.postgres.statements import QUERIES, Shape
 from ftstream.adapters.postgres.transaction import own_names
 from ftstream.core.failures import OF_ONE_TABLE, TABLE_ALTERED, Failure, Policy
-from ftstream.core.plan import Batch, effects
+from ftstream.core.plan import Batch, Effect, Entity, effects
 
 AGAIN_SECONDS = 1.0
 """Between two readings of the catalogs because of values that do not fit."""
@@ -59,14 +59,27 @@ class Catalogs:
             await self._apply(newest_shapes(batch), attempt)
         except ApplyFailed as error:
             rows = effects(batch.changes)
+            if error.failure.sqlstate in OF_ONE_TABLE:
+                raise await self._of_tables(error, rows) from error
             failure = await self._misfits.named(error.failure, self._schema.statements, rows)
-            entities = error.entities
-            tables = {table for table, _ in rows}
-            if failure.sqlstate in OF_ONE_TABLE and len(tables) == 1:
-                # No row of it can be written; of several tables, halves tell which one it is.
-                failure = replace(failure, message=f"{tables.pop()}: {failure.message}")
-                entities = rows.keys()
-            raise ApplyFailed(failure, entities, error.needs, error.causes) from error
+            raise ApplyFailed(failure, error.entities, error.needs, error.causes) from error
+
+    async def _of_tables(self, error: ApplyFailed, rows: Mapping[Entity, Effect]) -> ApplyFailed:
+        """The error with all rows of the tables that take none, each with its own table's failure."""
+        tables = {table for table, _ in rows}
+        failures = await self._misfits.unwritable(self._schema.statements, tables)
+        if not failures and len(tables) == 1:
+            failures = dict.fromkeys(tables, error.failure)
+        causes = {
+            (table, entity_id): replace(
+                failures[table], message=f"{table}: {failures[table].message}"
+            )
+            for table, entity_id in rows
+            if table in failures
+        }
+        if not causes:
+            return error  # of images of another shape: halves tell which table it is
+        return ApplyFailed(next(iter(causes.values())), causes.keys(), error.needs, causes)
 
     async def _apply(self, newest: Newest, attempt: Attempt) -> None:
         if unknown := self._schema.unknown(newest):

@@ -1,19 +1,19 @@
-"""Which column a value does not fit, which PostgreSQL does not say."""
+"""Which column a value does not fit, or which table no row, which PostgreSQL does not say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from psycopg import sql
 
-from ftstream.adapters.postgres.connection import Json
-from ftstream.adapters.postgres.rows import Tables
+from ftstream.adapters.postgres.rows import Tables, execute_all
 from ftstream.adapters.postgres.schema import shape_of
 from ftstream.adapters.postgres.sites import ApplyFailed, Sites
+from ftstream.adapters.postgres.statements import Statements
 from ftstream.adapters.postgres.transaction import Transactions
 from ftstream.core import unavailable
-from ftstream.core.failures import Failure
+from ftstream.core.failures import OF_ONE_TABLE, Failure
 from ftstream.core.plan import Effect, Entity, Patch, Upsert
 
 
@@ -47,14 +47,28 @@ class Misfits:
                 return replace(failure, message=f"{table}.{name}: {failure.message}")
         return failure
 
+    async def unwritable(self, tables: Tables, names: Iterable[str]) -> dict[str, Failure]:
+        """Those of these tables whose statements fail without any row, and why."""
+        found = {}
+        for name in names:
+            failure = await self._failure(tables[name].writing, [])
+            if failure is not None and failure.sqlstate in OF_ONE_TABLE:
+                found[name] = failure
+        return found
+
     async def _fails_with(self, single: sql.Composed, image: bytes) -> str | None:
         """Write one column of a row, and take it back: the SQLSTATE of what happened."""
+        failure = await self._failure((single,), [image])
+        return None if failure is None else failure.sqlstate
+
+    async def _failure(self, statements: Statements, images: Sequence[bytes]) -> Failure | None:
+        """Write rows, and take them back: what went wrong."""
         try:
             async with self._sites.exclusively():
                 target = await self._sites.target()
                 async with target.transaction(force_rollback=True):
                     await self._transactions.open(target, "share")
-                    await target.execute(single, {"images": Json.array([image])})
+                    await execute_all(target, statements, images)
         except ApplyFailed as error:
-            return error.failure.sqlstate
+            return error.failure
         return None

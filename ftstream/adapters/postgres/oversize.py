@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import LiteralString
 
 from psycopg import AsyncConnection, sql
 
@@ -29,10 +30,26 @@ async def too_large(connection: AsyncConnection, table: Table, limit: int) -> li
         table=identifier(table.schema, table.name),
         key=identifier(table.key),
         stored=_sum("pg_column_size(t.{})", columns),
-        written=_sum("octet_length(to_json(t.{}::text)::text)", columns),
+        written=sql.SQL(" + ").join(map(_written, columns)),
     )
     cursor = await connection.execute(query, {"bytes": limit, "limit": MOST_NAMED})
     return [LargeRow(table.name, row[0], row[1]) for row in await cursor.fetchall()]
+
+
+_HEXADECIMAL: LiteralString = "2 * octet_length({})::bigint + 5"
+_TEXT: LiteralString = """case
+    when pg_column_size({0}) > %(bytes)s * 8 then pg_column_size({0})
+    when octet_length({0}::text) > %(bytes)s * 8 then octet_length({0}::text)
+    else octet_length(to_json({0}::text)::text) end::bigint"""
+"""Of the largest a bound below: as JSON, in which a byte may take six, they would pass PostgreSQL's 1 GB."""
+
+
+def _written(column: Column) -> sql.Composed:
+    """The bytes of a value as a JSON string."""
+    hexadecimal = column.base_name == "bytea" and not column.is_array
+    size = sql.SQL(_HEXADECIMAL if hexadecimal else _TEXT)
+    value = sql.SQL("t.{}").format(identifier(column.name))
+    return sql.SQL("coalesce({}, 0)").format(size.format(value))
 
 
 def _sum(size: str, columns: Iterable[Column]) -> sql.Composed:

@@ -115,6 +115,11 @@ class TableStatements:
         else:
             self.of(self.shape)
 
+    @property
+    def writing(self) -> Statements:
+        """What writes images as the source has them today."""
+        return self.won(self.shape) if self._outbox else self.of(self.shape).upsert
+
     def won(self, shape: Shape) -> Statements:
         """What writes images of this shape from an outbox, where they are the last write."""
         if shape not in self._won:
