@@ -27,7 +27,7 @@ ALIKE = [
     column("text"),
     sized("bpchar", 7),
     sized("bit", 7),
-    column("timestamptz"),
+    column("timestamp"),
     array("int4"),
     column("x", base_kind="e"),
 ]
@@ -41,7 +41,6 @@ LOSING = [
     column("float8"),
     column("date"),
     column("time"),
-    column("timestamp"),
 ]
 HOLDING = [
     (column("int4"), column("int8")),

@@ -41,10 +41,10 @@ _LENGTH: LiteralString = """case when octet_length({x}) > {length} and {x} <> {x
 _FLOAT: LiteralString = """case when {x}::numeric <> {x}::{here}::text::numeric
         and length(ltrim(translate(split_part(lower({x}), 'e', 1), '+-.', ''), '0')) > {digits}
     then ftstream.inexact({place}, {label}, {x})::{type} else {x}::{here}::{type} end"""
-_SPELT: LiteralString = """case when {x} like any({more}) then ftstream.inexact({place}, {label}, {x})::{type}
+_SPELT: LiteralString = """case when {x} like {more} then ftstream.inexact({place}, {label}, {x})::{type}
     else {x}::{type} end"""
-_MORE = {"date": ("%:%",), "time": ("%-%",), "timestamp": ("%:%+%", "%:%-%")}
-"""What the text of a value has that says more than the type holds: a time, a date, a zone."""
+_MORE = {"date": "%:%", "time": "%-%"}
+"""What the text of a value has that says more than the type holds: a time, a date. A zone is UTC always."""
 _DIGITS = {"float4": 9, "float8": 17}
 _EACH: LiteralString = """case when {x} is not null then concat(array_dims({x}),
     (select array_agg({element} order by u.n)::text from unnest({x}) with ordinality as u(e, n))) end"""
@@ -105,8 +105,7 @@ def value(table: str, here: Column, there: Column, codec_of: CodecOf) -> sql.Com
         return sql.SQL(_LENGTH).format(length=sql.Literal(there.modifier - 4), **parts)
     read = codec.value(there, carried)
     if _spelt(there, carried):
-        listed = sql.SQL(", ").join(map(literal, _MORE[there.base_name]))
-        read = sql.SQL(_SPELT).format(more=sql.SQL("array[{}]").format(listed), **parts)
+        read = sql.SQL(_SPELT).format(more=literal(_MORE[there.base_name]), **parts)
     return _look(table, there, there, read, (here, there)) if _rounds(there) else read
 
 
