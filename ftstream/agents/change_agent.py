@@ -276,6 +276,8 @@ class ChangeAgent:
             try:
                 await self._applier.prepare(sites)
             except ApplyFailed as error:
+                if error.failure.policy is Policy.HALT:
+                    return await self.halt(FlowHalted(self.flow.name, error.failure))
                 # What is wrong shows when something is applied.
                 log.debug("flow %s: catalogs not read: %s", self.flow.name, error)
             finally:

@@ -12,12 +12,13 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
 
-from ftstream.adapters.postgres import dead_letters, log_applier, parked
+from ftstream.adapters.postgres import dead_letters, log_applier, parked, rows
 from ftstream.adapters.postgres.log_applier import REREAD_ROWS, LogApplier
 from ftstream.adapters.postgres.offsets import Offsets
 from ftstream.adapters.postgres.owner import read_from_owner
 from ftstream.adapters.postgres.parked import ParkedChanges
 from ftstream.adapters.postgres.queries import statement
+from ftstream.adapters.postgres.rows import Plan, Tables
 from ftstream.adapters.postgres.schema import Schema
 from ftstream.adapters.postgres.sites import ApplyFailed, Sites
 from ftstream.adapters.postgres.statements import QUERIES, TableStatements
@@ -40,8 +41,8 @@ class Worker:
     def __init__(self, pair: Pair, partition: int) -> None:
         self.told: list[Notification] = []
         self.sites = Sites(Site.SUPABASE, pair.settings)
-        schema = Schema(GFX, Site.SUPABASE, self.told.append)
-        self.applier = LogApplier(GFX, self.sites, schema, pair.settings.apply)
+        self.schema = Schema(GFX, Site.SUPABASE, self.told.append)
+        self.applier = LogApplier(GFX, self.sites, self.schema, pair.settings.apply)
         self.offsets = Offsets(self.sites)
         self.parked = ParkedChanges(GFX, self.sites)
         self.at = Partition(TOPIC, partition)
@@ -552,3 +553,48 @@ async def test_column_narrowed_while_the_flow_runs_is_noticed_before_a_value_is_
     await one.applier.apply(one.batch(fits))
     assert await players(pair, Site.SUPABASE) == [(ONE, "x", "a")]
     assert [n.kind for n in one.told] == ["types_differ"]
+
+
+async def test_reading_that_fails_leaves_the_flow_with_what_it_had(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    """Else the look at the table would find it as last read, and write with older statements."""
+    one, _ = workers
+    before = one.schema.reading
+    await write(pair, Site.SUPABASE, "alter table gfx_players alter long_name type varchar(4)")
+    await write(pair, Site.EXTERNAL, "alter table gfx_hands add odd point[]")
+    await write(pair, Site.SUPABASE, "alter table gfx_hands add odd point[]")
+    with pytest.raises(ApplyFailed, match="odd"):
+        await one.applier.prepare()
+    assert one.schema.reading is before
+    long = one.change(ONE, player_hash="x", name="a", long_name="Kim  ")
+    with pytest.raises(ApplyFailed, match="odd"):
+        await one.applier.apply(one.batch(long))
+    assert await players(pair, Site.SUPABASE) == []
+
+
+async def test_transaction_writes_with_one_reading_of_the_catalogs(
+    pair: Pair, workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another may read them meanwhile: its look at the table would say that nothing was altered."""
+    one, _ = workers
+    write_rows = rows.write_rows
+
+    async def read_meanwhile(target: AsyncConnection, tables: Tables, plan: Plan) -> None:
+        monkeypatch.undo()
+        await write_rows(target, tables, plan)
+        await write(pair, Site.EXTERNAL, "alter table gfx_players add note text")
+        await write(pair, Site.SUPABASE, "alter table gfx_hands add note text")
+        connections = [await pair.connect(site) for site in (Site.EXTERNAL, Site.SUPABASE)]
+        await one.schema.read(*connections)
+        for each in connections:
+            await each.close()
+
+    monkeypatch.setattr(log_applier, "write_rows", read_meanwhile)
+    before = one.schema.reading
+    batch = one.batch(one.change(ONE, player_hash="x", name="a"))
+    with pytest.raises(ApplyFailed, match="gfx_hands was altered"):
+        await one.applier._attempt(batch, {})
+    assert one.schema.reading is not before
+    await one.applier.apply(batch)
+    assert await players(pair, Site.SUPABASE) == [(ONE, "x", "a")]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ftstream.adapters.postgres.catalog import Column
-from ftstream.adapters.postgres.codec import image_codec, text_codec, value
+from ftstream.adapters.postgres.codec import text_codec, value
 from ftstream.adapters.postgres.exact import differ, inexact
 from ftstream.adapters.postgres.exact import value as looked_at
 from tests.unit.test_codec import array, column
@@ -25,10 +25,22 @@ def sized(base_name: str, modifier: int) -> Column:
 
 ALIKE = [
     column("text"),
-    numeric(5, 2),
-    sized("varchar", 7),
+    sized("bpchar", 7),
+    sized("bit", 7),
+    column("timestamp"),
     array("int4"),
     column("x", base_kind="e"),
+]
+LOSING = [
+    numeric(5, 2),
+    sized("varchar", 7),
+    sized("timestamp", 3),
+    sized("time", 0),
+    sized("interval", 3),
+    column("float4"),
+    column("float8"),
+    column("date"),
+    column("time"),
 ]
 HOLDING = [
     (column("int4"), column("int8")),
@@ -43,6 +55,7 @@ HOLDING = [
     (sized("timestamp", 3), sized("timestamp", 6)),
     (sized("timestamptz", 3), column("timestamptz")),
     (column("date"), column("timestamp")),
+    (column("mood", base_kind="e"), column("text")),
 ]
 ROUNDING = [
     (numeric(9, 4), numeric(5, 2)),
@@ -68,12 +81,16 @@ def test_columns_that_are_alike_are_written_as_ever(each: Column) -> None:
     assert looked_at("t", each, each, text_codec) == value(each, text_codec(each))
 
 
+@pytest.mark.parametrize("each", LOSING, ids=lambda c: c.base_type or c.type)
+def test_column_that_can_lose_something_is_looked_at_where_it_is_alike_too(each: Column) -> None:
+    """The source's may be altered before the catalogs are read again."""
+    assert not differ(each, each) and not inexact(each, each)
+    assert "ftstream.inexact('t.c'" in looked_at("t", each, each, text_codec).as_string(None)
+
+
 @pytest.mark.parametrize(("here", "there"), HOLDING, ids=lambda c: c.base_type or c.type)
-def test_column_that_holds_every_value_needs_no_look_and_is_compared_as_equal(
-    here: Column, there: Column
-) -> None:
+def test_column_that_holds_every_value_is_compared_as_equal(here: Column, there: Column) -> None:
     assert differ(here, there) and not inexact(here, there)
-    assert looked_at("t", here, there, image_codec) == value(there, image_codec(here))
 
 
 @pytest.mark.parametrize(("here", "there"), ROUNDING, ids=lambda c: c.base_type or c.type)

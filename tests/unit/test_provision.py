@@ -34,6 +34,7 @@ from ftstream.adapters.postgres.site_state import (
     TableState,
 )
 from ftstream.adapters.postgres.wanted import (
+    CAPTURE_SETTINGS,
     Policy,
     Right,
     TriggerKind,
@@ -431,3 +432,46 @@ def test_columns_that_cannot_be_carried_are_told_with_the_way_out() -> None:
     told = "\n".join(map(str, pair_problems(GFX, there, there, Site.SUPABASE)))
     assert "exclude the column in flows.py" in told
     assert f"ALTER TABLE {name} REPLICA IDENTITY FULL" in told
+
+
+def captures_as(*, ours: bool = True, administered: bool = False) -> dict[str, Role]:
+    name = aim(Site.EXTERNAL).capture_role
+    role = Role(name, True, False, True, False, ours, elsewhere=False, administered=administered)
+    return {name: role}
+
+
+@pytest.mark.parametrize(("version", "administered"), [(150_000, False), (160_000, True)])
+def test_running_connector_is_to_be_restarted_for_new_settings_of_its_role(
+    version: int, administered: bool
+) -> None:
+    """A session keeps those with which it began."""
+    aimed, server = aim(Site.EXTERNAL), replace(SERVER, superuser=False, version=version)
+    roles = captures_as(administered=administered)
+    slot = Slot("gfx_slot", "pgoutput", "db", active=True, lost=False)
+    there = replace(state(), server=server, roles=roles, slots={slot.name: slot})
+    (problem,) = [p for p in site_problems(aimed, there) if "settings" in p.what]
+    assert not problem.fatal and "ftstream connectors delete gfx" in problem.mend
+    pinned = replace(there, settings={aimed.capture_role: CAPTURE_SETTINGS})
+    idle = replace(there, slots={slot.name: replace(slot, active=False)})
+    for each in (pinned, idle):
+        assert not [p for p in site_problems(aimed, each) if "settings" in p.what]
+
+
+def test_from_postgresql_16_a_role_is_altered_by_who_administers_it() -> None:
+    server = replace(SERVER, superuser=False, version=160_000)
+    there = replace(state(), server=server, roles=captures_as(ours=False))
+    told = [str(p) for p in site_problems(aim(Site.EXTERNAL), there) if p.fatal]
+    assert any("may not set them" in each for each in told)
+
+
+def test_key_that_the_log_holds_by_another_index_or_not_at_all() -> None:
+    def told(**changes: object) -> list[tuple[str, bool]]:
+        there = state()
+        tables = {name: replace(t, **changes) for name, t in there.tables.items()}  # type: ignore[arg-type]
+        found = pair_problems(GFX, replace(there, tables=tables), state(), Site.SUPABASE)
+        return [(p.mend.split(" ", 3)[3], p.fatal) for p in found if "gfx_players" in p.what]
+
+    assert told(replica_identity="i", logged_columns=["id"]) == []
+    assert told(replica_identity="i", logged_columns=["n"]) == [("REPLICA IDENTITY DEFAULT", True)]
+    assert told(replica_identity="n") == [("REPLICA IDENTITY DEFAULT", True)]
+    assert told(literal_defaults=["id"]) == [("ALTER id DROP DEFAULT", False)]

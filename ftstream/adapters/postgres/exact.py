@@ -2,7 +2,9 @@
 
 A cast rounds, cuts or pads without a word. Where the sites' columns are of different types, a value is
 read as the source's type, cast to the target's, and both are compared in a form in which equal values are
-equal texts. Columns that are alike, or whose type at the target holds every value, have no such look.
+equal texts. Columns that are alike, or whose type at the target holds every value, have no such look, but
+for types that can lose something: the source's column may be altered at any time, and no image tells. What
+is found too strictly does no harm: the catalogs are read then, and the values looked at by what they say.
 
 Pure: makes SQL of what the catalogs say.
 """
@@ -17,7 +19,7 @@ from psycopg import sql
 from ftstream.adapters.postgres import codec
 from ftstream.adapters.postgres.catalog import Column
 from ftstream.adapters.postgres.codec import CodecOf
-from ftstream.adapters.postgres.queries import literal
+from ftstream.adapters.postgres.queries import identifier, literal
 
 _INTEGERS = ("int2", "int4", "int8")
 _FLOATS = ("float4", "float8")
@@ -25,10 +27,25 @@ _NUMBERS = frozenset((*_INTEGERS, *_FLOATS, "numeric"))
 _TIMES = frozenset(("date", "timestamp", "timestamptz"))
 _TEXTS = frozenset(("text", "varchar", "bpchar"))
 _FRACTIONS = frozenset(("timestamp", "timestamptz", "time", "timetz"))
+_ROUNDING = _FRACTIONS | {"numeric", "interval", "varchar"}
 
 _LOOK: LiteralString = """(select case when {before} is not distinct from {after} then s.w
     else ftstream.inexact({place}, {label}, {before})::{type} end
     from (select y.v, {cast} as w from (select {value} as v offset 0) y offset 0) s)"""
+# Without a cast or a subquery where a value fits: these are most columns of most tables.
+_SCALE: LiteralString = """case when scale({x}) > {scale} and {x} <> {x}::{kind}
+    then ftstream.inexact({place}, {label}, {x}::text)::{type} else {x} end"""
+_LENGTH: LiteralString = """case when octet_length({x}) > {length} and {x} <> {x}::{kind}
+    then ftstream.inexact({place}, {label}, {x}::text)::{type} else {x} end"""
+# As many digits as the type itself may be written with: Java does not always find the shortest.
+_FLOAT: LiteralString = """case when {x}::numeric <> {x}::{here}::text::numeric
+        and length(ltrim(translate(split_part(lower({x}), 'e', 1), '+-.', ''), '0')) > {digits}
+    then ftstream.inexact({place}, {label}, {x})::{type} else {x}::{here}::{type} end"""
+_SPELT: LiteralString = """case when {x} like {more} then ftstream.inexact({place}, {label}, {x})::{type}
+    else {x}::{type} end"""
+_MORE = {"date": "%:%", "time": "%-%"}
+"""What the text of a value has that says more than the type holds: a time, a date. A zone is UTC always."""
+_DIGITS = {"float4": 9, "float8": 17}
 _EACH: LiteralString = """case when {x} is not null then concat(array_dims({x}),
     (select array_agg({element} order by u.n)::text from unnest({x}) with ordinality as u(e, n))) end"""
 
@@ -53,7 +70,12 @@ def inexact(here: Column, there: Column) -> bool:
 def wire_column(here: Column, there: Column, codec_of: CodecOf) -> sql.Composed:
     """The column's definition for json_to_recordset. Raises UnsupportedType."""
     column = _looked_at(here, there) or there
-    return codec.wire_column(column, codec_of(here if column is there else column))
+    carried = codec_of(here if column is there else column)
+    if column is there and (_floats(here, there) or _spelt(there, carried)):
+        return sql.SQL("{} text").format(identifier(there.name))
+    if column is there and _quick(there):
+        carried = replace(carried, wire="")
+    return codec.wire_column(column, carried)
 
 
 def value(table: str, here: Column, there: Column, codec_of: CodecOf) -> sql.Composed:
@@ -62,18 +84,44 @@ def value(table: str, here: Column, there: Column, codec_of: CodecOf) -> sql.Com
     Raises UnsupportedType.
     """
     column = _looked_at(here, there)
-    if column is None:
-        return codec.value(there, codec_of(here))
+    if column is not None:
+        read = codec.value(column, codec_of(column))
+        return _look(table, column, there, read, (here, there))
+    carried = codec_of(here)
+    parts = {
+        "x": sql.SQL("r.{}").format(identifier(there.name)),
+        "place": literal(f"{table}.{there.name}"),
+        "label": literal(there.type),
+        "kind": sql.SQL(there.base_type.replace("%", "%%")),
+        "type": codec.type_name(there),
+    }
+    if _floats(here, there):
+        digits = sql.Literal(_DIGITS[here.base_name])
+        return sql.SQL(_FLOAT).format(here=codec.type_name(here), digits=digits, **parts)
+    if _quick(there):
+        if there.base_name == "numeric":
+            scale = sql.Literal(_numeric(there.modifier)[1])
+            return sql.SQL(_SCALE).format(scale=scale, **parts)
+        return sql.SQL(_LENGTH).format(length=sql.Literal(there.modifier - 4), **parts)
+    read = codec.value(there, carried)
+    if _spelt(there, carried):
+        read = sql.SQL(_SPELT).format(more=literal(_MORE[there.base_name]), **parts)
+    return _look(table, there, there, read, (here, there)) if _rounds(there) else read
+
+
+def _look(
+    table: str, column: Column, there: Column, read: sql.Composed, pair: tuple[Column, Column]
+) -> sql.Composed:
     kind = sql.SQL(there.base_type.replace("%", "%%"))
     y, v, w = sql.SQL("y.v"), sql.SQL("s.v"), sql.SQL("s.w")
     return sql.SQL(_LOOK).format(
-        before=comparable(v, here, there),
-        after=comparable(w, here, there),
+        before=comparable(v, *pair),
+        after=comparable(w, *pair),
         place=literal(f"{table}.{there.name}"),
         label=literal(there.type),
         type=kind,
         cast=sql.SQL("{}::{}").format(_castable(y, column, there), kind),
-        value=codec.value(column, codec_of(column)),
+        value=read,
     )
 
 
@@ -93,6 +141,11 @@ def _looked_at(here: Column, there: Column) -> Column | None:
     """The column as which a value is read that is to be looked at; None if it is not."""
     if not inexact(here, there):
         return None
+    if here.base_name in _FLOATS and there.base_name in _NUMBERS - {*_FLOATS} and not here.is_array:
+        # As it is written: a cast of a float to numeric takes the first six digits, or fifteen.
+        return replace(here, base_name="numeric", cast_type="numeric")
+    if here.base_name == "float4" and not here.is_array:
+        return replace(here, base_name="float8", cast_type="double precision")
     if here.builtin:
         return here
     if here.base_kind == "e" or here.base_name == "citext":
@@ -101,8 +154,34 @@ def _looked_at(here: Column, there: Column) -> Column | None:
     return None  # its type may not be there at the target
 
 
+def _rounds(there: Column) -> bool:
+    """Whether assigning to it may lose something without an error, whatever the value's type was.
+
+    Not char(n): the blanks that it cuts are no part of its value. bit(n) raises an error by itself.
+    """
+    return there.modifier >= 0 and there.base_name in _ROUNDING and there.builtin
+
+
+def _quick(there: Column) -> bool:
+    return _rounds(there) and not there.is_array and there.base_name in ("numeric", "varchar")
+
+
+def _floats(here: Column, there: Column) -> bool:
+    return (
+        {here.base_name, there.base_name} <= set(_FLOATS) and not there.is_array and there.builtin
+    )
+
+
+def _spelt(there: Column, carried: codec.Codec) -> bool:
+    """Whether a value comes as a text, of which a cast takes what the type holds."""
+    plain = there.builtin and not there.is_array
+    return plain and there.base_name in _MORE and carried.wire in ("", "text")
+
+
 def _holds_all(here: Column, there: Column) -> bool:
     pair = (here.base_name, there.base_name)
+    if here.base_kind == "e":
+        return there.builtin and there.base_name in ("text", "varchar") and there.modifier < 0
     wider = there.modifier < 0 or 0 <= here.modifier <= there.modifier
     match pair:
         case (

@@ -18,8 +18,8 @@ from ftstream.adapters.postgres.misfit import Misfits
 from ftstream.adapters.postgres.owner import read_from_owner
 from ftstream.adapters.postgres.parents import referred_to
 from ftstream.adapters.postgres.queries import statement
-from ftstream.adapters.postgres.rows import Plan, keeping, locked, missing, write_rows
-from ftstream.adapters.postgres.schema import Schema
+from ftstream.adapters.postgres.rows import Plan, Tables, keeping, locked, missing, write_rows
+from ftstream.adapters.postgres.schema import Reading, Schema
 from ftstream.adapters.postgres.sites import SILENT, ApplyFailed, Sites, failure_of
 from ftstream.adapters.postgres.statements import QUERIES, Shape
 from ftstream.adapters.postgres.transaction import Transactions, own_names
@@ -99,6 +99,7 @@ class LogApplier:
 
     async def _apply_once(self, batch: Batch, plan: Plan) -> None:
         written = plan  # with the rows that are in the way, once they are known
+        reading = self._schema.reading
         try:
             async with self._sites.exclusively():
                 target = await self._sites.target()
@@ -108,11 +109,11 @@ class LogApplier:
                         # Others may write these rows meanwhile, so no other worker applies now: else a row
                         # as it was read could overwrite what another has applied since, for good.
                         await self._transactions.open(target, "alone")
-                        written = await self._read(source, target, batch, plan)
+                        written = await self._read(source, target, batch, plan, reading.statements)
                         async with target.pipeline():
-                            await self._write(target, batch, written)
+                            await self._write(target, batch, written, reading)
                 else:
-                    await self._apply_in_one_trip(target, batch, plan)
+                    await self._apply_in_one_trip(target, batch, plan, reading)
         except ApplyFailed as error:
             if error.failure.sqlstate == REFERRED_TO:
                 raise referred_to(error.failure, plan.rows) from error
@@ -123,19 +124,23 @@ class LogApplier:
             if isinstance(effect, Displace):
                 log.warning("%s %s is in ftstream.displaced: it was in the way", table, entity_id)
 
-    async def _apply_in_one_trip(self, target: AsyncConnection, batch: Batch, plan: Plan) -> None:
+    async def _apply_in_one_trip(
+        self, target: AsyncConnection, batch: Batch, plan: Plan, reading: Reading
+    ) -> None:
         """The hot path: there is nothing to be known in between."""
         async with target.pipeline():
             await target.execute("begin isolation level read committed")
             await self._transactions.open(target, "share")
-            await self._write(target, batch, plan)
+            await self._write(target, batch, plan, reading)
             await target.execute("commit")
 
-    async def _write(self, target: AsyncConnection, batch: Batch, plan: Plan) -> None:
+    async def _write(
+        self, target: AsyncConnection, batch: Batch, plan: Plan, reading: Reading
+    ) -> None:
         await self._transactions.advance(target, batch)
-        await write_rows(target, self._schema.statements, plan)
+        await write_rows(target, reading.statements, plan)
         if plan.rows:
-            await target.execute(statement(QUERIES["unchanged"]), self._schema.fingerprint)
+            await target.execute(statement(QUERIES["unchanged"]), reading.fingerprint)
         if entries := [*log_rows(batch.changes, plan.rows), *map(aside_row, batch.aside)]:
             await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
 
@@ -152,10 +157,14 @@ class LogApplier:
             raise ApplyFailed(failure_of(error), rereads) from error
 
     async def _read(
-        self, source: AsyncConnection, target: AsyncConnection, batch: Batch, plan: Plan
+        self,
+        source: AsyncConnection,
+        target: AsyncConnection,
+        batch: Batch,
+        plan: Plan,
+        tables: Tables,
     ) -> Plan:
         """The plan with each row that is to be read, and those in its way, as their owner has them."""
-        tables = self._schema.statements
         try:
             async with asyncio.timeout(OWNER_SECONDS):
                 read = await read_from_owner(source, target, tables, batch, plan.rows)

@@ -181,6 +181,7 @@ class OutboxApplier:
         """In one round trip, unless unique values move or rows are taken over."""
         batch, logged, taken = writes.batch, None, set[Entity]()
         in_parts = moving or writes.refusals
+        reading = self._schema.reading
         async with self._sites.exclusively():
             target = await self._sites.target()
             async with nullcontext() if in_parts else target.pipeline():
@@ -190,9 +191,10 @@ class OutboxApplier:
                 if writes.lost:
                     await self._rows.pass_by(target, writes.lost)
                 if writes.newest:
-                    tables = self._schema.statements
-                    taken = await self._rows.write(target, tables, writes, moving=moving)
-                    await target.execute(statement(QUERIES["unchanged"]), self._schema.fingerprint)
+                    taken = await self._rows.write(
+                        target, reading.statements, writes, moving=moving
+                    )
+                    await target.execute(statement(QUERIES["unchanged"]), reading.fingerprint)
                 if batch.changes:
                     rows = {"changes": Json.of([*_logged(writes, taken)])}
                     logged = await target.execute(statement(REGISTER["log_writes"]), rows)

@@ -25,6 +25,7 @@ OLDEST = 140_000
 _PARAMETER_RIGHTS = 150_000
 _COLUMN_LISTS = 150_000
 _REPLICATION_BY_CREATEROLE = 160_000
+_ADMIN_OF_ROLE = 160_000
 _KEY_TYPES = frozenset(("uuid", "text", "varchar", "int2", "int4", "int8"))
 """Types whose text is the same in a Kafka key, in Debezium's JSON and in PostgreSQL."""
 
@@ -206,7 +207,8 @@ def _capture_role(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
 
 def _capture_settings(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     role, server = state.roles.get(wanted.capture_role), state.server
-    may = server.superuser or (server.may_create_roles and not (role and role.superuser))
+    admin = server.version < _ADMIN_OF_ROLE or (role is not None and role.administered)
+    may = server.superuser or (server.may_create_roles and admin and not (role and role.superuser))
     if role is not None and not may and (missing := unpinned(wanted, state)):
         pins = "; ".join(
             f'ALTER ROLE "{role.name}" IN DATABASE "{server.database}" SET {name} TO \'{value}\''
@@ -218,6 +220,23 @@ def _capture_settings(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             f" {', '.join(missing)} in this database, and {server.admin} may not set them",
             f"Have a superuser run: {pins}",
         )
+    elif role is not None and unpinned(wanted, state):
+        yield from _running(wanted, state)
+
+
+def _running(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """A session has what its role had set when it began, and that of a slot lasts for weeks."""
+    for capture in wanted.captures:
+        slot = state.slots.get(wanted.names(capture).slot)
+        if slot is not None and slot.active:
+            flows = " ".join(flow.name for flow in capture.flows)
+            yield Problem(
+                wanted.site.value,
+                f"connector {wanted.names(capture).connector} reads with settings that its role had before",
+                f"After `init`: ftstream connectors delete {flows} (it keeps its position), then:"
+                f" ftstream connectors apply {flows}",
+                fatal=False,
+            )
 
 
 def _replica_right(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
@@ -424,7 +443,16 @@ def _log(
                 " values cannot be told from NULL in the log",
                 f"ALTER TABLE {table.qualified} REPLICA IDENTITY FULL",
             )
-    if identity not in "df":
+    if table.key in state.tables[table.qualified].literal_defaults:
+        yield Problem(
+            site.value,
+            f"the key {table.qualified}.{table.key} has a constant as its default, which Debezium"
+            " sends where the log does not hold the key: another row could be deleted",
+            f"ALTER TABLE {table.qualified} ALTER {table.key} DROP DEFAULT",
+            fatal=False,
+        )
+    held = state.tables[table.qualified].logged_columns
+    if identity == "n" or (identity == "i" and table.key not in held):
         yield Problem(
             site.value,
             f"the log does not tell which row of {table.qualified} changed (replica identity"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import AsyncConnection
@@ -48,6 +48,15 @@ def newest_shapes(batch: Batch) -> Newest:
     return {where: unavailable.names(image) for where, image in newest.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one reading of both catalogs has given: what a transaction writes with is of one reading."""
+
+    statements: Mapping[str, TableStatements]
+    fingerprint: Mapping[str, Sequence[object]]
+    """The target's tables as they were when their columns were read: see require_unchanged."""
+
+
 class Schema:
     """Both sites' tables as last read.
 
@@ -62,12 +71,16 @@ class Schema:
         self._catalogs: dict[str, _Catalog] = {}
         self._readings = itertools.count()
         self._newest = 0
-        self.statements: dict[str, TableStatements] = {}
-        self.fingerprint: dict[str, list[object]] = {"tables": [], "seen": []}
-        """The target's tables as they were when their columns were read: see require_unchanged."""
+        self.reading = Reading({}, {"tables": [], "seen": []})
+        """Replaced whole, by who reads on connections of its own too: take it once a transaction."""
         # Other column lists than today's that were met: the catalogs are read after each of them.
         self._met: set[tuple[str, Shape]] = set()
         self._last: dict[tuple[str, Partition], Shape] = {}
+
+    @property
+    def statements(self) -> Mapping[str, TableStatements]:
+        """Those of the last reading."""
+        return self.reading.statements
 
     async def read(self, source: AsyncConnection, target: AsyncConnection) -> bool:
         """Read both catalogs; True if a table has changed.
@@ -90,24 +103,29 @@ class Schema:
         }
         if reading < self._newest:
             return False  # another has read later, and was faster
-        self._newest = reading
-        self.fingerprint = {"tables": [oid for oid, _ in seen], "seen": [xmin for _, xmin in seen]}
         changed = [name for name, catalog in found.items() if catalog != self._catalogs.get(name)]
-        for name in changed:
-            catalog, before = found[name], self.statements.get(name)
-            made = TableStatements(
-                self._flow.table(name),
-                catalog.source,
-                catalog.target,
-                catalog.unique_keys,
-                outbox=self._flow.capture is Capture.OUTBOX,
-                images=text_codec if self._flow.capture is Capture.BATCH else debezium_codec,
-            )
-            self.statements[name] = made
-            self._say(name, made, before)
+        # Whatever raises leaves all as it was: old statements never meet a new fingerprint.
+        made = {name: self._made(name, found[name]) for name in changed}
+        before = self.reading.statements
+        oids, xmins = [oid for oid, _ in seen], [xmin for _, xmin in seen]
+        self.reading = Reading({**before, **made}, {"tables": oids, "seen": xmins})
+        self._newest = reading
         self._catalogs = found
         self._met = {(table, shape) for table, shape in self._met if table not in changed}
+        for name, each in made.items():
+            self._say(name, each, before.get(name))
         return bool(changed)
+
+    def _made(self, name: str, catalog: _Catalog) -> TableStatements:
+        """Raises UnsupportedType, KeyMissing."""
+        return TableStatements(
+            self._flow.table(name),
+            catalog.source,
+            catalog.target,
+            catalog.unique_keys,
+            outbox=self._flow.capture is Capture.OUTBOX,
+            images=text_codec if self._flow.capture is Capture.BATCH else debezium_codec,
+        )
 
     def unknown(self, newest: Newest) -> set[tuple[str, Shape]]:
         """Those of these column lists that were never met: the catalogs are to be read for them."""

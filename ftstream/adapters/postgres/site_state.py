@@ -52,7 +52,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role of the cluster; `ours`: made by `init`; `elsewhere`: in use in other databases."""
+    """A role of the cluster; `ours`: made by `init`; `elsewhere`: in use in other databases.
+
+    `administered`: the administrator may grant it, which is what CREATEROLE needs to alter it from
+    PostgreSQL 16 on.
+    """
 
     name: str
     login: bool
@@ -61,6 +65,7 @@ class Role:
     bypasses_policies: bool
     ours: bool
     elsewhere: bool
+    administered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,11 @@ class RoleSettings:
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """A table that exists. `required`: columns that an insert must give."""
+    """A table that exists. `required`: columns that an insert must give.
+
+    `logged_columns`: what the log holds of a row that is deleted, by an index. `literal_defaults`:
+    columns whose default is a constant.
+    """
 
     name: str
     kind: str
@@ -87,6 +96,8 @@ class TableState:
     primary_key: list[str]
     unique_columns: list[str]
     required: list[str]
+    logged_columns: Sequence[str] = ()
+    literal_defaults: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ select r.rolname as name, r.rolcanlogin as login, r.rolsuper as superuser,
            select from pg_shdepend d
            where d.refclassid = 'pg_authid'::regclass and d.refobjid = r.oid and d.dbid <> 0
              and d.dbid <> (select b.oid from pg_database b where b.datname = current_database())
-       ) as elsewhere
+       ) as elsewhere,
+       pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION') as administered
 from pg_roles r where r.rolname = any(%(roles)s)
 
 -- name: role_settings
@@ -68,6 +69,14 @@ select t.name,
              where r.rolname = any(%(roles)s) and pg_has_role(r.oid, c.relowner, 'USAGE')) as owner_roles,
        array(select a.attname::text from pg_index i, pg_attribute a
              where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid and a.attnum = any(i.indkey)) as primary_key,
+       array(select a.attname::text from pg_index i, pg_attribute a
+             where i.indrelid = c.oid and a.attrelid = c.oid and a.attnum = any(i.indkey)
+               and case c.relreplident when 'd' then i.indisprimary
+                                       when 'i' then i.indisreplident else false end) as logged_columns,
+       array(select a.attname::text from pg_attribute a
+             join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+             where a.attrelid = c.oid and a.attgenerated = ''
+               and pg_get_expr(d.adbin, d.adrelid) ~ '^(''|-?[0-9])') as literal_defaults,
        array(select a.attname::text from pg_index i, pg_attribute a
              where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indnkeyatts = 1
                and i.indpred is null and i.indexprs is null

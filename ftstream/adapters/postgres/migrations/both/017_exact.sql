@@ -25,9 +25,9 @@ end $$;
 revoke all on function ftstream.require_unchanged(oid[], text[]) from public;
 
 -- Fails if the table's columns would hold anything else than this image says, for those who write it by
--- jsonb_populate_record: that rounds and cuts.
+-- jsonb_populate_record: that rounds and cuts. A value that another type spells otherwise is the same.
 create function ftstream.require_exact(target regclass, image jsonb) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
     held jsonb;
     odd  record;
@@ -37,9 +37,13 @@ begin
     into odd from pg_attribute a
     where a.attrelid = target and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
       and image -> a.attname::text <> held -> a.attname::text
-      -- The blanks of char(n) are no part of the value.
-      and (a.atttypid <> 'bpchar'::regtype
-           or rtrim(image ->> a.attname::text, ' ') <> rtrim(held ->> a.attname::text, ' '))
+      and image ->> a.attname::text is distinct from held ->> a.attname::text
+      and case when a.atttypid = any('{date,timestamp,timestamptz}'::regtype[])
+               then (image ->> a.attname::text)::timestamptz <> (held ->> a.attname::text)::timestamptz
+               -- The blanks of char(n) are no part of the value.
+               when a.atttypid = 'bpchar'::regtype
+               then rtrim(image ->> a.attname::text, ' ') <> rtrim(held ->> a.attname::text, ' ')
+               else true end
     order by a.attnum limit 1;
     if found then
         perform ftstream.inexact(target || '.' || odd.name, odd.type, odd.value::text);
