@@ -323,7 +323,8 @@ def test_row_that_cannot_travel_stops_no_other(scene: Scene) -> None:
     assert failed.returncode == 1
     told = json.loads(failed.stdout)
     assert "1 rows cannot travel" in told["problems"][0]
-    assert [(t["found"], t["published"]) for t in told["tables"]] == [(2, 1), (0, 0), (0, 0)]
+    # The worker may have run just before, if one was due: then the other row is over already.
+    assert [t["found"] - t["published"] for t in told["tables"]] == [1, 0, 0]
     expected = {"events": "failed", "players": "synced", "chip_counts": "synced"}
     # It is tried again after ten seconds: for a moment it may be under way.
     until(lambda: {each["entity_type"]: each["status"] for each in status(scene)} == expected)
