@@ -47,18 +47,22 @@ group by i.indexrelid
 order by i.indexrelid
 
 -- name: fingerprint
--- A table, and its partitions: each change of the columns gives its row another xmin.
-select c.oid, c.xmin::text from pg_class c
-where c.oid in (select to_regclass(%(table)s) union all
-                select p.relid from pg_partition_tree(to_regclass(%(table)s)) p)
-order by c.oid
+-- A table, and its partitions: each change of the columns gives its row another xmin. (pg_partition_tree() would
+-- wait for whoever has locked the table.)
+with recursive tree as (
+    select to_regclass(%(table)s)::oid as oid
+    union select i.inhrelid from pg_inherits i join tree t on i.inhparent = t.oid
+)
+select c.oid, c.xmin::text from pg_class c join tree using (oid) order by c.oid
 
 -- name: keyless
 -- Of a table and its partitions those whose log does not hold the key of a row that is deleted.
-select c.oid::regclass::text, c.relreplident::text from pg_class c
-where c.oid in (select to_regclass(%(table)s) union all
-                select p.relid from pg_partition_tree(to_regclass(%(table)s)) p where p.isleaf)
-  and c.relkind = 'r' and c.relreplident <> 'f' and not exists (
+with recursive tree as (
+    select to_regclass(%(table)s)::oid as oid
+    union select i.inhrelid from pg_inherits i join tree t on i.inhparent = t.oid
+)
+select c.oid::regclass::text, c.relreplident::text from pg_class c join tree using (oid)
+where c.relkind = 'r' and c.relreplident <> 'f' and not exists (
     select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)
     where i.indrelid = c.oid and a.attname = %(key)s
       and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end)

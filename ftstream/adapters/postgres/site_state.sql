@@ -76,7 +76,8 @@ select t.name,
        array(select a.attname::text from pg_attribute a
              join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
              where a.attrelid = c.oid and a.attgenerated = ''
-               and pg_get_expr(d.adbin, d.adrelid) ~ '^(''|-?[0-9])') as literal_defaults,
+               -- pg_get_expr() would wait for whoever has locked the table.
+               and d.adbin::text ~ '^\{CONST') as literal_defaults,
        array(select a.attname::text from pg_index i, pg_attribute a
              where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indnkeyatts = 1
                and i.indpred is null and i.indexprs is null
