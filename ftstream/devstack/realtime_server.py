@@ -197,7 +197,7 @@ class Connection:
                 if self._server.mode is not Mode.NO_SYSTEM:
                     await self._system(topic, "ok", "Subscribed to PostgreSQL")
                 while True:
-                    for change in await feed.poll():
+                    for change in feed.poll():
                         await self._tell(topic, bindings, change)
                     await asyncio.sleep(POLL_SECONDS)
         except psycopg.Error as error:

@@ -13,6 +13,7 @@ from ftstream.adapters.postgres.avro_rows import read_rows, table_schema
 from ftstream.adapters.postgres.catalog import Column, KeyMissing, read_columns
 from ftstream.adapters.postgres.codec import text_codec
 from ftstream.adapters.postgres.connection import Json, open_connection
+from ftstream.adapters.postgres.migrate import migrate
 from ftstream.adapters.postgres.statements import TableStatements
 from ftstream.core.avro_codec import decode, encode
 from ftstream.core.change import Operation
@@ -122,6 +123,7 @@ async def test_every_value_arrives_as_it_was(pair: Pair) -> None:
     external = await open_connection(superuser(pair, Site.EXTERNAL))
     supabase = await open_connection(superuser(pair, Site.SUPABASE))
     async with external, supabase:
+        await migrate(supabase, Site.SUPABASE)
         # What a role or a database has set must not show in any value.
         for session in (external, supabase):
             await session.execute("set timezone to 'Asia/Seoul'")

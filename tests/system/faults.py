@@ -22,6 +22,8 @@ from tests.system.proxy import PIECE, Proxy
 from tests.system.scene import Worker, set_up
 
 RATE = 400.0
+"""Row changes per second; what runs in a few minutes has fewer to catch up with."""
+
 SLOW_PIECE, SLOW_SECONDS = 32 * 2**10, 0.2
 """Bytes in so much time: 160 kB/s of some 400 kB that a COPY comes to in the log."""
 
@@ -88,12 +90,12 @@ class World:
     def new_worker(self) -> Worker:
         return self.scene.worker(**self._through)
 
-    def suffer(self, seconds: float, *faults: str) -> Outcome:
+    def suffer(self, seconds: float, *faults: str, rate: float = RATE) -> Outcome:
         """Let them happen under load, wait until all is applied, and look whether each change is, once."""
         before = self.scene.captured()
         self.imports = Imports(self.scene)
         edits = Edits(self.scene)
-        with self.scene.load(rate=RATE, patient=True), edits:
+        with self.scene.load(rate=rate, patient=True), edits:
             for fault in faults:
                 self.scene.until_applied(200)
                 FAULTS[fault](self, seconds)
@@ -110,6 +112,7 @@ class World:
         if not missing:  # else the sites differ, and the outcome tells it
             self.scene.must_be_equal()
             must_agree(self.scene)
+            edits.must_have_overruled_nobody()
         edits.must_have_bounced_never()
         logged, captured = self.scene.logged(), self.scene.captured()
         return Outcome(

@@ -198,7 +198,7 @@ def test_partitions_added(scene: Scene) -> None:
     os.environ["FTSTREAM_KAFKA__PARTITIONS"] = "6"
     try:
         mended_worker: Worker = scene.worker().ready()
-        with scene.load(rate=200):
+        with scene.load():
             scene.until_applied(200)
         done = scene.command("verify", "--repair", "--yes")
         assert done.returncode == 0, done.stdout + done.stderr

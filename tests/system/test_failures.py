@@ -144,7 +144,7 @@ def _loses_another_commit(proxy: Proxy, times: int) -> bool:
 
 def test_supabase_down_under_load_is_told_once(scene: Scene, worker: Worker) -> None:
     retrying, recovered = worker.said("retrying"), worker.said(TRIES)
-    with scene.load(rate=200):
+    with scene.load():
         scene.until_applied(100)
         scene.rig.stack.stop("supabase")
         worker.until_said("retrying", retrying + 1)
@@ -303,7 +303,7 @@ def test_rebalance_while_the_database_is_down(scene: Scene, worker: Worker) -> N
     other = scene.worker().ready()
     worker.until_said("ready", ready + 1)
     assigned = worker.said("partitions assigned")
-    with scene.load(rate=200):
+    with scene.load():
         scene.until_applied(100)
         scene.rig.stack.stop("supabase")
         other.kill()

@@ -11,6 +11,7 @@ from ftstream.demo.rig import Rig
 from tests.system.faults import FAULTS, World, world_of
 
 SECONDS = 1.0
+RATE = 100.0
 
 KINDS = ("killed", "^workers? [^-]|terminated", "frozen", "cut|late|lost", "restarted|changed")
 """Of each kind all that there are, one after another: `make soak` has each by itself, and for longer."""
@@ -37,7 +38,7 @@ def test_every_fault_is_of_a_kind() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_change_is_lost_or_doubled(world: World, kind: str) -> None:
-    outcome = world.suffer(SECONDS, *of_kind(kind))
+    outcome = world.suffer(SECONDS, *of_kind(kind), rate=RATE)
     assert outcome.sent
     assert (outcome.lost, outcome.doubled) == (0, 0)
     for worker in world.workers:

@@ -70,7 +70,7 @@ def jobs(scene: Scene) -> int:
 def test_frozen_target_stalls_its_own_flow_only(scene: Scene, worker: Worker) -> None:
     send_jobs(scene, 20)
     until(lambda: jobs(scene) >= 20)
-    with scene.load(rate=400):
+    with scene.load():
         scene.until_applied(200)
         scene.rig.stack.kill("supabase", signal.SIGSTOP)
         try:

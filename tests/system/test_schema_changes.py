@@ -53,7 +53,7 @@ def at_supabase(scene: Scene, column: LiteralString, player: str) -> Any:
 def test_new_column_on_both_sites_is_carried_from_its_first_value(
     scene: Scene, worker: Worker
 ) -> None:
-    with scene.load(rate=400):
+    with scene.load():
         scene.until_applied(200)
         alter(scene, "supabase", "external", change="alter table gfx_players add both_have int")
         player = add_player(scene, "first", both_have=1)
@@ -109,7 +109,7 @@ def test_column_dropped_on_external_keeps_its_values_on_supabase(
     alter(scene, "supabase", "external", change="alter table gfx_players add going text")
     player = add_player(scene, "keeps", going="kept")
     scene.caught_up()
-    with scene.load(rate=400):
+    with scene.load():
         scene.until_applied(100)
         alter(scene, "external", change="alter table gfx_players drop going")
         scene.until_applied(100)
@@ -132,7 +132,7 @@ def test_column_dropped_on_supabase_is_left_out(scene: Scene, worker: Worker) ->
 
 def test_renamed_column_is_carried_under_its_new_name(scene: Scene, worker: Worker) -> None:
     rename: LiteralString = "alter table gfx_players rename both_have to renamed"
-    with scene.load(rate=400):
+    with scene.load():
         scene.until_applied(100)
         alter(scene, "supabase", "external", change=rename)
         player = add_player(scene, "renamed", renamed=5)

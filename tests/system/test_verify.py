@@ -171,8 +171,8 @@ def plant(scene: Scene) -> dict[str, tuple[str, str, list[str]]]:
 
 
 def test_no_difference_is_told_on_a_live_healthy_pair(scene: Scene, worker: Worker) -> None:
-    with scene.load(rate=200):
-        for _ in range(6):
+    with scene.load():
+        for _ in range(4):
             verdicts = asyncio.run(verify(GFX, scene.rig.settings))
             assert [verdict for verdict in verdicts if not verdict.equal] == []
     assert all(verdict.rows for verdict in verdicts)
