@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,14 +19,11 @@ from ftstream.flows import GFX, OVERRIDES, READY, CaptureNames, log_captures
 from tests.conftest import until
 from tests.system.edits import TWO_WAY, Edits, must_agree
 from tests.system.imports import Imports
-from tests.system.proxy import PIECE, Proxy
+from tests.system.proxy import Proxy
 from tests.system.scene import Worker, set_up
 
 RATE = 400.0
 """Row changes per second; what runs in a few minutes has fewer to catch up with."""
-
-SLOW_PIECE, SLOW_SECONDS = 32 * 2**10, 0.2
-"""Bytes in so much time: 160 kB/s of some 400 kB that a COPY comes to in the log."""
 
 SESSION_SECONDS = 10.0
 """After which a silent worker's partitions go to others (broker_session_timeout)."""
@@ -85,7 +83,7 @@ class World:
         }
         self.scene = proxies.enter_context(set_up(rig, (GFX, OVERRIDES)))
         self.workers = [self.new_worker(), self.new_worker()]
-        self.imports = Imports(self.scene)
+        self.imports = Imports(self.scene, self.capture)
 
     def new_worker(self) -> Worker:
         return self.scene.worker(**self._through)
@@ -93,7 +91,7 @@ class World:
     def suffer(self, seconds: float, *faults: str, rate: float = RATE) -> Outcome:
         """Let them happen under load, wait until all is applied, and look whether each change is, once."""
         before = self.scene.captured()
-        self.imports = Imports(self.scene)
+        self.imports = Imports(self.scene, self.capture)
         edits = Edits(self.scene)
         with self.scene.load(rate=rate, patient=True), edits:
             for fault in faults:
@@ -211,8 +209,9 @@ class World:
         """Gracefully, so that its tasks commit where they are."""
 
         def restart() -> None:
+            # A task that hears nothing of the rest does not end.
+            threading.Timer(1.0, self.capture.let_go).start()
             self.stack.stop("connect")
-            self._hasten_capture()
             self.stack.start("connect")
 
         self._amid_imports(restart)
@@ -236,20 +235,11 @@ class World:
         def strike() -> None:
             readers = self._readers()
             blow()
-            self._hasten_capture()
+            self.capture.let_go()
             until(lambda: self._readers().isdisjoint(readers) and None not in self._readers(), 60)
 
         until(lambda: None not in self._readers(), 60)
-        # The connectors read a file of this size in a moment, before Connect acts on a request: what is lost
-        # by a restart in the middle of a COPY would not be seen. So it comes to them in some seconds.
-        self.capture.piece, self.capture.delay = SLOW_PIECE, SLOW_SECONDS
-        try:
-            self.imports.strike(strike)
-        finally:
-            self._hasten_capture()
-
-    def _hasten_capture(self) -> None:
-        self.capture.piece, self.capture.delay = PIECE, 0.0
+        self.imports.strike(strike)
 
     def _readers(self) -> set[int | None]:
         """The processes on External that read the log for the connectors."""

@@ -12,6 +12,7 @@ from typing import LiteralString
 import psycopg
 
 from tests.conftest import until
+from tests.system.proxy import Proxy
 from tests.system.scene import Scene
 
 COPIED, INSERTED, EDITED = 1_500, 50, 100
@@ -37,69 +38,68 @@ LOGGED: LiteralString = (
 
 
 class Imports:
-    """What importers have written; `strike` lets something happen while it is read from the log."""
+    """What importers have written; `strike` lets something happen while it is read from the log.
 
-    def __init__(self, scene: Scene) -> None:
+    The connectors read the log through the proxy.
+    """
+
+    def __init__(self, scene: Scene, proxy: Proxy) -> None:
         self._scene = scene
+        self._proxy = proxy
         self._written: list[str] = []
-        # Of the first COPY.
-        self._first: list[str] = []
 
     def strike(self, blow: Callable[[], None]) -> None:
-        """While a file that is committed is being read; writers go on until it is over.
+        """When half of a file is read, whose other half is held; writers go on until it is over.
 
-        Raises AssertionError if all of it has been read before the blow: then it would show nothing.
+        The blow lets the proxy go. Connectors read a file faster than Connect acts on a request: unheld, it
+        would be over before the blow.
         """
         over = threading.Event()
-        first = [threading.Event(), threading.Event()]
+        firsts = _ids(COPIED), _ids(EDITED)
+        halves = {first[len(first) // 2].encode() for first in firsts}
+        self._proxy.hold_at(*halves)
         with ThreadPoolExecutor(2) as pool:
             writers = [
-                pool.submit(writer, committed, over)
-                for writer, committed in zip((self._copy, self._edit), first, strict=True)
+                pool.submit(write, first, over)
+                for write, first in zip((self._copy, self._edit), firsts, strict=True)
             ]
             try:
-                until(
-                    lambda: all(each.is_set() for each in first) or any(w.done() for w in writers)
-                )
-                # Part of the COPY is at the other site, and so in Kafka; the rest is on its way.
-                until(lambda: self._arrived() > 0, 30)
-                assert self._arrived() < COPIED, "the file was read before the blow"
+                until(lambda: self._proxy.held == halves or any(w.done() for w in writers), 120)
+                # What was read is in Kafka, and at the other site.
+                until(lambda: self._arrived(firsts[0]) > 0, 120)
                 blow()
             finally:
                 over.set()
+                self._proxy.let_go()
         self._written += [entity for writer in writers for entity in writer.result()]
 
-    def _arrived(self) -> int:
-        return len(self._scene.execute("supabase", LOGGED, self._first))
+    def _arrived(self, entities: list[str]) -> int:
+        return len(self._scene.execute("supabase", LOGGED, entities))
 
     def missing(self) -> list[str]:
         """Rows that were committed, and of which the other site was never told."""
         found = {row[0] for row in self._scene.execute("supabase", LOGGED, self._written)}
         return [entity for entity in self._written if entity not in found]
 
-    def _copy(self, committed: threading.Event, over: threading.Event) -> list[str]:
+    def _copy(self, first: list[str], over: threading.Event) -> list[str]:
         written: list[str] = []
         with self._connected() as connection:
-            for rows in _until(over, COPIED, INSERTED):
-                if not written:
-                    self._first = rows
+            for rows in _until(over, first):
                 with connection.cursor().copy(COPY) as copy:
                     for entity in rows:
                         copy.write_row((entity, f"import {entity}", "imported"))
-                committed.set()
                 more = _ids(INSERTED)
                 connection.execute(INSERT, [more])
                 written += [*rows, *more]
         return written
 
-    def _edit(self, committed: threading.Event, over: threading.Event) -> list[str]:
+    def _edit(self, first: list[str], over: threading.Event) -> list[str]:
         written = []
         with self._connected() as connection:
-            for rows in _until(over, EDITED, INSERTED):
+            for rows in _until(over, first):
                 with connection.transaction():
                     for part in (rows[::2], rows[1::2]):
                         connection.execute(EDIT, [part])
-                committed.set()
                 written += rows
         return written
 
@@ -109,11 +109,11 @@ class Imports:
             yield connection
 
 
-def _until(over: threading.Event, first: int, then: int) -> Iterator[list[str]]:
+def _until(over: threading.Event, first: list[str]) -> Iterator[list[str]]:
     """Ids of the rows to write: of a large file, and of small ones until it is over."""
-    yield _ids(first)
+    yield first
     while not over.wait(PAUSE_SECONDS):
-        yield _ids(then)
+        yield _ids(INSERTED)
 
 
 def _ids(count: int) -> list[str]:

@@ -1,10 +1,11 @@
-"""A TCP proxy that loses the answer to a commit, delays what passes, or lets nothing through."""
+"""A TCP proxy that loses the answer to a commit, delays what passes, lets nothing through, or holds it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,10 +16,10 @@ PIECE = 262_144
 
 
 class Proxy:
-    """Passes bytes on, `delay` seconds late in each direction, and no more than `piece` of them at once.
+    """Passes bytes on, `delay` seconds late in each direction.
 
     `lose_commits` of the next commits' answers never reach the client. While it is cut nothing passes,
-    and nobody is told, as where a cable is pulled.
+    and nobody is told, as where a cable is pulled. A server's answer can be held from a word in it on.
     """
 
     def __init__(self, target: int, port: int = 0) -> None:
@@ -33,9 +34,13 @@ class Proxy:
         self._passing: set[asyncio.Task[None]] = set()
         self._severed: set[asyncio.Task[None]] = set()
         self.delay = 0.0
-        self.piece = PIECE
         self.lose_commits = 0
         self.lost = 0
+        self._words: Sequence[bytes] = ()
+        self._free = asyncio.Event()
+        self._free.set()
+        self.held: set[bytes] = set()
+        """The words at which an answer is held."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -79,6 +84,25 @@ class Proxy:
 
         self._loop.call_soon_threadsafe(mend)
 
+    def hold_at(self, *words: bytes) -> None:
+        """What a server sends after one of these words waits until it is let go."""
+
+        def hold() -> None:
+            self._words = words
+            self.held.clear()
+            self._free.clear()
+
+        self._loop.call_soon_threadsafe(hold)
+
+    def let_go(self) -> None:
+        """What is held passes."""
+
+        def let_go() -> None:
+            self._words = ()
+            self._free.set()
+
+        self._loop.call_soon_threadsafe(let_go)
+
     async def _close(self) -> None:
         assert self._server is not None
         self._server.close()
@@ -89,6 +113,12 @@ class Proxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(
+            asyncio.CancelledError
+        ):  # asyncio logs a handler that is cancelled
+            await self._connect(client, back)
+
+    async def _connect(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         await self._open.wait()
         try:
             server, forth = await asyncio.open_connection("127.0.0.1", self._target)
@@ -112,7 +142,8 @@ class Proxy:
     ) -> None:
         # One side may end at any time, as it likes: then the other is ended too.
         with contextlib.suppress(ConnectionError):
-            while data := await source.read(self.piece):
+            last = b""
+            while data := await source.read(PIECE):
                 await self._open.wait()
                 if self.delay:
                     await asyncio.sleep(self.delay)
@@ -120,5 +151,21 @@ class Proxy:
                     self.lose_commits -= 1
                     self.lost += 1
                     return
+                if watched and self._words:
+                    data, last = await self._held(sink, last, data)
                 sink.write(data)
                 await sink.drain()
+
+    async def _held(
+        self, sink: asyncio.StreamWriter, last: bytes, data: bytes
+    ) -> tuple[bytes, bytes]:
+        """What is left to pass of the data, once it may, and its end: a word may come in two parts."""
+        seen = last + data
+        for word in self._words:
+            if (at := seen.find(word)) >= 0:
+                passed = at + len(word) - len(last)
+                sink.write(data[:passed])
+                self.held.add(word)
+                await self._free.wait()
+                return data[passed:], b""
+        return data, seen[-max(map(len, self._words)) :]

@@ -302,7 +302,8 @@ class Scene:
             checks = [row[0] for row in self.execute(site, CHECKS)]
             assert checks
             found = [row for check in checks for row in self.execute(site, check)]
-            assert [(name, rows) for name, rows in found if rows] == []
+            dangling = [(name, rows) for name, rows in found if rows]
+            assert dangling == [], f"{site}: {dangling}"
 
     def captured(self) -> set[Coordinate]:
         """Where Kafka holds a change: every record that is not a tombstone."""

@@ -10,6 +10,8 @@ import pytest
 from ftstream.demo.rig import Rig
 from tests.system.faults import FAULTS, World, world_of
 
+pytestmark = pytest.mark.timeout(600)  # a dozen restarts of servers in a test
+
 SECONDS = 1.0
 RATE = 100.0
 

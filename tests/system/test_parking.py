@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, LiteralString
 
@@ -141,7 +142,7 @@ def test_value_that_does_not_fit_waits_alone_with_its_column_named(
     until(lambda: len(scene.parked()) == 1)
     ((state, table, entity_id, error),) = scene.parked()
     assert (state, table, entity_id) == ("parked", "gfx_players", long)
-    assert "gfx_players.name: character varying(12) cannot hold" in error
+    assert re.search(r"^gfx_players\.name: .*character varying\(12\)", error)
     waited = scene.command("wait", "--timeout", "1")
     assert waited.returncode == 1
     assert b"1 changes are parked: see `ftstream dead list`" in waited.stderr

@@ -114,6 +114,7 @@ def test_no_setting_of_ftstream_reaches_other_clients(scene: Scene, pooled: str)
         goal = scene.applied + 2_000
         while scene.applied < goal:
             servers |= _look(pooled, seen)
+    scene.caught_up()
     assert worker.stop() == 0
     _look(pooled, seen)
     assert len(servers) > 1

@@ -177,3 +177,30 @@ def test_type_that_does_not_fit_parks_the_rows_with_the_column_named(
     )
     until(lambda: not scene.parked())
     scene.command("verify", "--repair", "--yes")
+
+
+def test_delete_whose_key_the_log_does_not_hold_takes_no_other_row(
+    scene: Scene, worker: Worker
+) -> None:
+    """As the id is not in the log, Debezium sends that of zeros, which is another row's here."""
+    other = "00000000-0000-0000-0000-000000000000"
+    scene.execute(
+        "external",
+        "insert into gfx_players (id, player_hash, name) values (%s, 'zeros', 'zeros')",
+        other,
+    )
+    gone = add_player(scene, "deleted without its key")
+    alter(
+        scene,
+        "external",
+        change="alter table gfx_players replica identity using index gfx_players_player_hash_key",
+    )
+    scene.execute("external", "delete from gfx_players where id::text = %s", gone)
+    alter(scene, "external", change="alter table gfx_players replica identity default")
+    scene.caught_up()
+    assert at_supabase(scene, "name", other) == "zeros"
+    (told,) = scene.notifications("delete_without_key")
+    assert "player_hash" in told
+    repaired = scene.command("verify", "--table", "gfx_players", "--repair", "--yes")
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    assert scene.execute("supabase", "select 1 from gfx_players where id::text = %s", gone) == []
