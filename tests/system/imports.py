@@ -15,9 +15,9 @@ from tests.conftest import until
 from tests.system.proxy import Proxy
 from tests.system.scene import Scene
 
-COPIED, INSERTED, EDITED = 1_500, 50, 100
+COPIED, INSERTED, EDITED = 1_500, 20, 100
 """Rows of the first COPY, of each INSERT, and of each transaction on a table that leaves by the outbox."""
-PAUSE_SECONDS = 0.3
+PAUSE_SECONDS = 0.5
 
 # With ids of their own: a default that is volatile would have COPY write row by row.
 COPY: LiteralString = "copy gfx_players (id, player_hash, name) from stdin"
