@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -209,9 +208,8 @@ class World:
         """Gracefully, so that its tasks commit where they are."""
 
         def restart() -> None:
-            # A task that hears nothing of the rest does not end.
-            threading.Timer(1.0, self.capture.let_go).start()
             self.stack.stop("connect")
+            self.capture.let_go()
             self.stack.start("connect")
 
         self._amid_imports(restart)

@@ -85,7 +85,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(mend)
 
     def hold_at(self, *words: bytes) -> None:
-        """What a server sends after one of these words waits until it is let go."""
+        """Of a stream of changes the message with one of these words, and what comes after it, waits."""
 
         def hold() -> None:
             self._words = words
@@ -163,9 +163,25 @@ class Proxy:
         seen = last + data
         for word in self._words:
             if (at := seen.find(word)) >= 0:
-                passed = at + len(word) - len(last)
+                passed = max(_message(seen, at) - len(last), 0)
                 sink.write(data[:passed])
                 self.held.add(word)
                 await self._free.wait()
                 return data[passed:], b""
         return data, seen[-max(map(len, self._words)) :]
+
+
+def _message(seen: bytes, at: int) -> int:
+    """Where the message of a replication stream begins that has a word there.
+
+    A client that has half of a message waits for the rest, and does nothing else meanwhile.
+    """
+    for start in range(at, -1, -1):
+        length = int.from_bytes(seen[start + 1 : start + 5])
+        if (
+            seen[start : start + 1] == b"d"
+            and seen[start + 5 : start + 6] == b"w"
+            and start + length > at
+        ):
+            return start
+    return at
