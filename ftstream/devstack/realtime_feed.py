@@ -6,6 +6,7 @@ import secrets
 import struct
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -68,11 +69,8 @@ class Feed:
 async def open_feed(dsn: str, database: str | None) -> AsyncIterator[Feed]:
     """A feed from now on. Raises psycopg.Error."""
     conninfo = make_conninfo(dsn, **({"dbname": database} if database else {}))
-    connection = await AsyncConnection.connect(conninfo, autocommit=True, connect_timeout=5)
-    stream = await AsyncConnection.connect(
-        conninfo, autocommit=True, connect_timeout=5, replication="database"
-    )
-    async with connection, stream:
+    connect = partial(AsyncConnection.connect, conninfo, autocommit=True, connect_timeout=5)
+    async with await connect() as connection, await connect(replication="database") as stream:
         slot = sql.Identifier(f"supabase_realtime_stand_in_{secrets.token_hex(6)}")
         await stream.execute(_MAKE_SLOT.format(slot=slot))
         started = stream.pgconn.exec_(_STREAM.format(slot=slot).as_bytes())

@@ -113,9 +113,8 @@ class Proxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(
-            asyncio.CancelledError
-        ):  # asyncio logs a handler that is cancelled
+        # asyncio logs a handler that is cancelled.
+        with contextlib.suppress(asyncio.CancelledError):
             await self._connect(client, back)
 
     async def _connect(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
