@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Iterator
 from typing import Any, LiteralString
 
@@ -140,9 +139,10 @@ def test_value_that_does_not_fit_waits_alone_with_its_column_named(
     long, short = add_player(scene, "a name that is too long"), add_player(scene, "short")
     until(lambda: names(scene, short) == ["short"])
     until(lambda: len(scene.parked()) == 1)
-    ((state, table, entity_id, error),) = scene.parked()
-    assert (state, table, entity_id) == ("parked", "gfx_players", long)
-    assert re.search(r"^gfx_players\.name: .*character varying\(12\)", error)
+    assert scene.parked()[0][:3] == ("parked", "gfx_players", long)
+    # PostgreSQL says it first, in its own words, if the catalogs were read a moment before.
+    wanted = "gfx_players.name: character varying(12) cannot hold"
+    until(lambda: wanted in scene.parked()[0][3])
     waited = scene.command("wait", "--timeout", "1")
     assert waited.returncode == 1
     assert b"1 changes are parked: see `ftstream dead list`" in waited.stderr
