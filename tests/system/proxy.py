@@ -13,6 +13,8 @@ COMMITTED = b"COMMIT\x00"
 """In the answer that says that a transaction is committed."""
 
 PIECE = 262_144
+MESSAGE = 8_192
+"""Bytes of a message at most that has a word to be held at."""
 
 
 class Proxy:
@@ -152,35 +154,33 @@ class Proxy:
                     return
                 if watched and self._words:
                     data, last = await self._held(sink, last, data)
+                else:
+                    last = b""
                 sink.write(data)
                 await sink.drain()
 
     async def _held(
         self, sink: asyncio.StreamWriter, last: bytes, data: bytes
     ) -> tuple[bytes, bytes]:
-        """What is left to pass of the data, once it may, and its end: a word may come in two parts."""
+        """What is left to pass of the data, once it may, and its end: a message may come in two parts."""
         seen = last + data
         for word in self._words:
             if (at := seen.find(word)) >= 0:
-                passed = max(_message(seen, at) - len(last), 0)
+                passed = _before(seen, at, len(last)) - len(last)
                 sink.write(data[:passed])
                 self.held.add(word)
                 await self._free.wait()
                 return data[passed:], b""
-        return data, seen[-max(map(len, self._words)) :]
+        return data, seen[-MESSAGE:]
 
 
-def _message(seen: bytes, at: int) -> int:
-    """Where the message of a replication stream begins that has a word there.
+def _before(seen: bytes, at: int, sent: int) -> int:
+    """Where to hold a replication stream that has a word: before its message, or after it if it has begun.
 
     A client that has half of a message waits for the rest, and does nothing else meanwhile.
     """
     for start in range(at, -1, -1):
-        length = int.from_bytes(seen[start + 1 : start + 5])
-        if (
-            seen[start : start + 1] == b"d"
-            and seen[start + 5 : start + 6] == b"w"
-            and start + length > at
-        ):
-            return start
+        end = start + 1 + int.from_bytes(seen[start + 1 : start + 5])
+        if seen[start : start + 1] == b"d" and seen[start + 5 : start + 6] == b"w" and end > at:
+            return start if start >= sent else end
     return at
