@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,26 @@ async def test_the_slot_is_logical_and_the_publication_has_exactly_the_tables(pa
         )
     assert sorted(published) == sorted((name,) for name in TABLES)
     assert slots == [("pgoutput", pair.database)]
+
+
+async def test_each_row_of_a_copy_has_a_position_of_its_own_in_the_log(pair: Pair) -> None:
+    await initialise(pair)
+    names = capture_names(pair)
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        # With ids of their own: the default, which is volatile, has COPY write row by row anyhow.
+        into = "copy gfx_players (id, player_hash, name) from stdin"
+        async with connection.cursor() as cursor, cursor.copy(into) as copy:
+            for number in range(200):
+                await copy.write_row((uuid.uuid4(), f"hash {number}", "name"))
+        await connection.commit()
+        inserts = await rows(
+            connection,
+            "select lsn from pg_logical_slot_peek_binary_changes("
+            "    %s, null, null, 'proto_version', '1', 'publication_names', %s)"
+            " where get_byte(data, 0) = ascii('I')",
+            [names.slot, names.publication],
+        )
+    assert len(inserts) == len(set(inserts)) == 200
 
 
 async def test_a_publication_with_other_tables_is_set_right(pair: Pair) -> None:

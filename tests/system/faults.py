@@ -24,6 +24,9 @@ from tests.system.scene import Worker, set_up
 RATE = 400.0
 """Row changes per second; what runs in a few minutes has fewer to catch up with."""
 
+PARTS_READ = 0.0, 0.5
+"""How much of a file a connector has read when it is struck: one row, and half of them."""
+
 SESSION_SECONDS = 10.0
 """After which a silent worker's partitions go to others (broker_session_timeout)."""
 
@@ -90,7 +93,6 @@ class World:
     def suffer(self, seconds: float, *faults: str, rate: float = RATE) -> Outcome:
         """Let them happen under load, wait until all is applied, and look whether each change is, once."""
         before = self.scene.captured()
-        self.imports = Imports(self.scene, self.capture)
         edits = Edits(self.scene)
         with self.scene.load(rate=rate, patient=True), edits:
             for fault in faults:
@@ -201,8 +203,8 @@ class World:
                 for names in self.captures:
                     await client.restart(names.connector)
 
-        for _ in range(2):
-            self._amid_imports(lambda: asyncio.run(restart()))
+        for read in PARTS_READ:
+            self._amid_imports(lambda: asyncio.run(restart()), read)
 
     def restart_connect(self, seconds: float) -> None:
         """Gracefully, so that its tasks commit where they are."""
@@ -212,7 +214,7 @@ class World:
             self.capture.let_go()
             self.stack.start("connect")
 
-        self._amid_imports(restart)
+        self._amid_imports(restart, PARTS_READ[0])
 
     def change_configuration(self, seconds: float) -> None:
         """To one that does the same, and back."""
@@ -224,10 +226,10 @@ class World:
                     assert config is not None
                     await client.put_config(names.connector, config | {"max.batch.size": size})
 
-        for size in ("2047", "2048"):
-            self._amid_imports(lambda: asyncio.run(put(size)))  # noqa: B023  # run at once
+        for size, read in zip(("2047", "2048"), PARTS_READ, strict=True):
+            self._amid_imports(lambda: asyncio.run(put(size)), read)  # noqa: B023  # run at once
 
-    def _amid_imports(self, blow: Callable[[], None]) -> None:
+    def _amid_imports(self, blow: Callable[[], None], read: float) -> None:
         """Strike while both connectors read what is imported; returns when they read again."""
 
         def strike() -> None:
@@ -237,7 +239,7 @@ class World:
             until(lambda: self._readers().isdisjoint(readers) and None not in self._readers(), 60)
 
         until(lambda: None not in self._readers(), 60)
-        self.imports.strike(strike)
+        self.imports.strike(strike, read)
 
     def _readers(self) -> set[int | None]:
         """The processes on External that read the log for the connectors."""

@@ -48,33 +48,37 @@ class Imports:
         self._proxy = proxy
         self._written: list[str] = []
 
-    def strike(self, blow: Callable[[], None]) -> None:
-        """When half of a file is read, whose other half is held; writers go on until it is over.
+    def strike(self, blow: Callable[[], None], read: float) -> None:
+        """When this part of a file is read, whose rest is held; writers go on until it is over.
 
         The blow lets the proxy go. Connectors read a file faster than Connect acts on a request: unheld, it
-        would be over before the blow.
+        would be over before the blow. Returns once they have read what was written last.
         """
         over = threading.Event()
         firsts = _ids(COPIED), _ids(EDITED)
-        halves = {first[len(first) // 2].encode() for first in firsts}
-        self._proxy.hold_at(*halves)
+        # One row at the least: after the first of a file Debezium's search for its place is at its weakest.
+        rests = {first[max(1, int(read * len(first)))].encode() for first in firsts}
+        self._proxy.hold_at(*rests)
         with ThreadPoolExecutor(2) as pool:
             writers = [
                 pool.submit(write, first, over)
                 for write, first in zip((self._copy, self._edit), firsts, strict=True)
             ]
             try:
-                until(lambda: self._proxy.held == halves or any(w.done() for w in writers), 120)
+                until(lambda: self._proxy.held == rests or any(w.done() for w in writers), 120)
                 # What was read is in Kafka, and at the other site.
-                until(lambda: self._arrived(firsts[0]) > 0, 120)
+                until(lambda: self._arrived(firsts[0]) and self._arrived(firsts[1]), 120)
                 blow()
             finally:
                 over.set()
                 self._proxy.let_go()
-        self._written += [entity for writer in writers for entity in writer.result()]
+        written = [writer.result() for writer in writers]
+        self._written += [entity for rows in written for entity in rows]
+        # Until then one may look for its place in the log, where what is held next would keep it.
+        until(lambda: all(self._arrived(rows[-1:]) for rows in written), 120)
 
-    def _arrived(self, entities: list[str]) -> int:
-        return len(self._scene.execute("supabase", LOGGED, entities))
+    def _arrived(self, entities: list[str]) -> bool:
+        return bool(self._scene.execute("supabase", LOGGED, entities))
 
     def missing(self) -> list[str]:
         """Rows that were committed, and of which the other site was never told."""

@@ -139,6 +139,7 @@ def test_external_gets_roles_rights_a_publication_and_last_a_slot_by_itself() ->
         "rights of debezium",
         "rights of worker",
         "publication gfx_publication",
+        "positions in the log, one a row",
         "replication slot gfx_slot",
     ]
     assert [step.title for step in steps if step.stage is Stage.SLOTS] == [

@@ -100,7 +100,8 @@ def _realtime(wanted: Wanted, state: SiteState) -> Iterator[Step]:
 
 def _triggers(wanted: Wanted, state: SiteState) -> Iterator[Step]:
     for flow, triggers in groupby(
-        (*wanted.guards, *wanted.outbox_triggers), lambda trigger: trigger.flow
+        (*wanted.row_by_row, *wanted.guards, *wanted.outbox_triggers),
+        lambda trigger: trigger.flow,
     ):
         dropped = tuple(
             Statement(
@@ -109,7 +110,7 @@ def _triggers(wanted: Wanted, state: SiteState) -> Iterator[Step]:
                     trigger=sql.Identifier(trigger.kind.value),
                     table=identifier(trigger.table),
                 ),
-                "edits are let through again, and not carried",
+                "its table is written as before `init`",
             )
             for trigger in triggers
             if (trigger.table, trigger.kind.value) in state.triggers

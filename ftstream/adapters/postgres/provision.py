@@ -182,6 +182,9 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
     for capture in wanted.captures:
         name = wanted.names(capture).publication
         yield Step(site, f"publication {name}", tuple(_publication(wanted, capture, state)))
+    if wanted.row_by_row:
+        made = tuple(s for trigger in wanted.row_by_row for s in _trigger(trigger, state))
+        yield Step(site, "positions in the log, one a row", made)
     if wanted.told_by_realtime:
         made = tuple(_realtime(wanted, state))
         yield Step(site, f"publication {REALTIME_PUBLICATION}", made)
@@ -389,6 +392,7 @@ _EVENTS = {
     TriggerKind.CAPTURE: 29,
     TriggerKind.HAND_OVER: 21,
     TriggerKind.TRUNCATE: 34,
+    TriggerKind.ROW_BY_ROW: 7,
 }
 """PostgreSQL's tgtype: see the statement `triggers` of site_state.sql."""
 
@@ -424,6 +428,8 @@ def _trigger(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
             query, why = "create_hand_over", "what is captured is handed over at the commit"
         case TriggerKind.TRUNCATE:
             query, why = "create_truncate", "which rows it took could not be told"
+        case TriggerKind.ROW_BY_ROW:
+            query, why = "create_row_by_row", "a restart amid a COPY must find each row's position"
         case _ as never:
             assert_never(never)
     made = build(query, **parts, function=function, arguments=arguments)

@@ -144,6 +144,12 @@ create or replace trigger {trigger}
     when (current_setting('ftstream.applying', true) is distinct from 'on')
     execute function {function}({arguments})
 
+-- name: create_row_by_row
+-- Never fires. That it is there has COPY log each row by itself, with a position that a connector can resume from.
+create or replace trigger {trigger}
+    before insert on {table} for each row when (false)
+    execute function {function}({arguments})
+
 -- name: enable_trigger
 -- Also in sessions that have switched triggers off.
 alter table {table} enable always trigger {trigger}

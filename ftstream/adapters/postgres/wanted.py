@@ -102,6 +102,7 @@ class TriggerKind(enum.Enum):
         "ftstream_hand_over"  # on last_write: hands what was noted to the outbox at the commit
     )
     TRUNCATE = "ftstream_truncate"  # refuses what the outbox cannot tell
+    ROW_BY_ROW = "ftstream_row_by_row"  # never fires: has COPY log each row by itself
 
     @property
     def function(self) -> str:
@@ -114,6 +115,8 @@ class TriggerKind(enum.Enum):
                 return "ftstream.hand_over_noted()"
             case TriggerKind.TRUNCATE:
                 return "ftstream.refuse_truncate()"
+            case TriggerKind.ROW_BY_ROW:
+                return "ftstream.log_row_by_row()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,16 @@ class Wanted:
             if flow.guarded is self.site and flow.owner is not None
             for table in flow.tables
             for kind in (TriggerKind.GUARD, TriggerKind.GUARD_TRUNCATE)
+        )
+
+    @property
+    def row_by_row(self) -> tuple[Trigger, ...]:
+        """What gives each row that Debezium captures a position of its own in the log."""
+        return tuple(
+            Trigger(TriggerKind.ROW_BY_ROW, table.qualified, capture.name, ())
+            for capture in self.captures
+            if not capture.outbox
+            for table in capture.tables
         )
 
     @property
