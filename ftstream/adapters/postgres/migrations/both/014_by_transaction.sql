@@ -45,9 +45,10 @@ create function ftstream.hand_over(
 ) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     name    constant text := (select c.relname from pg_class c where c.oid = target);
-    message constant text := jsonb_build_object(
+    plain   constant jsonb := jsonb_build_object(
         'id', entity, 'op', written, 'site', here, 'version', version, 'author', author, 'row', image,
-        'json_nulls', json_nulls) || more;
+        'json_nulls', json_nulls);
+    message constant text := case when more = '{}' then plain else plain || more end;
     number  bigint;
 begin
     -- Most are not worth the calls.
