@@ -172,7 +172,7 @@ def plant(scene: Scene) -> dict[str, tuple[str, str, list[str]]]:
 
 def test_no_difference_is_told_on_a_live_healthy_pair(scene: Scene, worker: Worker) -> None:
     with scene.load():
-        for _ in range(4):
+        for _ in range(2):
             verdicts = asyncio.run(verify(GFX, scene.rig.settings))
             assert [verdict for verdict in verdicts if not verdict.equal] == []
     assert all(verdict.rows for verdict in verdicts)
