@@ -50,7 +50,7 @@ bench: install   ## throughput, latency and memory; writes bench/latest.json
 	$(BIN)/ftstream bench
 
 connectors: install  ## render connectors/*.json from flows.py
-	$(BIN)/python -m ftstream.adapters.connect.render
+	$(BIN)/python -m ftstream.capture.render
 
 clean:           ## remove the virtual environment and local stacks
 	-[ -x $(BIN)/ftstream ] && $(BIN)/ftstream dev down --wipe

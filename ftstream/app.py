@@ -17,16 +17,16 @@ import faust
 from faust.types.auth import CredentialsT
 
 from ftstream import __version__
-from ftstream.adapters.kafka.errors import KafkaUnreachable, TopicsDiffer
-from ftstream.adapters.kafka.topics import missing_topics, topics_of_all
-from ftstream.adapters.kafka.transport import Reader, Transport
-from ftstream.adapters.postgres.housekeeping import Notifier
-from ftstream.agents.change_agent import ChangeAgent
-from ftstream.agents.publisher import Publisher
-from ftstream.agents.scheduler import Scheduler
-from ftstream.agents.waker import Waker
-from ftstream.core.failures import Halted
+from ftstream.apply.agent import ChangeAgent
+from ftstream.apply.housekeeping import Notifier
+from ftstream.capture.batch.scheduler import Scheduler
+from ftstream.capture.publisher import Publisher
+from ftstream.capture.waker import Waker
+from ftstream.failures import Halted
 from ftstream.flows import READY, Capture, Flow, Names, Site, Table, app_id
+from ftstream.kafka.errors import KafkaUnreachable, TopicsDiffer
+from ftstream.kafka.topics import missing_topics, topics_of_all
+from ftstream.kafka.transport import Reader, Transport
 from ftstream.logs import SERVICES, logging_config
 from ftstream.settings import Kafka, Settings, load_settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ftstream.core.failures import Halted
+from ftstream.failures import Halted
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LIBRARIES = "WARNING"

@@ -3,8 +3,5 @@
 set -euo pipefail
 pytest=$1
 
-# Servers that live for seconds are hardly worth compiling: two fifths of what they take is saved.
-export JAVA_TOOL_OPTIONS="${JAVA_TOOL_OPTIONS:--XX:TieredStopAtLevel=1 -XX:+UseSerialGC}"
-
 "$pytest" tests/unit
 "$pytest" tests/system tests/integration --numprocesses 2 --dist loadfile

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
-from ftstream.demo.rig import Rig
-from ftstream.devstack import Stack
+from ftstream.local.demo.rig import Rig
+from ftstream.local.stack import Stack
 
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile("ftstream", deadline=None)

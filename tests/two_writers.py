@@ -1,6 +1,6 @@
 """Two sites that give each other their writes, late and again, and refuse what cannot stand: a model.
 
-Rows have two unique columns and may refer to each other. core/refusal.py and core/register.py decide;
+Rows have two unique columns and may refer to each other. last_write/refusal.py and last_write/rule.py decide;
 here is what surrounds them: people who write, channels that delay each row by itself and repeat themselves,
 changes that are parked and tried again, alone or with those that they wait for.
 """
@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from ftstream.core.change import Change, Operation, Refusal, Stamp
-from ftstream.core.refusal import InTheWay, Refuse, Wait, decide
-from ftstream.core.register import LastWrite, prevails, refused, stamp_of, written
+from ftstream.last_write.refusal import InTheWay, Refuse, Wait, decide
+from ftstream.last_write.rule import LastWrite, prevails, refused, stamp_of, written
+from ftstream.messages.change import Change, Operation, Refusal, Stamp
 
 SITES = ("external", "supabase")
 TIE = "supabase"

@@ -8,16 +8,10 @@ from collections.abc import Sequence
 
 import click
 
-from ftstream.adapters.connect.client import ConnectClient
-from ftstream.adapters.kafka.signals import (
-    Notification,
-    Notifications,
-    Signal,
-    incremental_snapshot,
-    send,
-)
+from ftstream.capture.signals import Notification, Notifications, Signal, incremental_snapshot, send
 from ftstream.cli.errors import EXIT_CODES, Failure
 from ftstream.cli.flows import log_flows
+from ftstream.connect.client import ConnectClient
 from ftstream.flows import CaptureNames, Flow, Table, log_captures
 from ftstream.settings import Settings, load_settings
 

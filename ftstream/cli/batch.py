@@ -25,14 +25,14 @@ from rich.progress import (
 )
 from rich.table import Table as Grid
 
-from ftstream import batch as runs
-from ftstream.adapters.postgres.batch import Schedule, Status
-from ftstream.adapters.postgres.connection import open_connection
+from ftstream.capture import batch as runs
+from ftstream.capture.batch.schedule import Schedule, Status
+from ftstream.capture.batch.table_run import TableRun
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED
-from ftstream.core.batch import TableRun
-from ftstream.core.comparison import Kind
+from ftstream.compare.comparison import Kind
 from ftstream.flows import READY, Capture, Flow, Table
+from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings, load_settings
 
 LINE_SECONDS = 5.0

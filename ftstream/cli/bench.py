@@ -15,8 +15,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from ftstream.bench import cases, twoway, wsop
-from ftstream.demo.rig import temporary_stack
+from ftstream.local.bench import cases, twoway, wsop
+from ftstream.local.demo.rig import temporary_stack
 
 RECORD = Path("bench/latest.json")
 CASES = ("full", "narrow", "latency", "large", "snapshot", "twoway", "outbox", "capture", "wsop")

@@ -15,27 +15,27 @@ import psycopg
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ftstream.adapters.connect.client import ConnectClient, Status
-from ftstream.adapters.connect.config import PASSING, connector_config, snapshot_over
-from ftstream.adapters.connect.diff import Difference, added_tables, differences
-from ftstream.adapters.connect.errors import ConnectError, ConnectUnreachable, PluginMissing
-from ftstream.adapters.kafka.heartbeat import Written, last_heartbeat, written
-from ftstream.adapters.kafka.repair import open_repairs
-from ftstream.adapters.kafka.topics import (
+from ftstream.capture import oversize
+from ftstream.capture.connector_diff import Difference, added_tables, differences
+from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
+from ftstream.capture.heartbeat import Written, last_heartbeat, written
+from ftstream.capture.oversize import LargeRow
+from ftstream.capture.oversize_rows import too_large
+from ftstream.cli.errors import EXIT_CODES, Failure, failure
+from ftstream.cli.flows import FlowType, captures_for
+from ftstream.compare.progress import watch
+from ftstream.compare.repair import open_repairs
+from ftstream.connect.client import ConnectClient, Status
+from ftstream.connect.errors import ConnectError, ConnectUnreachable, PluginMissing
+from ftstream.flows import CaptureNames, Flow, Names
+from ftstream.kafka.topics import (
     TopicSpec,
     capture_topics,
     change_topics,
     ensure_topics,
     missing_topics,
 )
-from ftstream.adapters.postgres.connection import open_connection
-from ftstream.adapters.postgres.oversize import too_large
-from ftstream.cli.errors import EXIT_CODES, Failure, failure
-from ftstream.cli.flows import FlowType, captures_for
-from ftstream.core import oversize
-from ftstream.core.oversize import LargeRow
-from ftstream.flows import CaptureNames, Flow, Names
-from ftstream.progress import watch
+from ftstream.postgres.connection import open_connection
 from ftstream.settings import MAX_REQUEST_BYTES, Settings, load_settings
 
 POLL_SECONDS = 1.0

@@ -14,11 +14,11 @@ import click
 from rich.console import Console
 from rich.table import Table as Grid
 
-from ftstream.adapters.postgres import dead_letters
-from ftstream.adapters.postgres.connection import open_connection
-from ftstream.adapters.postgres.dead_letters import Letter
+from ftstream.apply import dead_letters
+from ftstream.apply.dead_letters import Letter
 from ftstream.cli.errors import Failure
 from ftstream.flows import READY, Site
+from ftstream.postgres.connection import open_connection
 from ftstream.settings import load_settings
 
 POLL_SECONDS = 0.2

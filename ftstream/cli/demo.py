@@ -11,7 +11,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from ftstream.demo.show import show
+from ftstream.local.demo.show import show
 
 
 @click.command(

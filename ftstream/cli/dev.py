@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 import click
 
-from ftstream.demo.rig import Rig
-from ftstream.devstack import NAMES, ProcessStatus, Stack
+from ftstream.local.demo.rig import Rig
+from ftstream.local.stack import NAMES, ProcessStatus, Stack
 
 DEFAULT_FOLDER = Path(".ftstream/dev")
 FOLLOW_SECONDS = 0.2

@@ -5,18 +5,18 @@ from __future__ import annotations
 import click
 import psycopg
 
-from ftstream.adapters.connect.errors import ConnectError, ConnectUnreachable, TaskFailed
-from ftstream.adapters.kafka.errors import KafkaError, KafkaUnreachable
-from ftstream.adapters.kafka.kept_schemas import NoFolder
-from ftstream.adapters.postgres.batch import TurnLost
-from ftstream.adapters.postgres.catalog import KeyMissing, TableMissing
-from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.batch import RunStopped, RunUnderWay
-from ftstream.core.avro_schema import SchemaFileError
-from ftstream.demo.rig import CommandFailed, FolderTaken
-from ftstream.devstack import DevstackError
-from ftstream.progress import NotCaughtUp, SlotMissing
-from ftstream.reconciliation import Undecided
+from ftstream.apply.sites import ApplyFailed
+from ftstream.capture.batch import RunStopped, RunUnderWay
+from ftstream.capture.batch.schedule import TurnLost
+from ftstream.compare.progress import NotCaughtUp, SlotMissing
+from ftstream.compare.reconciliation import Undecided
+from ftstream.connect.errors import ConnectError, ConnectUnreachable, TaskFailed
+from ftstream.kafka.errors import KafkaError, KafkaUnreachable
+from ftstream.local.demo.rig import CommandFailed, FolderTaken
+from ftstream.local.stack import DevstackError
+from ftstream.messages.avro_schema import SchemaFileError
+from ftstream.messages.kept_schemas import NoFolder
+from ftstream.postgres.catalog import KeyMissing, TableMissing
 from ftstream.settings import SettingsError
 
 FAILED = 1

@@ -11,10 +11,10 @@ import click
 from rich.console import Console
 from rich.table import Table as Grid
 
-from ftstream.adapters.postgres.history import entries, reading
 from ftstream.cli.flows import TableType
-from ftstream.core.history import Entry, changed, ordered
 from ftstream.flows import Flow, Table
+from ftstream.recover.history import Entry, changed, ordered
+from ftstream.recover.read_history import entries, reading
 from ftstream.settings import load_settings
 
 SHOWN = 60

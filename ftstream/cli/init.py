@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from ftstream.adapters.postgres.preflight import Problem
 from ftstream.cli.errors import WRONG_USE
 from ftstream.settings import Settings, load_settings
 from ftstream.setup import (
@@ -26,6 +25,7 @@ from ftstream.setup import (
     script,
     supabase_migration,
 )
+from ftstream.setup.preflight import Problem
 
 
 @click.command(

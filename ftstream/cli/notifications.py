@@ -9,10 +9,10 @@ from typing import Any
 import click
 from psycopg.rows import dict_row
 
-from ftstream.adapters.postgres.connection import open_connection
-from ftstream.adapters.postgres.housekeeping import QUERIES
-from ftstream.adapters.postgres.queries import statement
+from ftstream.apply.housekeeping import QUERIES
 from ftstream.cli.encoding import encoded
+from ftstream.postgres.connection import open_connection
+from ftstream.postgres.queries import statement
 from ftstream.settings import load_settings
 
 

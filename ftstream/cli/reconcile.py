@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
-from ftstream.core.reconciliation import Clash
+from ftstream.compare.decision import Clash
+from ftstream.compare.reconciliation import TablePlan, reconciliation
 from ftstream.flows import READY, Capture, Flow, Site
-from ftstream.reconciliation import TablePlan, reconciliation
 from ftstream.settings import Settings, load_settings
 
 Doubles = Mapping[str, Mapping[str, str]]

@@ -6,12 +6,12 @@ import asyncio
 
 import click
 
-from ftstream.adapters.kafka.continuity import Break, Discontinuity, discontinuities
-from ftstream.adapters.postgres.offsets import Offsets
-from ftstream.adapters.postgres.sites import Sites
+from ftstream.apply.continuity import Break, Discontinuity, discontinuities
+from ftstream.apply.offsets import Offsets
+from ftstream.apply.sites import Sites
 from ftstream.cli.errors import Failure
-from ftstream.core.change import Partition
 from ftstream.flows import READY, Flow, Names, Site, flow_named
+from ftstream.messages.change import Partition
 from ftstream.settings import Settings, load_settings
 
 

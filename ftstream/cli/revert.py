@@ -17,10 +17,10 @@ from rich.table import Table as Grid
 from ftstream.cli.errors import FAILED
 from ftstream.cli.flows import TableType
 from ftstream.cli.since import SinceType
-from ftstream.core.history import moment
-from ftstream.core.reversal import Action, Intent, Left, Plan, Result, Written
 from ftstream.flows import Capture, Flow, Site, Table
-from ftstream.revert import OneWrite, Since, Target, carry_out, plan
+from ftstream.recover.history import moment
+from ftstream.recover.reversal import Action, Intent, Left, Plan, Result, Written
+from ftstream.recover.revert import OneWrite, Since, Target, carry_out, plan
 from ftstream.settings import Settings, load_settings
 
 SHOWN = 60

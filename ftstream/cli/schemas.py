@@ -11,12 +11,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ftstream.adapters.kafka.kept_schemas import kept_schemas
-from ftstream.adapters.postgres.connection import open_connection
+from ftstream.capture.batch.drift import Drift, drifts
 from ftstream.cli.errors import FAILED, Failure
-from ftstream.core.avro_compatibility import Difference
-from ftstream.drift import Drift, drifts
 from ftstream.flows import FLOWS, Capture, Flow, Table
+from ftstream.messages.avro_compatibility import Difference
+from ftstream.messages.kept_schemas import kept_schemas
+from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings, load_settings
 
 EXIT_CODES = """\b

@@ -14,16 +14,16 @@ import click
 import psycopg
 from psycopg import AsyncConnection
 
-from ftstream.adapters.kafka.errors import KafkaError
-from ftstream.adapters.postgres.batch import Schedule
-from ftstream.adapters.postgres.connection import open_connection
-from ftstream.adapters.postgres.wake_ups import Seen, seen
+from ftstream.capture.batch.schedule import Schedule
+from ftstream.capture.wake_ups import Seen, seen
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import failure
-from ftstream.core.wake_up import Way
+from ftstream.compare.progress import SlotMissing, Standing, put_aside, watch
 from ftstream.flows import READY, Capture, Flow, Site
-from ftstream.progress import SlotMissing, Standing, put_aside, watch
+from ftstream.kafka.errors import KafkaError
+from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings, load_settings
+from ftstream.supabase.wake_up import Way
 
 SEEN_SECONDS = 90.0
 """A worker says every 30 s that it is there."""

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
-from ftstream.core.comparison import Difference, Kind
+from ftstream.compare.comparison import Difference, Kind
+from ftstream.compare.verification import TableVerdict, repair, verify
 from ftstream.flows import READY, Capture, Flow, Site, Table
 from ftstream.settings import Settings, load_settings
-from ftstream.verification import TableVerdict, repair, verify
 
 _OTHER_EXITS = "1 something differs, or rows are in flight and stay so, 2 wrong use or settings"
 

@@ -6,8 +6,8 @@ import asyncio
 
 import click
 
+from ftstream.compare.progress import watch
 from ftstream.flows import READY, Capture, Flow
-from ftstream.progress import watch
 from ftstream.settings import Settings, load_settings
 
 

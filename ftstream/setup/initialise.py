@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import AsyncConnection
 
-from ftstream.adapters.kafka.errors import KafkaError
-from ftstream.adapters.kafka.topics import TopicSpec, topics_of_all
-from ftstream.adapters.postgres import migrate
-from ftstream.adapters.postgres.migrate import MigrationChanged
-from ftstream.adapters.postgres.preflight import Problem
-from ftstream.adapters.postgres.provision import Stage, Step, build, plan_file, plan_site
-from ftstream.adapters.postgres.reconcile import unreconciled
-from ftstream.adapters.postgres.site_state import read_state
+from ftstream.compare.reconcile import unreconciled
 from ftstream.flows import READY, Capture, Flow, Site
+from ftstream.kafka.errors import KafkaError
+from ftstream.kafka.topics import TopicSpec, topics_of_all
 from ftstream.settings import Settings
+from ftstream.setup import migrate
+from ftstream.setup.migrate import MigrationChanged
 from ftstream.setup.outside import Topics
+from ftstream.setup.preflight import Problem
+from ftstream.setup.provision import Stage, Step, build, plan_file, plan_site
+from ftstream.setup.site_state import read_state
 from ftstream.setup.survey import PreflightFailed, Seen, SetupFailed, Survey, open_admin, survey
 
 ORDER = (Site.SUPABASE, Site.EXTERNAL)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ftstream.adapters.connect.client import ConnectClient
-from ftstream.adapters.kafka.topics import (
+from ftstream.connect.client import ConnectClient
+from ftstream.kafka.topics import (
     TopicSpec,
     delete_topics,
     ensure_topics,

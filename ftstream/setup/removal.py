@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 import psycopg
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from ftstream.adapters.connect.errors import ConnectError
-from ftstream.adapters.kafka.errors import KafkaError
-from ftstream.adapters.kafka.topics import TopicSpec, topics_of_all
-from ftstream.adapters.postgres import deprovision, migrate
-from ftstream.adapters.postgres.preflight import Problem
-from ftstream.adapters.postgres.provision import Stage, Step, build
-from ftstream.adapters.postgres.site_state import read_state
+from ftstream.connect.errors import ConnectError
 from ftstream.flows import READY, CaptureNames, Flow, Site, captures_of
+from ftstream.kafka.errors import KafkaError
+from ftstream.kafka.topics import TopicSpec, topics_of_all
 from ftstream.settings import Settings
+from ftstream.setup import deprovision, migrate
 from ftstream.setup.initialise import Done, run_step
 from ftstream.setup.outside import Connectors, Topics
+from ftstream.setup.preflight import Problem
+from ftstream.setup.provision import Stage, Step, build
+from ftstream.setup.site_state import read_state
 from ftstream.setup.survey import PreflightFailed, Seen, SetupFailed, Survey, open_admin, survey
 
 SLOT_SECONDS = 30.0

@@ -10,14 +10,14 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
-from ftstream.adapters.postgres.catalog import TableMissing
-from ftstream.adapters.postgres.connection import open_connection
-from ftstream.adapters.postgres.preflight import Problem, pair_problems, site_problems
-from ftstream.adapters.postgres.provision import Verifiers
-from ftstream.adapters.postgres.site_state import Login, SiteState, look, try_login
-from ftstream.adapters.postgres.wanted import Wanted, wanted
 from ftstream.flows import Flow, Site
+from ftstream.postgres.catalog import TableMissing
+from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings
+from ftstream.setup.expectations import Wanted, wanted
+from ftstream.setup.preflight import Problem, pair_problems, site_problems
+from ftstream.setup.provision import Verifiers
+from ftstream.setup.site_state import Login, SiteState, look, try_login
 
 
 class PreflightFailed(Exception):

@@ -16,11 +16,11 @@ import pytest
 from psycopg import AsyncConnection, sql
 from pydantic import SecretStr
 
-from ftstream.adapters.kafka.topics import TopicSpec
-from ftstream.demo.schema import load_schema
-from ftstream.devstack import postgres, prerequisites, process
-from ftstream.devstack.ports import choose_ports
 from ftstream.flows import Site
+from ftstream.kafka.topics import TopicSpec
+from ftstream.local.demo.schema import load_schema
+from ftstream.local.stack import postgres, prerequisites, process
+from ftstream.local.stack.ports import choose_ports
 from ftstream.settings import Connect, Database, Settings
 
 PASSWORD = "only-for-tests"

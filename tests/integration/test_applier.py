@@ -12,21 +12,23 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
 
-from ftstream.adapters.postgres import dead_letters, log_applier, parked, rows
-from ftstream.adapters.postgres.log_applier import REREAD_ROWS, LogApplier
-from ftstream.adapters.postgres.offsets import Offsets
-from ftstream.adapters.postgres.owner import read_from_owner
-from ftstream.adapters.postgres.parked import ParkedChanges
-from ftstream.adapters.postgres.queries import statement
-from ftstream.adapters.postgres.rows import Plan, Tables
-from ftstream.adapters.postgres.schema import Schema
-from ftstream.adapters.postgres.sites import ApplyFailed, Sites
-from ftstream.adapters.postgres.statements import QUERIES, TableStatements
-from ftstream.core.change import REPAIR_REQUEST, Change, Partition, decode
-from ftstream.core.failures import Policy, classify
-from ftstream.core.notification import Notification
-from ftstream.core.plan import Batch, Effect, Entity, Span
+from ftstream.apply import dead_letters, rows
+from ftstream.apply import owned as log_applier
+from ftstream.apply import parked_store as parked
+from ftstream.apply.merge import Batch, Effect, Entity, Span
+from ftstream.apply.offsets import Offsets
+from ftstream.apply.owned import REREAD_ROWS, LogApplier
+from ftstream.apply.parked_store import ParkedChanges
+from ftstream.apply.refetch import read_from_owner
+from ftstream.apply.rows import Plan, Tables
+from ftstream.apply.schema import Schema
+from ftstream.apply.sites import ApplyFailed, Sites
+from ftstream.apply.statements import QUERIES, TableStatements
+from ftstream.failures import Policy, classify
 from ftstream.flows import GFX, Site
+from ftstream.messages.change import REPAIR_REQUEST, Change, Partition, decode
+from ftstream.notification import Notification
+from ftstream.postgres.queries import statement
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 
@@ -369,7 +371,7 @@ async def test_row_that_is_blocked_by_a_locked_one_waits_alone(
 async def test_maintenance_gives_way_to_who_reads_the_log(
     pair: Pair, workers: tuple[Worker, Worker]
 ) -> None:
-    from ftstream.adapters.postgres.housekeeping import Housekeeper
+    from ftstream.apply.housekeeping import Housekeeper
 
     keeper = Housekeeper(pair.settings.supabase.conninfo())
     worker, _ = workers

@@ -9,15 +9,15 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, Connection, sql
 
-from ftstream.adapters.postgres.avro_rows import read_rows, table_schema
-from ftstream.adapters.postgres.catalog import Column, KeyMissing, read_columns
-from ftstream.adapters.postgres.codec import text_codec
-from ftstream.adapters.postgres.connection import Json, open_connection
-from ftstream.adapters.postgres.migrate import migrate
-from ftstream.adapters.postgres.statements import TableStatements
-from ftstream.core.avro_codec import decode, encode
-from ftstream.core.change import Operation
+from ftstream.apply.statements import TableStatements
+from ftstream.capture.batch.avro_rows import read_rows, table_schema
 from ftstream.flows import WSOP, Site, Table
+from ftstream.messages.avro import decode, encode
+from ftstream.messages.change import Operation
+from ftstream.postgres.catalog import Column, KeyMissing, read_columns
+from ftstream.postgres.codec import text_codec
+from ftstream.postgres.connection import Json, open_connection
+from ftstream.setup.migrate import migrate
 
 from .conftest import Pair
 

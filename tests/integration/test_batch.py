@@ -14,22 +14,22 @@ from typing import Any, LiteralString
 import pytest
 from psycopg import AsyncConnection, sql
 
-from ftstream.adapters.kafka.kept_schemas import PACKAGED, KeptSchemas
-from ftstream.adapters.kafka.publishing import Message
-from ftstream.adapters.postgres.batch import Basis, Rows, Schedule, Turn, read_basis, turn
-from ftstream.adapters.postgres.catalog import carried, read_columns
-from ftstream.adapters.postgres.compare import Digests, snapshot
-from ftstream.adapters.postgres.connection import open_connection
-from ftstream.batch import RowsRefused, RunHalted, check, look, run, running, table
-from ftstream.batch.table import BatchTable, Connections, Sending
-from ftstream.core.avro_codec import decode
-from ftstream.core.batch import TableRun
-from ftstream.core.change import Operation
-from ftstream.core.comparison import Kind
-from ftstream.devstack import postgres, process
-from ftstream.devstack.ports import choose_ports
-from ftstream.drift import drifts
+from ftstream.capture.batch import RowsRefused, RunHalted, check, look, run, running, table
+from ftstream.capture.batch.drift import drifts
+from ftstream.capture.batch.schedule import Basis, Rows, Schedule, Turn, read_basis, turn
+from ftstream.capture.batch.table import BatchTable, Connections, Sending
+from ftstream.capture.batch.table_run import TableRun
+from ftstream.compare.comparison import Kind
+from ftstream.compare.digests import Digests, snapshot
 from ftstream.flows import WSOP, Site
+from ftstream.kafka.publishing import Message
+from ftstream.local.stack import postgres, process
+from ftstream.local.stack.ports import choose_ports
+from ftstream.messages.avro import decode
+from ftstream.messages.change import Operation
+from ftstream.messages.kept_schemas import PACKAGED, KeptSchemas
+from ftstream.postgres.catalog import carried, read_columns
+from ftstream.postgres.connection import open_connection
 from ftstream.setup import run_init
 from tests.integration.conftest import PASSWORD, Cluster, MemoryTopics, Pair
 

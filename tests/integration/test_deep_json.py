@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ftstream.flows import Site
-from ftstream.revert import OneWrite, Target, carry_out, plan
+from ftstream.recover.revert import OneWrite, Target, carry_out, plan
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 from tests.integration.test_applier import ONE, TWO, Worker

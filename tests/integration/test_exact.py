@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ftstream.adapters.postgres import catalogs
-from ftstream.adapters.postgres.catalog import carried, read_columns
-from ftstream.adapters.postgres.compare import Digests
-from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.core.failures import INEXACT, Policy
+from ftstream.apply import catalogs
+from ftstream.apply.sites import ApplyFailed
+from ftstream.compare.digests import Digests
+from ftstream.failures import INEXACT, Policy
+from ftstream.postgres.catalog import carried, read_columns
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places

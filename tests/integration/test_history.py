@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ftstream.adapters.postgres.history import entries
-from ftstream.core.history import (
+from ftstream.flows import Site
+from ftstream.recover.history import (
     ABSENT,
     Entry,
     Restoration,
@@ -17,7 +17,7 @@ from ftstream.core.history import (
     restoration,
     writes,
 )
-from ftstream.flows import Site
+from ftstream.recover.read_history import entries
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places

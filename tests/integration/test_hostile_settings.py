@@ -9,10 +9,10 @@ from typing import LiteralString
 import pytest
 from psycopg import AsyncConnection, sql
 
-from ftstream.adapters.postgres.codec import UnsupportedType, image_codec
-from ftstream.adapters.postgres.connection import SESSION, open_connection
-from ftstream.adapters.postgres.queries import statement
 from ftstream.flows import Site
+from ftstream.postgres.codec import UnsupportedType, image_codec
+from ftstream.postgres.connection import SESSION, open_connection
+from ftstream.postgres.queries import statement
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places

@@ -8,15 +8,15 @@ from typing import Any, LiteralString
 import msgspec
 import pytest
 
-from ftstream.adapters.postgres.log_applier import LogApplier
-from ftstream.adapters.postgres.schema import Schema
-from ftstream.adapters.postgres.sites import ApplyFailed, Sites
-from ftstream.core.change import Change, Operation
-from ftstream.core.failures import REFERRED_TO, Policy
-from ftstream.core.plan import Batch
-from ftstream.core.unavailable import PLACEHOLDER
+from ftstream.apply.merge import Batch
+from ftstream.apply.owned import LogApplier
+from ftstream.apply.schema import Schema
+from ftstream.apply.sites import ApplyFailed, Sites
+from ftstream.failures import REFERRED_TO, Policy
 from ftstream.flows import CUE_SHEETS, WSOP, Site
-from ftstream.revert import Since, Target, carry_out, plan
+from ftstream.messages.change import Change, Operation
+from ftstream.messages.toast import PLACEHOLDER
+from ftstream.recover.revert import Since, Target, carry_out, plan
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 from tests.integration.test_applier import INSERT, ONE, THREE, TWO, Worker, write

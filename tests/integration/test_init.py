@@ -14,27 +14,17 @@ from psycopg import AsyncConnection, sql
 from pydantic import SecretStr
 
 from ftstream import setup
-from ftstream.adapters.postgres import migrate
-from ftstream.adapters.postgres.preflight import site_problems
-from ftstream.adapters.postgres.queries import Queries, statement
-from ftstream.flows import (
-    GFX,
-    OVERRIDES,
-    READY,
-    CaptureNames,
-    Flow,
-    Names,
-    Site,
-    log_captures,
-)
+from ftstream.flows import GFX, OVERRIDES, READY, CaptureNames, Flow, Names, Site, log_captures
+from ftstream.postgres.queries import Queries, statement
 from ftstream.settings import Connect, Database, Realtime
-from ftstream.setup import Done, PreflightFailed, SetupFailed
+from ftstream.setup import Done, PreflightFailed, SetupFailed, migrate
+from ftstream.setup.preflight import site_problems
 from ftstream.setup.survey import survey
 
 from .conftest import PASSWORD, MemoryTopics, NoConnectors, Pair
 
-APPLY = Queries.load("ftstream.adapters.postgres", "apply.sql")
-KEEP = Queries.load("ftstream.adapters.postgres", "housekeeping.sql")
+APPLY = Queries.load("ftstream.apply", "apply.sql")
+KEEP = Queries.load("ftstream.apply", "housekeeping.sql")
 TABLES = [table.qualified for table in GFX.tables]
 
 

@@ -13,11 +13,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ftstream.adapters.postgres import migrate, outbox, wanted
-from ftstream.adapters.postgres.outbox import Entry, Outbox
-from ftstream.adapters.postgres.reconcile import unreconciled
+from ftstream.capture import outbox
+from ftstream.capture.outbox import Entry, Outbox
+from ftstream.compare.reconcile import unreconciled
 from ftstream.flows import Capture, Conflict, Flow, Site, Table
-from ftstream.setup import run_init
+from ftstream.setup import expectations as wanted
+from ftstream.setup import migrate, run_init
 from tests.integration.conftest import MemoryTopics, Pair
 from tests.integration.two_way import Place, Two, two_places
 

@@ -10,14 +10,14 @@ from functools import partial
 import msgspec
 import pytest
 
-from ftstream.adapters.postgres.offsets import Offsets
-from ftstream.adapters.postgres.parked import ParkedChanges
-from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.agents.parking import Parking
-from ftstream.core.change import Change, Partition
-from ftstream.core.edit import decode_edit
-from ftstream.core.plan import Batch
+from ftstream.apply.merge import Batch
+from ftstream.apply.offsets import Offsets
+from ftstream.apply.parked_store import ParkedChanges
+from ftstream.apply.parking import Parking
+from ftstream.apply.sites import ApplyFailed
 from ftstream.flows import CUE_SHEETS
+from ftstream.messages.change import Change, Partition
+from ftstream.messages.edit import decode_edit
 from tests.integration.conftest import Pair
 from tests.integration.test_references import OTHER, SHEET, add_session, add_sheet
 from tests.integration.two_way import Place, Two, two_places

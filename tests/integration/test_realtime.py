@@ -23,19 +23,19 @@ import pytest
 from psycopg import AsyncConnection, sql
 from pydantic import SecretStr
 
-from ftstream.adapters.postgres.connection import open_connection
-from ftstream.adapters.postgres.wake_ups import Seen, seen
-from ftstream.adapters.supabase.realtime import Pauses, Realtime
-from ftstream.adapters.supabase.subscription import Patience
-from ftstream.agents.waker import Waker
-from ftstream.core.wake_up import Way
-from ftstream.devstack import process
-from ftstream.devstack import realtime as service
-from ftstream.devstack.ports import choose_ports
+from ftstream.capture.wake_ups import Seen, seen
+from ftstream.capture.waker import Waker
 from ftstream.flows import OVERRIDES, Site
+from ftstream.local.stack import process
+from ftstream.local.stack import realtime as service
+from ftstream.local.stack.ports import choose_ports
 from ftstream.logs import logging_config
+from ftstream.postgres.connection import open_connection
 from ftstream.settings import Realtime as RealtimeSettings
 from ftstream.setup import run_init
+from ftstream.supabase.realtime import Pauses, Realtime
+from ftstream.supabase.subscription import Patience
+from ftstream.supabase.wake_up import Way
 from tests.conftest import POLL_SECONDS
 
 from .conftest import Cluster, MemoryTopics, Pair, made_pair, with_least_rights

@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg import AsyncConnection
 
-from ftstream.adapters.postgres.outbox_applier import OutboxApplier
-from ftstream.adapters.postgres.reconcile import unreconciled
-from ftstream.adapters.postgres.schema import Schema
-from ftstream.adapters.postgres.sites import ApplyFailed, Sites
+from ftstream.apply.schema import Schema
+from ftstream.apply.shared import OutboxApplier
+from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.cli import main
 from ftstream.cli import reconcile as cli
-from ftstream.core.failures import NEVER_MET
+from ftstream.compare.reconcile import unreconciled
+from ftstream.compare.reconciliation import TablePlan, Undecided, reconciliation, repair
+from ftstream.failures import NEVER_MET
 from ftstream.flows import RENDER_QUEUE, Capture, Conflict, Flow, Site, Table
-from ftstream.reconciliation import TablePlan, Undecided, reconciliation, repair
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 from tests.integration.two_way import Two, two_places

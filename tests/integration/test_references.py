@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from psycopg.errors import ObjectNotInPrerequisiteState
 
-from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.core.change import Change, decode
-from ftstream.core.failures import PARENT_MISSING, Policy
+from ftstream.apply.sites import ApplyFailed
+from ftstream.failures import PARENT_MISSING, Policy
 from ftstream.flows import CUE_SHEETS, GFX, OVERRIDES, RENDER_QUEUE, Flow, Site
+from ftstream.messages.change import Change, decode
 from tests.dangling import CHECKS
 from tests.integration.conftest import Pair
 from tests.integration.test_register import until_waiting

@@ -11,11 +11,11 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.core.change import Change
-from ftstream.core.failures import Policy
-from ftstream.core.plan import Batch
+from ftstream.apply.merge import Batch
+from ftstream.apply.sites import ApplyFailed
+from ftstream.failures import Policy
 from ftstream.flows import Site
+from ftstream.messages.change import Change
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.test_register import skew

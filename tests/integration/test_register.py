@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.core.change import Change, Stamp
-from ftstream.core.failures import Policy, classify
-from ftstream.core.plan import Batch, Entity, Outcome
-from ftstream.core.register import LastWrite, arrived, newest, stamp_of
+from ftstream.apply.merge import Batch, Entity, Outcome
+from ftstream.apply.sites import ApplyFailed
+from ftstream.failures import Policy, classify
 from ftstream.flows import Site
+from ftstream.last_write.rule import LastWrite, arrived, newest, stamp_of
+from ftstream.messages.change import Change, Stamp
 from tests.integration.conftest import Cluster, Pair, made_pair, with_least_rights
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places
@@ -58,7 +58,7 @@ async def skew(place: Place, seconds: float) -> None:
 
 
 class Model:
-    """What core/register.py says that a site knows, beside what it does know."""
+    """What last_write/rule.py says that a site knows, beside what it does know."""
 
     def __init__(self, place: Place) -> None:
         self.place = place

@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg import sql
 
-from ftstream.adapters.postgres.revert import Reversals
 from ftstream.cli import main
-from ftstream.core.reversal import Action, Intent, Left, Plan, Written
-from ftstream.core.reversal import Result as Outcome
 from ftstream.flows import CUE_SHEETS, Capture, Conflict, Flow, Site, Table
-from ftstream.revert import OneWrite, Since, Target, carry_out, plan
+from ftstream.recover.reversal import Action, Intent, Left, Plan, Written
+from ftstream.recover.reversal import Result as Outcome
+from ftstream.recover.revert import OneWrite, Since, Target, carry_out, plan
+from ftstream.recover.rewrite import Reversals
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.test_outbox import SETUP as ODD_SETUP
@@ -96,8 +96,8 @@ def left(results: Sequence[Outcome]) -> dict[str, str]:
 async def test_since_takes_back_what_either_site_wrote(
     least: Pair, two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftstream.revert.TOGETHER", 2)
-    monkeypatch.setattr("ftstream.adapters.postgres.revert.TOGETHER", 2)
+    monkeypatch.setattr("ftstream.recover.revert.TOGETHER", 2)
+    monkeypatch.setattr("ftstream.recover.rewrite.TOGETHER", 2)
     await write(two, two.external, ONE, body="a")
     await write(two, two.supabase, ONE, body="b")
     await write(two, two.external, TWO, body="deleted later", spot=2)
@@ -250,7 +250,7 @@ async def test_order_is_found_parents_before_children_and_values_that_move(
 async def test_user_who_holds_a_row_goes_first(
     least: Pair, two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftstream.revert.PATIENCE", 1)
+    monkeypatch.setattr("ftstream.recover.revert.PATIENCE", 1)
     for key in (ONE, TWO):
         await write(two, two.external, key, body="a")
     then = await now(two)

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from ftstream.adapters.kafka.kept_schemas import PACKAGED, KeptSchemas
+from ftstream.capture.batch.drift import drifts
 from ftstream.cli import main
-from ftstream.drift import drifts
 from ftstream.flows import WSOP, Site
+from ftstream.messages.kept_schemas import PACKAGED, KeptSchemas
 
 from .conftest import Pair
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from ftstream.adapters.postgres.offsets import Offsets
-from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.core.change import Change, Partition
-from ftstream.core.failures import Policy, classify
-from ftstream.core.plan import Batch, Entity, Span
-from ftstream.core.register import newest, stamp_of
-from ftstream.core.seen import Seen, losers
+from ftstream.apply.merge import Batch, Entity, Span
+from ftstream.apply.offsets import Offsets
+from ftstream.apply.sites import ApplyFailed
+from ftstream.failures import Policy, classify
 from ftstream.flows import Site
+from ftstream.last_write.rule import newest, stamp_of
+from ftstream.last_write.seen import Seen, losers
+from ftstream.messages.change import Change, Partition
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.test_register import (

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
-from ftstream.adapters.postgres import wake_ups
+from ftstream.capture import wake_ups
 from ftstream.cli import main
-from ftstream.core.wake_up import WakeUps, Way
-from ftstream.devstack.ports import choose_ports
 from ftstream.flows import READY
+from ftstream.local.stack.ports import choose_ports
 from ftstream.settings import Settings
 from ftstream.setup import run_init
+from ftstream.supabase.wake_up import WakeUps, Way
 
 from .conftest import MemoryTopics, Pair
 

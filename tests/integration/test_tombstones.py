@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ftstream.adapters.postgres import tombstones
-from ftstream.adapters.postgres.connection import open_connection
-from ftstream.adapters.postgres.tombstones import horizon, prune
+from ftstream.compare.reconciliation import repair
 from ftstream.flows import Site
-from ftstream.reconciliation import repair
+from ftstream.last_write import tombstones
+from ftstream.last_write.tombstones import horizon, prune
+from ftstream.postgres.connection import open_connection
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from ftstream.core.change import Change
 from ftstream.flows import CUE_SHEETS, Site
+from ftstream.messages.change import Change
 from tests.integration.conftest import Cluster, made_pair, with_least_rights
 from tests.integration.test_references import SESSION, add_session
 from tests.integration.test_register import skew

@@ -14,25 +14,25 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, sql
 
-from ftstream.adapters.postgres.housekeeping import Housekeeper
-from ftstream.adapters.postgres.log_applier import LogApplier
-from ftstream.adapters.postgres.offsets import Offsets
-from ftstream.adapters.postgres.outbox_applier import OutboxApplier
-from ftstream.adapters.postgres.parked import ParkedChanges
-from ftstream.adapters.postgres.schema import Schema
-from ftstream.adapters.postgres.sites import Sites
-from ftstream.agents.buffer import Buffer
-from ftstream.agents.intake import Decode, Intake
-from ftstream.agents.parking import Parking
-from ftstream.agents.ports import Applier
-from ftstream.agents.tally import Tally
-from ftstream.agents.writer import Writer
-from ftstream.core.change import Change, Partition, decode
-from ftstream.core.edit import decode_edit
-from ftstream.core.notification import Notification
-from ftstream.core.plan import Batch, Entity
-from ftstream.core.seen import Seen
+from ftstream.apply.buffer import Buffer
+from ftstream.apply.housekeeping import Housekeeper
+from ftstream.apply.intake import Decode, Intake
+from ftstream.apply.merge import Batch, Entity
+from ftstream.apply.offsets import Offsets
+from ftstream.apply.owned import LogApplier
+from ftstream.apply.parked_store import ParkedChanges
+from ftstream.apply.parking import Parking
+from ftstream.apply.ports import Applier
+from ftstream.apply.schema import Schema
+from ftstream.apply.shared import OutboxApplier
+from ftstream.apply.sites import Sites
+from ftstream.apply.tally import Tally
+from ftstream.apply.writer import Writer
 from ftstream.flows import Capture, Flow, Names, Site
+from ftstream.last_write.seen import Seen
+from ftstream.messages.change import Change, Partition, decode
+from ftstream.messages.edit import decode_edit
+from ftstream.notification import Notification
 from ftstream.settings import Settings
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ftstream.demo.rig import Rig
+from ftstream.local.demo.rig import Rig
 from tests.system.faults import FAULTS, HEADING, World, world_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(0)]

@@ -12,9 +12,9 @@ from typing import LiteralString, NamedTuple
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from ftstream.adapters.kafka.security import client_options
-from ftstream.demo.rig import SITES, SiteName
 from ftstream.flows import OVERRIDES, READY, Capture, Names
+from ftstream.kafka.security import client_options
+from ftstream.local.demo.rig import SITES, SiteName
 from tests.conftest import POLL_SECONDS
 from tests.system.scene import Scene
 

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import LiteralString
 
-from ftstream.adapters.connect.client import ConnectClient
-from ftstream.demo.rig import Rig
+from ftstream.connect.client import ConnectClient
 from ftstream.flows import GFX, OVERRIDES, READY, CaptureNames, log_captures
+from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.edits import TWO_WAY, Edits, must_agree
 from tests.system.imports import Imports

@@ -23,12 +23,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from ftstream.adapters.kafka.security import client_options
-from ftstream.demo.rig import SITES, Rig, SiteName
-from ftstream.demo.traffic import Traffic
+from ftstream.compare.progress import watch
+from ftstream.compare.verification import verify
 from ftstream.flows import GFX, CaptureNames, Flow, Names, Site, log_captures
-from ftstream.progress import watch
-from ftstream.verification import verify
+from ftstream.kafka.security import client_options
+from ftstream.local.demo.rig import SITES, Rig, SiteName
+from ftstream.local.demo.traffic import Traffic
 from tests.conftest import POLL_SECONDS, until
 from tests.dangling import CHECKS
 

@@ -13,9 +13,9 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from ftstream.demo.rig import Rig
+from ftstream.compare.verification import verify
 from ftstream.flows import GFX, WSOP
-from ftstream.verification import verify
+from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, set_up
 
@@ -443,7 +443,9 @@ def test_queries_of_the_guidelines_run_unchanged(scene: Scene) -> None:
 @pytest.mark.usefixtures("worker")
 def test_two_runs_at_once_are_one(scene: Scene) -> None:
     with psycopg.connect(scene.rig.dsn("supabase")) as other:
-        other.execute("select pg_advisory_xact_lock(hashtext('ftstream.batch'), hashtext('wsop'))")
+        other.execute(
+            "select pg_advisory_xact_lock(hashtext('ftstream.capture.batch'), hashtext('wsop'))"
+        )
         busy = scene.command("batch", "run", "--timeout", "0.5")
     assert busy.returncode == 1
     assert b"is under way elsewhere" in busy.stderr

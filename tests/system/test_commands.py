@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from psycopg.rows import TupleRow
 
-from ftstream.adapters.connect.client import ConnectClient
-from ftstream.demo.rig import SITES, CommandFailed, Rig, SiteName
+from ftstream.connect.client import ConnectClient
 from ftstream.flows import GFX, CaptureNames, log_captures
+from ftstream.local.demo.rig import SITES, CommandFailed, Rig, SiteName
 from tests.conftest import until
 
 

@@ -13,16 +13,11 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 from psycopg import sql
 
-from ftstream.adapters.kafka.errors import KafkaError
-from ftstream.adapters.kafka.security import client_options
-from ftstream.adapters.kafka.topics import (
-    change_topics,
-    delete_topics,
-    ensure_topics,
-    topics_of_all,
-)
-from ftstream.demo.rig import Rig
 from ftstream.flows import READY
+from ftstream.kafka.errors import KafkaError
+from ftstream.kafka.security import client_options
+from ftstream.kafka.topics import change_topics, delete_topics, ensure_topics, topics_of_all
+from ftstream.local.demo.rig import Rig
 from tests.system.scene import Scene, Worker, admin, set_up
 
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ftstream.demo.rig import Rig
+from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.proxy import Proxy
 from tests.system.scene import Scene, Worker, set_up

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ftstream.demo.rig import Rig
+from ftstream.local.demo.rig import Rig
 from tests.system.faults import FAULTS, World, world_of
 
 pytestmark = pytest.mark.timeout(600)  # a dozen restarts of servers in a test

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from ftstream.adapters.kafka.security import client_options
-from ftstream.demo.rig import Rig
 from ftstream.flows import RENDER_QUEUE, Names, Site
+from ftstream.kafka.security import client_options
+from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, set_up
 

@@ -15,11 +15,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from ftstream.adapters.kafka.security import client_options
-from ftstream.core.plan import Entity
-from ftstream.core.seen import Seen, decode, encode, key_of
-from ftstream.demo.rig import Rig, SiteName
+from ftstream.apply.merge import Entity
 from ftstream.flows import OVERRIDES, Names, Site
+from ftstream.kafka.security import client_options
+from ftstream.last_write.seen import Seen, decode, encode, key_of
+from ftstream.local.demo.rig import Rig, SiteName
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, admin, set_up
 

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from ftstream.demo.rig import Rig
 from ftstream.flows import GFX, Site
+from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, admin, set_up
 

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ftstream.demo.rig import Rig
-from ftstream.devstack.ports import choose_ports
+from ftstream.local.demo.rig import Rig
+from ftstream.local.stack.ports import choose_ports
 from tests.conftest import until
 from tests.system.scene import Scene, set_up
 

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 import pytest
 
-from ftstream.demo.rig import Rig
+from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, set_up
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import Connection, sql
 
-from ftstream.demo.rig import Rig, SiteName
+from ftstream.local.demo.rig import Rig, SiteName
 from tests.conftest import until
 
 WORDS = sql.SQL("(select md5(random()::text || i) as x from generate_series(1, {} / 32) i) w")

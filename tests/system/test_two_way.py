@@ -12,11 +12,10 @@ from typing import LiteralString
 import psycopg
 import pytest
 
-from ftstream.adapters.postgres import outbox
-from ftstream.agents import publisher
-from ftstream.demo.rig import SITES, Rig, SiteName
+from ftstream.capture import outbox, publisher
+from ftstream.compare.verification import verify
 from ftstream.flows import CUE_SHEETS, GFX, OVERRIDES, CaptureNames, Names, Site, log_captures
-from ftstream.verification import verify
+from ftstream.local.demo.rig import SITES, Rig, SiteName
 from tests.conftest import until
 from tests.system.edits import Edits, messages, must_agree
 from tests.system.scene import Scene, Worker, set_up

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import Connection, sql
 
-from ftstream.adapters.postgres.connection import SESSION
-from ftstream.demo.rig import CommandFailed, Rig, SiteName
+from ftstream.local.demo.rig import CommandFailed, Rig, SiteName
+from ftstream.postgres.connection import SESSION
 
 SITES: tuple[SiteName, ...] = ("external", "supabase")
 

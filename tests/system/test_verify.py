@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ftstream.demo.rig import SITES, Rig
+from ftstream.compare.progress import NotCaughtUp
+from ftstream.compare.verification import verify
 from ftstream.flows import GFX
-from ftstream.progress import NotCaughtUp
-from ftstream.verification import verify
+from ftstream.local.demo.rig import SITES, Rig
 from tests.system.scene import Scene, Worker, set_up
 
 EXTRA_COLUMNS: LiteralString = """
@@ -172,7 +172,7 @@ def plant(scene: Scene) -> dict[str, tuple[str, str, list[str]]]:
 
 def test_no_difference_is_told_on_a_live_healthy_pair(scene: Scene, worker: Worker) -> None:
     with scene.load():
-        for _ in range(2):
+        for _ in range(4):
             verdicts = asyncio.run(verify(GFX, scene.rig.settings))
             assert [verdict for verdict in verdicts if not verdict.equal] == []
     assert all(verdict.rows for verdict in verdicts)

@@ -8,8 +8,8 @@ from itertools import product
 
 import pytest
 
-from ftstream.demo.rig import SITES, Rig
 from ftstream.flows import READY
+from ftstream.local.demo.rig import SITES, Rig
 from tests.conftest import until
 from tests.system.scene import Scene, set_up
 

@@ -8,16 +8,16 @@ from typing import Any, Self
 
 import pytest
 
-from ftstream.adapters.connect.client import Part, Status
-from ftstream.adapters.connect.config import PASSING, connector_config, snapshot_over
-from ftstream.adapters.connect.errors import TaskFailed
-from ftstream.adapters.connect.render import example_settings
-from ftstream.adapters.kafka.heartbeat import Written
+from ftstream.capture import oversize
+from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
+from ftstream.capture.heartbeat import Written
+from ftstream.capture.oversize import LargeRow
+from ftstream.capture.render import example_settings
 from ftstream.cli import connectors
 from ftstream.cli.connectors import _apply_all
 from ftstream.cli.errors import Failure
-from ftstream.core import oversize
-from ftstream.core.oversize import LargeRow
+from ftstream.connect.client import Part, Status
+from ftstream.connect.errors import TaskFailed
 from ftstream.flows import GFX, OVERRIDES, CaptureNames, Flow, log_captures
 
 SETTINGS = example_settings()

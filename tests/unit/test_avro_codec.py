@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core.avro_codec import Value, ValueRefused, decode, encode
-from ftstream.core.avro_schema import Field, Kind, TableSchema
-from ftstream.core.change import Change, MalformedMessage, Operation
+from ftstream.messages.avro import Value, ValueRefused, decode, encode
+from ftstream.messages.avro_schema import Field, Kind, TableSchema
+from ftstream.messages.change import Change, MalformedMessage, Operation
 
 TABLE = "wsop_chip_counts"
 ID = "6f1c8a5e-0000-4000-8000-000000000001"

@@ -14,11 +14,11 @@ from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.adapters.kafka import kept_schemas
-from ftstream.adapters.kafka.kept_schemas import PACKAGED, KeptSchemas, NoFolder
-from ftstream.core.avro_codec import Value, encode
-from ftstream.core.avro_compatibility import differences, unaccepted
-from ftstream.core.avro_schema import (
+from ftstream.flows import FLOWS, WSOP, Capture, Flow, Table
+from ftstream.messages import kept_schemas
+from ftstream.messages.avro import Value, encode
+from ftstream.messages.avro_compatibility import differences, unaccepted
+from ftstream.messages.avro_schema import (
     Field,
     Kind,
     SchemaFileError,
@@ -28,8 +28,8 @@ from ftstream.core.avro_schema import (
     parse,
     plain_name,
 )
-from ftstream.core.change import Operation
-from ftstream.flows import FLOWS, WSOP, Capture, Flow, Table
+from ftstream.messages.change import Operation
+from ftstream.messages.kept_schemas import PACKAGED, KeptSchemas, NoFolder
 
 ROOT = Path(__file__).parents[2]
 BATCH = [flow for flow in FLOWS if flow.capture is Capture.BATCH]

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from ftstream.core.batch import MOST_NAMED, TableRun
-from ftstream.core.comparison import Kind
+from ftstream.capture.batch.table_run import MOST_NAMED, TableRun
+from ftstream.compare.comparison import Kind
 
 
 def found(deletes: int, held: int, rows: int = 1) -> TableRun:

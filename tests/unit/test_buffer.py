@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from ftstream.adapters.kafka.chunk import Chunk
-from ftstream.agents.buffer import Buffer, Buffered, GapInLog
-from ftstream.core.change import Partition
+from ftstream.apply.buffer import Buffer, Buffered, GapInLog
+from ftstream.kafka.chunk import Chunk
+from ftstream.messages.change import Partition
 from tests.unit.test_chunk import FakeRecord
 
 HANDS = Partition("gfx.gfx_hands", 0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ftstream.core.change import (
+from ftstream.apply.merge import Reread, effects
+from ftstream.messages.change import (
     LONGEST_KEY,
     Change,
     MalformedMessage,
@@ -12,7 +13,6 @@ from ftstream.core.change import (
     decode,
     heartbeat_time,
 )
-from ftstream.core.plan import Reread, effects
 
 DEEP = b'{"op":"m","source":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
 GARBAGE = [b"", b"\x00\xff", b"null", b'{"op":"\xff","source":{"ts_ms":1}}', DEEP]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.adapters.kafka.chunk import chunks
-from ftstream.core.change import Partition
+from ftstream.kafka.chunk import chunks
+from ftstream.messages.change import Partition
 
 PARTITION = Partition("gfx.gfx_hands", 2)
 

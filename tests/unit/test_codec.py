@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.adapters.postgres.catalog import Column
-from ftstream.adapters.postgres.codec import (
+from ftstream.postgres.catalog import Column
+from ftstream.postgres.codec import (
     Codec,
     UnsupportedType,
     debezium_codec,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core.comparison import (
+from ftstream.compare.comparison import (
     Kind,
     RangeDigest,
     differing_columns,

@@ -10,13 +10,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from ftstream.adapters.connect.client import ConnectClient
-from ftstream.adapters.connect.errors import (
-    ConnectRefused,
-    ConnectUnreachable,
-    PluginMissing,
-    TaskFailed,
-)
+from ftstream.connect.client import ConnectClient
+from ftstream.connect.errors import ConnectRefused, ConnectUnreachable, PluginMissing, TaskFailed
 from ftstream.settings import Connect
 
 Answer = tuple[int, Any]
@@ -145,6 +140,6 @@ async def test_nobody_there_is_said_with_the_url() -> None:
 
 
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "ftstream.adapters.connect.client"
+    module = "ftstream.connect.client"
     monkeypatch.setattr(f"{module}.POLL_SECONDS", 0.02)
     monkeypatch.setattr(f"{module}.STEADY_SECONDS", 0.1)

@@ -9,23 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from ftstream.adapters.connect.client import root_cause
-from ftstream.adapters.connect.config import (
-    connector_config,
-    rendered,
-    snapshot_over,
-)
-from ftstream.adapters.connect.diff import Kind, added_tables, differences
-from ftstream.adapters.connect.masking import MASK, is_secret, masked, scrubbed
-from ftstream.adapters.connect.render import example_settings, examples
-from ftstream.adapters.kafka.security import client_options
-from ftstream.adapters.kafka.signals import decode_notification, incremental_snapshot
-from ftstream.adapters.kafka.topics import (
-    MAX_MESSAGE_BYTES,
-    change_topics,
-    topics_of_all,
-)
-from ftstream.devstack.kafka import MESSAGE_BYTES
+from ftstream.capture.connector_diff import Kind, added_tables, differences
+from ftstream.capture.connectors import connector_config, rendered, snapshot_over
+from ftstream.capture.render import example_settings, examples
+from ftstream.capture.signals import decode_notification, incremental_snapshot
+from ftstream.connect.client import root_cause
+from ftstream.connect.masking import MASK, is_secret, masked, scrubbed
 from ftstream.flows import (
     FLOWS,
     GFX,
@@ -40,6 +29,9 @@ from ftstream.flows import (
     Table,
     log_captures,
 )
+from ftstream.kafka.security import client_options
+from ftstream.kafka.topics import MAX_MESSAGE_BYTES, change_topics, topics_of_all
+from ftstream.local.stack.kafka import MESSAGE_BYTES
 from ftstream.settings import MAX_REQUEST_BYTES, Database, Kafka, Settings
 
 FOLDER = Path(__file__).parents[2] / "connectors"
@@ -61,7 +53,7 @@ def config(namespace: str = "", **changes: object) -> dict[str, str]:
 def test_files_are_what_flows_py_says() -> None:
     wanted = dict(examples())
     assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == wanted, (
-        "run: python -m ftstream.adapters.connect.render"
+        "run: python -m ftstream.capture.render"
     )
 
 

@@ -16,7 +16,7 @@ from threading import Event
 import psutil
 import pytest
 
-from ftstream.devstack import (
+from ftstream.local.stack import (
     NAMES,
     DevstackError,
     MissingPrerequisites,
@@ -28,11 +28,11 @@ from ftstream.devstack import (
     process,
     state,
 )
-from ftstream.devstack.connect import Connect
-from ftstream.devstack.errors import tail
-from ftstream.devstack.java import Jvm
-from ftstream.devstack.kafka import new_cluster_id
-from ftstream.devstack.realtime import Realtime
+from ftstream.local.stack.connect import Connect
+from ftstream.local.stack.errors import tail
+from ftstream.local.stack.java import Jvm
+from ftstream.local.stack.kafka import new_cluster_id
+from ftstream.local.stack.realtime import Realtime
 
 
 @pytest.fixture
@@ -278,9 +278,9 @@ def test_a_passed_deadline_names_the_last_reason(tmp_path: Path, sleeper: proces
 
 def test_the_devstack_imports_nothing_else_of_ftstream() -> None:
     program = (
-        "import sys, ftstream.devstack;"
+        "import sys, ftstream.local.stack;"
         "print([m for m in sys.modules if m.startswith('ftstream')"
-        " and m != 'ftstream' and not m.startswith('ftstream.devstack')])"
+        " and m != 'ftstream' and not m.startswith('ftstream.local.stack')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from ftstream.devstack import Stack, state
-from ftstream.devstack.connect import Connect
-from ftstream.devstack.jars import PROVIDED, Jars, pinned
-from ftstream.devstack.java import Jvm
-from ftstream.devstack.kafka import MESSAGE_BYTES
-from ftstream.devstack.postgres import SETTINGS
+from ftstream.local.stack import Stack, state
+from ftstream.local.stack.connect import Connect
+from ftstream.local.stack.jars import PROVIDED, Jars, pinned
+from ftstream.local.stack.java import Jvm
+from ftstream.local.stack.kafka import MESSAGE_BYTES
+from ftstream.local.stack.postgres import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -44,7 +44,7 @@ def test_kafka_is_the_version_of_the_pom(compose: dict[str, Any]) -> None:
 
 def test_debezium_comes_from_the_pom_itself() -> None:
     dockerfile = (DOCKER / "connect" / "Dockerfile").read_text()
-    assert "COPY ftstream/devstack/pom.xml" in dockerfile
+    assert "COPY ftstream/local/stack/pom.xml" in dockerfile
     assert pinned("debezium") not in dockerfile
     for jar in PROVIDED:
         assert f"/plugins/*/{jar}*.jar" in dockerfile

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from ftstream.core.change import Change, MalformedMessage, Operation, Refusal, Stamp
-from ftstream.core.edit import decode_edit, stamp_in
+from ftstream.messages.change import Change, MalformedMessage, Operation, Refusal, Stamp
+from ftstream.messages.edit import decode_edit, stamp_in
 
 WRITE: dict[str, object] = {
     "id": "a",

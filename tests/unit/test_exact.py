@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ftstream.adapters.postgres.catalog import Column
-from ftstream.adapters.postgres.codec import text_codec, value
-from ftstream.adapters.postgres.exact import differ, inexact
-from ftstream.adapters.postgres.exact import value as looked_at
+from ftstream.postgres.catalog import Column
+from ftstream.postgres.codec import text_codec, value
+from ftstream.postgres.exact import differ, inexact
+from ftstream.postgres.exact import value as looked_at
 from tests.unit.test_codec import array, column
 
 

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ftstream.core.failures import FENCED, ROW_MISSING, Failure, FlowHalted, Policy, classify
+from ftstream.failures import FENCED, ROW_MISSING, Failure, FlowHalted, Policy, classify
 
 KNOWN = sorted(
     value.sqlstate

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ftstream.core.change import Stamp
-from ftstream.core.history import (
+from ftstream.messages.change import Stamp
+from ftstream.recover.history import (
     ABSENT,
     Entry,
     Restoration,
@@ -16,7 +16,7 @@ from ftstream.core.history import (
     restoration,
     version_of,
 )
-from ftstream.core.reversal import Action, Intent, Live, Plan
+from ftstream.recover.reversal import Action, Intent, Live, Plan
 
 
 def entry(

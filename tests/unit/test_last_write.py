@@ -13,16 +13,17 @@ import faust
 import pytest
 from faust.streams import _current_event
 
-from ftstream.adapters.kafka import changelog, last_write
-from ftstream.adapters.kafka.changelog import Changelog
-from ftstream.adapters.kafka.chunk import Chunk
-from ftstream.adapters.kafka.errors import KafkaUnreachable
-from ftstream.adapters.kafka.last_write import LastWrite
-from ftstream.adapters.kafka.publishing import Message
-from ftstream.adapters.kafka.topics import change_topics, changelog_topics
-from ftstream.core.change import Partition
-from ftstream.core.seen import Seen, encode, key_of
 from ftstream.flows import CUE_SHEETS, FLOWS, OVERRIDES, Flow, Names, Site, app_id
+from ftstream.kafka.chunk import Chunk
+from ftstream.kafka.errors import KafkaUnreachable
+from ftstream.kafka.publishing import Message
+from ftstream.kafka.topics import change_topics, changelog_topics
+from ftstream.last_write import changelog
+from ftstream.last_write import table as last_write
+from ftstream.last_write.changelog import Changelog
+from ftstream.last_write.seen import Seen, encode, key_of
+from ftstream.last_write.table import LastWrite
+from ftstream.messages.change import Partition
 from ftstream.settings import Kafka, Settings
 
 NAMES = Names(OVERRIDES, "rehearsal")

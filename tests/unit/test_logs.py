@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from types import TracebackType
 
-from ftstream.core.failures import Halted
+from ftstream.failures import Halted
 from ftstream.logs import OneLine, logging_config
 
 Info = tuple[type[BaseException], BaseException, TracebackType | None]

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core import members as module
-from ftstream.core.change import MalformedMessage
-from ftstream.core.edit import decode_edit, stamp_in
-from ftstream.core.history import Entry
-from ftstream.core.members import _split, members
-from ftstream.core.unavailable import names, split
+from ftstream.messages import members as module
+from ftstream.messages.change import MalformedMessage
+from ftstream.messages.edit import decode_edit, stamp_in
+from ftstream.messages.members import _split, members
+from ftstream.messages.toast import names, split
+from ftstream.recover.history import Entry
 
 DEPTH = 10_000
 DEEP = b"[" * DEPTH + b'{"a":"]\\""}' + b"]" * DEPTH

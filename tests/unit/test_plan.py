@@ -10,11 +10,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core import unavailable
-from ftstream.core.change import Change, Operation, Partition
-from ftstream.core.failures import classify
-from ftstream.core.parking import Aside, malformed
-from ftstream.core.plan import (
+from ftstream.apply.merge import (
     Batch,
     Delete,
     Effect,
@@ -29,6 +25,10 @@ from ftstream.core.plan import (
     fold,
     log_rows,
 )
+from ftstream.apply.parked import Aside, malformed
+from ftstream.failures import classify
+from ftstream.messages import toast as unavailable
+from ftstream.messages.change import Change, Operation, Partition
 
 Row = dict[str, object]
 

@@ -10,11 +10,23 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from ftstream.adapters.postgres.catalog import Column
-from ftstream.adapters.postgres.deprovision import plan_removal
-from ftstream.adapters.postgres.migrate import Applied, MigrationChanged, migrations, pending
-from ftstream.adapters.postgres.preflight import pair_problems, site_problems
-from ftstream.adapters.postgres.provision import (
+from ftstream.flows import FLOWS, GFX, OVERRIDES, RENDER_QUEUE, Flow, Site, Table, log_captures
+from ftstream.postgres.catalog import Column
+from ftstream.settings import Database, Realtime, Settings
+from ftstream.setup import script
+from ftstream.setup.deprovision import plan_removal
+from ftstream.setup.expectations import (
+    CAPTURE_SETTINGS,
+    Policy,
+    Right,
+    TriggerKind,
+    Wanted,
+    role_of,
+    wanted,
+)
+from ftstream.setup.migrate import Applied, MigrationChanged, migrations, pending
+from ftstream.setup.preflight import pair_problems, site_problems
+from ftstream.setup.provision import (
     MASK,
     Stage,
     Statement,
@@ -25,26 +37,7 @@ from ftstream.adapters.postgres.provision import (
     plan_site,
     publication_tables,
 )
-from ftstream.adapters.postgres.site_state import (
-    Publication,
-    Role,
-    Server,
-    SiteState,
-    Slot,
-    TableState,
-)
-from ftstream.adapters.postgres.wanted import (
-    CAPTURE_SETTINGS,
-    Policy,
-    Right,
-    TriggerKind,
-    Wanted,
-    role_of,
-    wanted,
-)
-from ftstream.flows import FLOWS, GFX, OVERRIDES, RENDER_QUEUE, Flow, Site, Table, log_captures
-from ftstream.settings import Database, Realtime, Settings
-from ftstream.setup import script
+from ftstream.setup.site_state import Publication, Role, Server, SiteState, Slot, TableState
 
 VERIFIERS = {
     "debezium": "SCRAM-SHA-256$secret-of-debezium",

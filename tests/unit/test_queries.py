@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftstream.adapters.postgres.queries import Queries, QueryFileError, UnknownQueryError
+from ftstream.postgres.queries import Queries, QueryFileError, UnknownQueryError
 
 TWO = """\
 -- What this file is for.
@@ -69,4 +69,4 @@ def test_an_empty_file_has_no_statements() -> None:
 
 
 def test_load_reads_a_file_of_a_package() -> None:
-    assert "upsert_hand" in Queries.load("ftstream.demo", "traffic.sql")
+    assert "upsert_hand" in Queries.load("ftstream.local.demo", "traffic.sql")

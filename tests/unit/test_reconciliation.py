@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ftstream.core.change import Stamp
-from ftstream.core.reconciliation import Clash, Held, clashes, decide
+from ftstream.compare.decision import Clash, Held, clashes, decide
+from ftstream.messages.change import Stamp
 
 E, S = "external", "supabase"
 TIME = st.integers(0, 5)

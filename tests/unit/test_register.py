@@ -8,9 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core.change import Change, Operation, Refusal, Stamp
-from ftstream.core.plan import Outcome
-from ftstream.core.register import (
+from ftstream.apply.merge import Outcome
+from ftstream.last_write.rule import (
     LastWrite,
     arrived,
     newest,
@@ -19,6 +18,7 @@ from ftstream.core.register import (
     stamp_of,
     written,
 )
+from ftstream.messages.change import Change, Operation, Refusal, Stamp
 
 TIE = "supabase"
 SITES = ("external", "supabase")

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from ftstream.cli import main
-from ftstream.core.change import Stamp
-from ftstream.core.history import Entry, Restoration
 from ftstream.flows import FLOWS, Site
-from ftstream.revert import OneWrite, of_write
+from ftstream.messages.change import Stamp
+from ftstream.recover.history import Entry, Restoration
+from ftstream.recover.revert import OneWrite, of_write
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core.change import Change, Operation, Partition
-from ftstream.core.plan import Batch, Entity, Span
-from ftstream.core.register import newest
-from ftstream.core.seen import Seen, decode, encode, has_lost, key_of, losers, nothing_seen
+from ftstream.apply.merge import Batch, Entity, Span
+from ftstream.last_write.rule import newest
+from ftstream.last_write.seen import Seen, decode, encode, has_lost, key_of, losers, nothing_seen
+from ftstream.messages.change import Change, Operation, Partition
 
 TIE = "supabase"
 TOPIC = "external.notes"

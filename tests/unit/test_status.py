@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ftstream.cli.status import Direction, Looked, told
+from ftstream.compare.progress import Standing
 from ftstream.flows import Site
-from ftstream.progress import Standing
 
 STANDING = Standing("gfx", Site.SUPABASE, captures=True, to_capture=0, to_apply=0)
 DONE = Direction("gfx", Site.SUPABASE, STANDING, parked=0, dead=0)

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftstream.demo import poker
-from ftstream.demo.operations import HandRow, Kind, Operation, PlayerRow, SeatRow, SessionRow
-from ftstream.demo.script import DECK, DECK_SIZE, Script
-from ftstream.demo.traffic import QUERIES, Traffic
+from ftstream.local.demo import poker
+from ftstream.local.demo.operations import HandRow, Kind, Operation, PlayerRow, SeatRow, SessionRow
+from ftstream.local.demo.script import DECK, DECK_SIZE, Script
+from ftstream.local.demo.traffic import QUERIES, Traffic
 
 SMALL = 40_000  # exports small enough for many seeds
 MAX_INT = 2**31 - 1

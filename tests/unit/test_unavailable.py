@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.core import unavailable
+from ftstream.messages import toast as unavailable
 
 encode = msgspec.json.encode
 

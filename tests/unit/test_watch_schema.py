@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from ftstream.adapters.postgres.sites import ApplyFailed, Sites
-from ftstream.agents import change_agent
-from ftstream.agents.change_agent import ChangeAgent
-from ftstream.core.failures import UNSUPPORTED, Halted, Policy, classify
+from ftstream.apply import agent as change_agent
+from ftstream.apply.agent import ChangeAgent
+from ftstream.apply.sites import ApplyFailed, Sites
+from ftstream.failures import UNSUPPORTED, Halted, Policy, classify
 from ftstream.flows import GFX, Site
 from ftstream.settings import Database, Settings
 

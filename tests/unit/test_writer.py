@@ -11,23 +11,23 @@ from typing import cast
 
 import pytest
 
-from ftstream.adapters.kafka.chunk import Chunk
-from ftstream.adapters.postgres.housekeeping import Housekeeper
-from ftstream.adapters.postgres.offsets import Offsets
-from ftstream.adapters.postgres.parked import Parked, ParkedChanges
-from ftstream.adapters.postgres.sites import ApplyFailed
-from ftstream.agents import parking, writer
-from ftstream.agents.buffer import Buffer, Buffered
-from ftstream.agents.intake import Intake
-from ftstream.agents.parking import Parking
-from ftstream.agents.ports import Applier
-from ftstream.agents.tally import Tally
-from ftstream.agents.writer import Writer
-from ftstream.core.change import Partition, decode
-from ftstream.core.failures import FENCED, Failure, FlowHalted, classify
-from ftstream.core.notification import Notification, Severity
-from ftstream.core.parking import Aside, State
-from ftstream.core.plan import Batch, Entity, Position
+from ftstream.apply import parking, writer
+from ftstream.apply.buffer import Buffer, Buffered
+from ftstream.apply.housekeeping import Housekeeper
+from ftstream.apply.intake import Intake
+from ftstream.apply.merge import Batch, Entity, Position
+from ftstream.apply.offsets import Offsets
+from ftstream.apply.parked import Aside, State
+from ftstream.apply.parked_store import Parked, ParkedChanges
+from ftstream.apply.parking import Parking
+from ftstream.apply.ports import Applier
+from ftstream.apply.sites import ApplyFailed
+from ftstream.apply.tally import Tally
+from ftstream.apply.writer import Writer
+from ftstream.failures import FENCED, Failure, FlowHalted, classify
+from ftstream.kafka.chunk import Chunk
+from ftstream.messages.change import Partition, decode
+from ftstream.notification import Notification, Severity
 from ftstream.settings import Apply
 from tests.unit.test_chunk import FakeRecord
 

@@ -1,1 +1,0 @@
-"""What speaks to PostgreSQL, Kafka and Kafka Connect: translates, decides nothing."""

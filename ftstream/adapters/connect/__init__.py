@@ -1,1 +1,0 @@
-"""Kafka Connect: connector configurations and its REST API."""

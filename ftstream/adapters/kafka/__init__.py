@@ -1,1 +1,0 @@
-"""Kafka: topics, offsets and the consumer that delivers chunks."""

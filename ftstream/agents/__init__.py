@@ -1,1 +1,0 @@
-"""Faust agents: one for each flow and target site."""

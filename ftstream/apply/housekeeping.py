@@ -1,0 +1,114 @@
+"""What is written beside the changes, on connections of its own: it never holds a change up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+import psycopg
+from psycopg import AsyncConnection
+
+from ftstream.notification import Notification
+from ftstream.postgres.connection import Json, open_connection
+from ftstream.postgres.queries import Queries, statement
+
+log = logging.getLogger(__name__)
+
+QUERIES = Queries.load(__package__, "housekeeping.sql")
+
+RETRY_SECONDS = 5.0
+MOST_NOTIFICATIONS = 1_000
+"""Kept while the database is away; older ones are in the worker's log."""
+
+
+class Housekeeper:
+    """Keeps a target's sync_status and sync_log in order. Its methods may raise psycopg.Error."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._connection: AsyncConnection | None = None
+
+    async def maintain(self, keep_days: int) -> None:
+        """Make the coming days' partitions of sync_log, drop those past their time."""
+        await self._execute("maintain", {"keep_days": keep_days})
+
+    async def record_status(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Add counts to sync_status."""
+        await self._execute("record_status", {"rows": Json.of(rows)})
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _execute(self, query: str, values: Mapping[str, object]) -> None:
+        if self._connection is None or self._connection.closed:
+            self._connection = await open_connection(self._conninfo)
+        async with self._connection.transaction():
+            await self._connection.execute(statement(QUERIES["patience"]))
+            await self._connection.execute(statement(QUERIES[query]), values)
+
+
+class Notifier:
+    """Writes notifications to Supabase as soon as it can; telling never waits and never fails."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._waiting: dict[tuple[str, str], Notification] = {}
+        self._told = asyncio.Event()
+        self._written = asyncio.Event()
+        self._written.set()
+
+    def tell(self, notification: Notification) -> None:
+        """Keep it, to be written; the same one again takes its place."""
+        if len(self._waiting) >= MOST_NOTIFICATIONS:
+            self._waiting.pop(next(iter(self._waiting)))
+        self._waiting[notification.kind, notification.title] = notification
+        self._written.clear()
+        self._told.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        trouble = False
+        while True:
+            await self._told.wait()
+            try:
+                await self._write()
+            except psycopg.Error as error:
+                if not trouble:
+                    log.warning("notifications wait: %s", str(error).strip())
+                trouble = True
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                trouble = False
+
+    async def flush(self, timeout: float) -> None:
+        """Wait until what was told is written; not longer than `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._written.wait()
+        except TimeoutError:
+            log.warning("%d notifications were not written", len(self._waiting))
+
+    async def _write(self) -> None:
+        async with await open_connection(self._conninfo) as connection:
+            while self._waiting:
+                key, notification = next(iter(self._waiting.items()))
+                await _insert(connection, notification)
+                if self._waiting.get(key) is notification:
+                    del self._waiting[key]
+        self._told.clear()
+        self._written.set()
+
+
+async def _insert(connection: AsyncConnection, notification: Notification) -> None:
+    await connection.execute(
+        statement(QUERIES["notify"]),
+        {
+            "type": notification.kind,
+            "severity": notification.severity.value,
+            "title": notification.title,
+            "message": notification.message,
+            "metadata": Json.of(notification.metadata),
+        },
+    )

@@ -1,0 +1,73 @@
+"""Turns chunks of raw records into batches of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ftstream import notification
+from ftstream.apply.merge import Batch, Span, record_digest
+from ftstream.apply.parked import Aside, malformed
+from ftstream.kafka.chunk import Chunk, Record
+from ftstream.messages.change import Change, MalformedMessage, Operation, Partition, heartbeat_time
+from ftstream.notification import Notification
+
+Decode = Callable[[str, str, int, int, bytes | None, bytes | None], Change | None]
+"""Of table, topic, partition, offset, key and value. Raises MalformedMessage."""
+
+
+class Intake:
+    """Reads the records of one flow; a record that cannot be read becomes dead, and the flow goes on."""
+
+    def __init__(
+        self,
+        flow: str,
+        tables: Mapping[str, str],
+        decode: Decode,
+        tell: Callable[[Notification], None],
+    ) -> None:
+        """`tables`: topic to table; a topic that is not among them carries heartbeats."""
+        self._flow = flow
+        self._decode = decode
+        self._tables = tables
+        self._tell = tell
+
+    def batch(self, chunks: Sequence[Chunk]) -> Batch:
+        """The changes of these chunks, in order, and the offsets that they span."""
+        changes: list[Change] = []
+        aside: list[Aside] = []
+        spans: dict[Partition, Span] = {}
+        heartbeat: float | None = None
+        for chunk in chunks:
+            partition = chunk.partition
+            table = self._tables.get(partition.topic)
+            position: int | None = None
+            for record in chunk.records:
+                if table is None:
+                    heartbeat = heartbeat_time(record.value) or heartbeat
+                    continue
+                try:
+                    change = self._decode(
+                        table, *partition, record.offset, record.key, record.value
+                    )
+                except MalformedMessage as error:
+                    aside.append(_dead(table, partition, record, str(error)))
+                    continue
+                if change is not None:
+                    changes.append(change)
+                    position = change.source_position
+                    if change.operation is Operation.TRUNCATE:
+                        self._tell(notification.truncated(self._flow, table))
+                    if change.instead:
+                        self._tell(notification.unidentified(self._flow, table, change.instead))
+            spans[partition] = _span(spans.get(partition), chunk, position)
+        return Batch(tuple(changes), tuple(spans.values()), heartbeat, tuple(aside))
+
+
+def _dead(table: str, partition: Partition, record: Record, reason: str) -> Aside:
+    return malformed(table, partition, record.offset, record.key, record.value or b"", reason)
+
+
+def _span(before: Span | None, chunk: Chunk, position: int | None) -> Span:
+    last = chunk.records[-1]
+    first = chunk.first if before is None else before.expected
+    return Span(chunk.partition, first, chunk.next, position, record_digest(last.key, last.value))

@@ -1,0 +1,308 @@
+"""What a batch of changes does to each entity: many changes of one row become one."""
+
+from __future__ import annotations
+
+import enum
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, assert_never
+
+import msgspec
+
+from ftstream.apply.parked import Aside, park
+from ftstream.failures import Failure
+from ftstream.messages import toast as unavailable
+from ftstream.messages.change import Change, Operation, Partition
+from ftstream.messages.toast import Columns
+
+Entity = tuple[str, str]
+"""(table, id)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """The row is this image, whole."""
+
+    image: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """The row is these columns; the missing ones stay as they are in the target."""
+
+    columns: Columns
+    missing: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """The row is, but only its owner knows all of it (a partial image with no row to complete it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The row is as its owner holds it: PostgreSQL's text of every column, as a JSON object.
+
+    `kept`: with what the target held in columns that it has alone.
+    """
+
+    texts: str
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The row is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The row was to be read from its owner, who does not have it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Displace:
+    """The row holds a unique value that another takes, and its owner does not have it: kept aside."""
+
+
+Effect = Upsert | Patch | Reread | Read | Gone | Displace | Delete
+
+
+class Outcome(enum.StrEnum):
+    """What became of a change, as sync_log tells it."""
+
+    APPLIED = "applied"
+    MERGED = "merged"  # its values went in with a later change of the same batch
+    REREAD = "reread"  # applied as its owner held the row at that moment, later changes included
+    SUPERSEDED = "superseded"  # its owner has deleted the row since: a later change says so
+    RECORDED = "recorded"  # a TRUNCATE: never repeated blindly
+    PARKED = "parked"  # it waits; what becomes of it has a row of its own
+    DEAD = "dead"  # it waits for a person
+    DROPPED = "dropped"  # a person gave it up
+    # Of flows that both sites may write:
+    DUPLICATE = "duplicate"  # it had come before
+    REFUSED = "refused"  # it cannot stand here: its own site is told to take the row as it is here
+    CONFLICT_UPDATE_UPDATE = "conflict_update_update"  # lost to a write that did not know of it
+    CONFLICT_UPDATE_DELETE = "conflict_update_delete"
+    CONFLICT_DELETE_UPDATE = "conflict_delete_update"
+    CONFLICT_INSERT_INSERT = "conflict_insert_insert"
+    # Of flows captured by batch:
+    RUN_DONE = "run_done"
+    RUN_FAILED = "run_failed"
+
+
+class LogRow(msgspec.Struct, frozen=True, gc=False):
+    """One row of ftstream.sync_log; the database adds the time and the lag."""
+
+    table: str
+    id: str
+    op: Operation | None
+    outcome: Outcome
+    topic: str
+    partition: int
+    offset: int
+    position: int | None
+    time: int | None
+
+
+def fold(effect: Effect | None, change: Change) -> Effect:
+    """The effect of `change` after `effect`.
+
+    Each column keeps its newest real value back to the last delete.
+    """
+    if change.operation is Operation.REPAIR:
+        return Reread()
+    if change.image is None:
+        return Delete()
+    if not change.partial:
+        return Upsert(change.image)
+    columns, missing = unavailable.split(change.image)
+    if not missing:
+        return Upsert(change.image)
+    match effect:
+        case None:
+            return Patch(columns, missing)
+        case Upsert(image):
+            return Upsert(unavailable.join(unavailable.split(image)[0] | columns))
+        case Patch(older, still_missing):
+            return Patch(older | columns, missing & still_missing)
+        case Delete() | Reread() | Read() | Gone() | Displace():
+            return Reread()
+        case _ as never:
+            assert_never(never)
+
+
+def effects(changes: Iterable[Change]) -> dict[Entity, Effect]:
+    """What the changes, in order, come to for each entity."""
+    result: dict[Entity, Effect] = {}
+    for change in changes:
+        if change.operation is not Operation.TRUNCATE:
+            entity = (change.table, change.entity_id)
+            result[entity] = fold(result.get(entity), change)
+    return result
+
+
+def log_rows(changes: Sequence[Change], rows: Mapping[Entity, Effect]) -> list[LogRow]:
+    """One sync_log row per change: the last of each entity had the effect, those before it merged.
+
+    Within an entity changes are in the order of the log.
+    """
+    last = {(change.table, change.entity_id): change.offset for change in changes}
+    return [
+        LogRow(
+            change.table,
+            change.entity_id,
+            change.operation,
+            _outcome(change, last, rows),
+            change.topic,
+            change.partition,
+            change.offset,
+            change.source_position,
+            change.source_time,
+        )
+        for change in changes
+    ]
+
+
+def aside_row(aside: Aside) -> LogRow:
+    """The sync_log row of a record that is put aside."""
+    return LogRow(
+        aside.table,
+        aside.entity_id,
+        aside.operation,
+        Outcome(aside.state.value),
+        aside.topic,
+        aside.partition,
+        aside.offset,
+        aside.position,
+        aside.time,
+    )
+
+
+def _outcome(change: Change, last: Mapping[Entity, int], rows: Mapping[Entity, Effect]) -> Outcome:
+    entity = (change.table, change.entity_id)
+    if change.operation is Operation.TRUNCATE:
+        return Outcome.RECORDED
+    if last[entity] != change.offset:
+        return Outcome.MERGED
+    match rows[entity]:
+        case Read():
+            return Outcome.REREAD
+        case Gone():
+            return Outcome.SUPERSEDED
+        case _:
+            return Outcome.APPLIED
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The records of one partition that a batch holds: from `expected` up to, not including, `next`.
+
+    `digest` is that of the last of them (see `record_digest`); None where it is not known.
+    """
+
+    partition: Partition
+    expected: int
+    next: int
+    position: int | None
+    digest: int | None = None
+
+
+class Position(NamedTuple):
+    """Where the target is in one partition: the offset to read on from, and the record before it."""
+
+    next: int
+    digest: int | None
+
+
+def record_digest(key: bytes | None, value: bytes | None) -> int:
+    """Tells a record from the one that another topic of the same name has at its offset."""
+    return zlib.crc32(value or b"", zlib.crc32(key or b""))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes to apply in one transaction, and the offsets that it moves."""
+
+    changes: tuple[Change, ...]
+    spans: tuple[Span, ...] = ()
+    heartbeat: float | None = None
+    """The newest heartbeat among the records, in seconds since 1970."""
+    aside: tuple[Aside, ...] = ()
+    """Records that are put aside with it: parked, or dead."""
+    retried: bool = False
+    """The changes were parked: they are taken from there, and no offset moves."""
+    judged: bool = False
+    """Trying its change with others that are parked does not help: what is in its way decides."""
+    settled: frozenset[Entity] = frozenset()
+    """Rows whose parked changes are superseded by what the batch does to them."""
+
+    @property
+    def entities(self) -> frozenset[Entity]:
+        return frozenset((change.table, change.entity_id) for change in self.changes)
+
+    def after(self, applied: Mapping[Partition, int]) -> Batch:
+        """What is left of the batch once the target has applied up to these offsets."""
+        return replace(
+            self,
+            settled=frozenset(),
+            changes=tuple(c for c in self.changes if c.offset >= applied[c.at]),
+            aside=tuple(a for a in self.aside if a.offset >= applied[a.at]),
+            spans=tuple(
+                replace(span, expected=max(span.expected, applied[span.partition]))
+                for span in self.spans
+                if span.next > applied[span.partition]
+            ),
+        )
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The batch as two, to be applied one after the other."""
+        changes = self.changes[: len(self.changes) // 2], self.changes[len(self.changes) // 2 :]
+        cut: dict[Partition, int] = {}
+        for change in changes[1]:
+            cut.setdefault(change.at, change.offset)
+        first = replace(
+            self,
+            settled=frozenset(),
+            changes=changes[0],
+            aside=tuple(a for a in self.aside if a.offset < cut.get(a.at, a.offset + 1)),
+            spans=tuple(
+                replace(span, next=cut[span.partition], digest=None)
+                if span.partition in cut
+                else span
+                for span in self.spans
+                if cut.get(span.partition) != span.expected
+            ),
+        )
+        second = replace(
+            self,
+            settled=frozenset(),
+            changes=changes[1],
+            aside=tuple(a for a in self.aside if a.offset >= cut.get(a.at, a.offset + 1)),
+            spans=tuple(
+                replace(span, expected=cut[span.partition])
+                for span in self.spans
+                if span.partition in cut
+            ),
+        )
+        return first, second
+
+    def without(
+        self,
+        entities: Collection[Entity],
+        failure: Failure,
+        causes: Mapping[Entity, Failure] | None = None,
+    ) -> Batch:
+        """The batch with the changes of these rows parked: for the failure, or for causes of their own."""
+        kept = tuple(c for c in self.changes if (c.table, c.entity_id) not in entities)
+        parked = (
+            park(c, (causes or {}).get((c.table, c.entity_id), failure))
+            for c in self.changes
+            if (c.table, c.entity_id) in entities
+        )
+        return replace(self, changes=kept, aside=(*self.aside, *parked)).settling(self.settled)
+
+    def settling(self, entities: frozenset[Entity]) -> Batch:
+        """The batch as one that supersedes these rows' parked changes, as far as it has the rows."""
+        return replace(self, settled=entities & self.entities)

@@ -1,0 +1,202 @@
+"""Applies what Debezium has read from the tables' log: one transaction a batch, in one network round trip."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import partial
+
+import psycopg
+from psycopg import AsyncConnection
+
+from ftstream.apply.catalogs import Catalogs
+from ftstream.apply.merge import (
+    Batch,
+    Delete,
+    Displace,
+    Entity,
+    Patch,
+    Reread,
+    aside_row,
+    effects,
+    log_rows,
+)
+from ftstream.apply.misfit import Misfits
+from ftstream.apply.parents import referred_to
+from ftstream.apply.refetch import read_from_owner
+from ftstream.apply.rows import Plan, Tables, keeping, locked, missing, write_rows
+from ftstream.apply.schema import Reading, Schema
+from ftstream.apply.sites import SILENT, ApplyFailed, Sites, failure_of
+from ftstream.apply.statements import QUERIES, Shape
+from ftstream.apply.transaction import Transactions, own_names
+from ftstream.failures import REFERRED_TO, ROW_MISSING, Failure, Policy
+from ftstream.flows import Flow
+from ftstream.postgres.connection import Json
+from ftstream.postgres.queries import statement
+from ftstream.settings import Apply
+
+log = logging.getLogger(__name__)
+
+
+REREADS = 5
+"""Times a batch is read anew from its owner before it is given up: its rows may move meanwhile."""
+
+REREAD_ROWS = 30
+"""Rows read from their owner in one batch, with what is in their way: each may hold a megabyte."""
+
+
+OWNER_SECONDS = 8.0
+"""In which the owner's rows are read: nobody else applies meanwhile, and PostgreSQL ends the transaction
+after ten."""
+
+SILENT_SECONDS = 5.0
+"""For which an owner that does not answer is not asked again."""
+
+_TOO_MANY = Failure(Policy.DIVIDE, "", "more rows to read from their owner than go into memory", "")
+
+
+class LogApplier:
+    """Writes the changes of a flow captured from the log to its target site."""
+
+    def __init__(self, flow: Flow, sites: Sites, schema: Schema, settings: Apply) -> None:
+        self._flow = flow
+        self._sites = sites
+        self._schema = schema
+        self._transactions = Transactions(flow.name, settings)
+        self._catalogs = Catalogs(sites, schema, Misfits(sites, self._transactions))
+        # When to ask an owner again who has not answered.
+        self._silent_until = 0.0
+
+    async def prepare(self, sites: Sites | None = None) -> bool:
+        """Read both catalogs, through these connections or its own; True if a table has changed.
+
+        Raises ApplyFailed.
+        """
+        return await self._catalogs.read(sites)
+
+    async def apply(self, batch: Batch) -> None:
+        """Apply the batch, whole or not at all. Raises ApplyFailed."""
+        await self._catalogs.apply(batch, partial(self._attempt, batch))
+
+    async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
+        """Apply it, with rows as their owner has them where the log's images do not do."""
+        plan = Plan(effects(batch.changes), shapes)
+        for _ in range(REREADS):
+            try:
+                return await self._apply_once(batch, plan)
+            except ApplyFailed as error:
+                if error.failure.policy is not Policy.REREAD:
+                    raise
+                plan = await self._with_rereads(plan, error.failure)
+        try:
+            return await self._apply_once(batch, plan)
+        except ApplyFailed as error:
+            later = replace(error.failure, policy=error.failure.policy.later)
+            raise ApplyFailed(later, error.entities) from error
+
+    async def _apply_once(self, batch: Batch, plan: Plan) -> None:
+        written = plan  # with the rows that are in the way, once they are known
+        reading = self._schema.reading
+        try:
+            async with self._sites.exclusively():
+                target = await self._sites.target()
+                if plan.rereads:
+                    source = await self._owner(batch, plan.rereads)
+                    async with target.transaction():
+                        # Others may write these rows meanwhile, so no other worker applies now: else a row
+                        # as it was read could overwrite what another has applied since, for good.
+                        await self._transactions.open(target, "alone")
+                        written = await self._read(source, target, batch, plan, reading.statements)
+                        async with target.pipeline():
+                            await self._write(target, batch, written, reading)
+                else:
+                    await self._apply_in_one_trip(target, batch, plan, reading)
+        except ApplyFailed as error:
+            if error.failure.sqlstate == REFERRED_TO:
+                raise referred_to(error.failure, plan.rows) from error
+            if error.failure.policy is not Policy.WAIT:
+                raise
+            raise ApplyFailed(error.failure, await self._held(plan, written)) from error
+        for (table, entity_id), effect in written.rows.items():
+            if isinstance(effect, Displace):
+                log.warning("%s %s is in ftstream.displaced: it was in the way", table, entity_id)
+
+    async def _apply_in_one_trip(
+        self, target: AsyncConnection, batch: Batch, plan: Plan, reading: Reading
+    ) -> None:
+        """The hot path: there is nothing to be known in between."""
+        async with target.pipeline():
+            await target.execute("begin isolation level read committed")
+            await self._transactions.open(target, "share")
+            await self._write(target, batch, plan, reading)
+            await target.execute("commit")
+
+    async def _write(
+        self, target: AsyncConnection, batch: Batch, plan: Plan, reading: Reading
+    ) -> None:
+        await self._transactions.advance(target, batch)
+        await write_rows(target, reading.statements, plan)
+        if plan.rows:
+            await target.execute(statement(QUERIES["unchanged"]), reading.fingerprint)
+        if entries := [*log_rows(batch.changes, plan.rows), *map(aside_row, batch.aside)]:
+            await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
+
+    async def _owner(self, batch: Batch, rereads: Collection[Entity]) -> AsyncConnection:
+        """The connection to the source. Raises ApplyFailed for these rows; the others need not wait."""
+        if len(rereads) > REREAD_ROWS and len(batch.changes) > 1:
+            raise ApplyFailed(_TOO_MANY)
+        if time.monotonic() < self._silent_until:
+            raise ApplyFailed(SILENT, rereads)
+        try:
+            return await self._sites.source()
+        except psycopg.Error as error:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            raise ApplyFailed(failure_of(error), rereads) from error
+
+    async def _read(
+        self,
+        source: AsyncConnection,
+        target: AsyncConnection,
+        batch: Batch,
+        plan: Plan,
+        tables: Tables,
+    ) -> Plan:
+        """The plan with each row that is to be read, and those in its way, as their owner has them."""
+        try:
+            async with asyncio.timeout(OWNER_SECONDS):
+                read = await read_from_owner(source, target, tables, batch, plan.rows)
+                # They are deleted and inserted again.
+                rows = await keeping(target, tables, read) if plan.clash else read
+                return replace(plan, rows=rows)
+        except TimeoutError as error:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            raise ApplyFailed(SILENT, plan.rereads) from error
+
+    async def _with_rereads(self, plan: Plan, failure: Failure) -> Plan:
+        """The plan with those rows marked that the failure says must be read from their owner."""
+        if failure.sqlstate == ROW_MISSING:
+            patches = [entity for entity, e in plan.rows.items() if isinstance(e, Patch)]
+            async with self._sites.exclusively():
+                target = await self._sites.target()
+                async with own_names(target):
+                    marked = await missing(target, self._schema.statements, patches)
+        else:
+            marked = {k for k, e in plan.rows.items() if k[0] == failure.table and e != Delete()}
+        rows = {k: Reread() if k in marked else effect for k, effect in plan.rows.items()}
+        return replace(plan, rows=rows, clash=plan.clash or failure.sqlstate != ROW_MISSING)
+
+    async def _held(self, plan: Plan, written: Plan) -> set[Entity]:
+        """Which of the batch's rows wait for others, who hold them or one in their way.
+
+        None, if it is a whole table. Raises ApplyFailed.
+        """
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            async with own_names(target):
+                await self._transactions.limit(target)
+                held = await locked(target, self._schema.statements, written.rows)
+        in_the_way = {table for table, _ in held - plan.rows.keys()}
+        return (held & plan.rows.keys()) | {k for k in plan.rereads if k[0] in in_the_way}

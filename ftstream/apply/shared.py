@@ -1,0 +1,262 @@
+"""Applies what sites have written to their outboxes: the last write of each entity stays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+
+import msgspec
+
+from ftstream import notification
+from ftstream.apply.catalogs import Catalogs
+from ftstream.apply.merge import Batch, Entity, Outcome, aside_row
+from ftstream.apply.misfit import Misfits
+from ftstream.apply.parents import Parents, decode_missing, decode_referring, referred_to
+from ftstream.apply.refuse import Obstacles, Refusals, Tell, named
+from ftstream.apply.rows import locked
+from ftstream.apply.schema import Schema
+from ftstream.apply.shared_rows import RegisterRows, Writes, stamp
+from ftstream.apply.sites import ApplyFailed, Sites
+from ftstream.apply.statements import QUERIES, REGISTER, Shape
+from ftstream.apply.transaction import Transactions, own_names
+from ftstream.compare.reconcile import unreconciled
+from ftstream.failures import NEVER_MET, PARENT_MISSING, REFERRED_TO, Failure, Policy
+from ftstream.flows import Flow, Site
+from ftstream.last_write.rule import newest
+from ftstream.last_write.seen import Look, losers, nothing_seen
+from ftstream.messages.change import Change
+from ftstream.postgres.connection import Json
+from ftstream.postgres.queries import statement
+from ftstream.settings import Apply
+
+log = logging.getLogger(__name__)
+
+HANDED_OVER = "ftstream"
+"""The author of what nobody has written: see ftstream.hand_over_again."""
+
+Outcomes = Mapping[Outcome, tuple[int, int]]
+"""How often each outcome came to be, and the least lag in milliseconds."""
+
+
+class OutboxApplier:
+    """Writes the changes of a flow captured by outbox to one target site."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        sites: Sites,
+        schema: Schema,
+        settings: Apply,
+        tell: Tell,
+        look: Look = nothing_seen,
+    ) -> None:
+        """`look`: what was seen of an entity, if anything; see last_write/seen.py."""
+        self._flow = flow
+        self._look = look
+        self._sites = sites
+        self._schema = schema
+        self._settings = settings
+        self._tell = tell
+        self._transactions = Transactions(flow.name, settings)
+        self._catalogs = Catalogs(sites, schema, Misfits(sites, self._transactions))
+        self._refusals = Refusals(flow, sites, schema, self._transactions, tell)
+        self._parents = Parents(sites, self._transactions)
+        self._rows = RegisterRows(flow)
+
+    async def prepare(self, sites: Sites | None = None) -> bool:
+        """Read both catalogs, through these connections or its own; True if a table has changed.
+
+        Raises ApplyFailed, as long as a site may hold rows that the other was never told of too.
+        """
+        changed = await self._catalogs.read(sites)
+        await self._must_have_met(sites or self._sites)
+        return changed
+
+    async def apply(self, batch: Batch) -> None:
+        """Apply the batch, whole or not at all. Raises ApplyFailed."""
+        await self._catalogs.apply(batch, partial(self._attempt, batch))
+
+    async def _must_have_met(self, sites: Sites) -> None:
+        async with sites.exclusively():
+            connections = {
+                sites.target_site: await sites.target(),
+                sites.target_site.other: await sites.source(),
+            }
+            for site in self._flow.sources:
+                if names := await unreconciled(connections[site], self._flow.tables):
+                    raise ApplyFailed(_apart(self._flow, site, names))
+
+    async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
+        writes = Writes(batch, newest(batch.changes, self._flow.tie), shapes)
+        outcomes = await self._passing_by(writes)
+        if outcomes is None:
+            try:
+                outcomes = await self._write(writes)
+            except ApplyFailed as error:
+                outcomes = await self._otherwise(writes, error)
+        self._look_at(outcomes)
+
+    async def _passing_by(self, writes: Writes) -> Outcomes | None:
+        """Apply the batch without locking what seems to have lost; None if nothing does, or not that way."""
+        lost = losers(writes.batch, writes.newest, self._look, self._flow.tie)
+        if not lost:
+            return None
+        try:
+            return await self._write(writes.passing_by(lost))
+        except ApplyFailed as error:
+            # Whatever it is, what follows is decided with the whole batch, as if nothing had been seen.
+            log.debug("flow %s: once more, in full: %s", self._flow.name, error.failure.message)
+            return None
+
+    async def _otherwise(self, writes: Writes, error: ApplyFailed) -> Outcomes:
+        """What to do where the batch cannot be applied as it is. Raises ApplyFailed."""
+        failure = error.failure
+        if failure.policy is Policy.WAIT:
+            raise await self._waiting(failure, writes.newest) from error
+        if failure.policy is Policy.REREAD:  # a unique value has moved
+            return await self._clashed(writes, error)
+        if failure.sqlstate == PARENT_MISSING:
+            return await self._orphaned(writes, error)
+        if failure.sqlstate == REFERRED_TO and self._flow.owner is None:
+            await self._referred_to(writes, error)
+            return {}
+        raise error
+
+    async def _clashed(self, writes: Writes, error: ApplyFailed) -> Outcomes:
+        """Have the rows change their unique values all at once; what is in one row's way, judge."""
+        try:
+            return await self._write(writes, moving=True)
+        except ApplyFailed as again:
+            if again.failure.policy is not Policy.REREAD:
+                return await self._otherwise(writes, again)
+        await self._refusals.clashed(writes.batch, _single(writes, error), error.failure)
+        return {}
+
+    async def _orphaned(self, writes: Writes, error: ApplyFailed) -> Outcomes:
+        """Bring what rows refer to, if no flow does; else they wait for it, or are refused.
+
+        A row that this site owns, and does not have, was there when the other referred to it: it is deleted.
+        """
+        missing = decode_missing(error.failure.detail)
+        owned = [each for each in missing if each.owner is self._sites.target_site]
+        shared = [each for each in missing if each.flow is not None and each.owner is None]
+        if self._flow.owner is None and owned:
+            change = _single(writes, error)
+            # Rows that are older than ftstream may refer to such as never came from here.
+            if change.author != HANDED_OVER and await self._parents.come_from_here(owned):
+                because = "; ".join(each.because for each in owned)
+                await self._refusals.refuse(writes.batch, change, because)
+                return {}
+        elif self._flow.owner is None and shared and not any(each.owner for each in missing):
+            change = _single(writes, error)
+            failure = replace(error.failure, message="; ".join(each.message for each in shared))
+            await self._refusals.orphaned(writes.batch, change, failure)
+            return {}
+        await self._parents.carry(error.failure)
+        await self._attempt(writes.batch, writes.shapes)
+        return {}
+
+    async def _referred_to(self, writes: Writes, error: ApplyFailed) -> None:
+        """A row that something refers to stays: for good, if that is of no flow, or until it is known to."""
+        change = _single(writes, error)
+        referring = decode_referring(error.failure.detail)
+        because = f"{named(each.child_entity for each in referring)} refers to it there"
+        if all(each.flow is not None and each.flow.owner is None for each in referring):
+            obstacles = Obstacles(because, frozenset(each.child_entity for each in referring))
+            entity = (change.table, change.entity_id)
+            failure = referred_to(error.failure, [entity]).causes.get(entity, error.failure)
+            await self._refusals.referred_to(writes.batch, change, failure, obstacles)
+        else:
+            await self._refusals.refuse(writes.batch, change, because)
+
+    async def _write(self, writes: Writes, *, moving: bool = False) -> Outcomes:
+        """In one round trip, unless unique values move or rows are taken over."""
+        batch, logged, taken = writes.batch, None, set[Entity]()
+        in_parts = moving or writes.refusals
+        reading = self._schema.reading
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            async with nullcontext() if in_parts else target.pipeline():
+                await target.execute("begin isolation level read committed")
+                await self._transactions.open(target, "share")
+                await self._transactions.advance(target, batch)
+                if writes.lost:
+                    await self._rows.pass_by(target, writes.lost)
+                if writes.newest:
+                    taken = await self._rows.write(
+                        target, reading.statements, writes, moving=moving
+                    )
+                    await target.execute(statement(QUERIES["unchanged"]), reading.fingerprint)
+                if batch.changes:
+                    rows = {"changes": Json.of([*_logged(writes, taken)])}
+                    logged = await target.execute(statement(REGISTER["log_writes"]), rows)
+                if entries := [*map(aside_row, batch.aside)]:
+                    await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
+                await target.execute("commit")
+            found = await logged.fetchall() if logged is not None else []
+        for change in (writes.newest[entity] for entity in taken):
+            self._tell(notification.edit_refused(self._flow.name, change))
+        return {Outcome(name): (count, lag) for name, count, lag in found}
+
+    async def _waiting(self, failure: Failure, writes: Mapping[Entity, Change]) -> ApplyFailed:
+        """The failure with those of these that wait for a user's transaction; none, if it is a table.
+
+        A row that a user has inserted and not committed is not to be seen: it is found by applying its
+        change alone.
+        """
+        async with self._sites.exclusively():
+            target = await self._sites.target()
+            async with own_names(target):
+                await self._transactions.limit(target)
+                if held := await locked(target, self._schema.statements, writes):
+                    return ApplyFailed(failure, held)
+                tables = [table.qualified for table in self._flow.tables]
+                values = {"tables": [*tables, "ftstream.last_write"]}
+                cursor = await target.execute(statement(REGISTER["table_locked"]), values)
+                row = await cursor.fetchone()
+        if row is not None and row[0]:
+            return ApplyFailed(failure)
+        if len(writes) > 1:
+            return ApplyFailed(replace(failure, policy=Policy.DIVIDE))
+        return ApplyFailed(failure, writes)
+
+    def _look_at(self, outcomes: Outcomes) -> None:
+        if refused := outcomes.get(Outcome.REFUSED):
+            self._tell(notification.too_old(self._flow.name, refused[0]))
+        ahead = max((-lag for _, lag in outcomes.values()), default=0) / 1000
+        if ahead > self._settings.clock_skew_seconds:
+            self._tell(notification.clock_ahead(self._flow.name, ahead))
+
+
+def _apart(flow: Flow, site: Site, tables: Sequence[str]) -> Failure:
+    return Failure(
+        Policy.RETRY,
+        NEVER_MET,
+        f"{site} may hold rows of {', '.join(tables)} that {site.other} was never told of",
+        f"run `ftstream reconcile {flow.name}`",
+    )
+
+
+def _single(writes: Writes, error: ApplyFailed) -> Change:
+    """The only write; of several, each is judged by itself: raises ApplyFailed."""
+    if len(writes.newest) > 1:
+        raise ApplyFailed(replace(error.failure, policy=Policy.DIVIDE)) from error
+    return next(iter(writes.newest.values()))
+
+
+def _logged(writes: Writes, taken: Collection[Entity]) -> Iterator[dict[str, object]]:
+    for change in writes.batch.changes:
+        entity = (change.table, change.entity_id)
+        yield stamp(change) | {
+            "newest": writes.newest.get(entity) is change,
+            "lost": entity in writes.lost,
+            "refusal": change.refusal is not None,
+            "taken": entity in taken and writes.newest.get(entity) is change,
+            "topic": change.topic,
+            "partition": change.partition,
+            "offset": change.offset,
+            "change": msgspec.Raw(change.message),
+        }

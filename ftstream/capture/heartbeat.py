@@ -1,0 +1,76 @@
+"""Signs of life of a connector in Kafka, since a task that lost its way still says RUNNING."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaConnectionError
+
+from ftstream.flows import CaptureNames
+from ftstream.kafka.errors import KafkaUnreachable
+from ftstream.kafka.security import client_options
+from ftstream.settings import Kafka
+
+READ_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many records the capture has ever written: of changes, and of heartbeats."""
+
+    changes: int
+    heartbeats: int
+
+
+async def written(kafka: Kafka, names: CaptureNames) -> Written:
+    """The ends of its topics, summed. Raises KafkaUnreachable."""
+    async with _reader(kafka) as consumer:
+        changes = [
+            TopicPartition(topic, partition)
+            for topic in names.topics
+            for partition in range(kafka.partitions)
+        ]
+        beats = TopicPartition(names.heartbeat_topic, 0)
+        ends = await _ends(consumer, [*changes, beats])
+        return Written(sum(ends[one] for one in changes), ends[beats])
+
+
+async def last_heartbeat(kafka: Kafka, names: CaptureNames) -> datetime | None:
+    """When Connect wrote the newest record of the heartbeat topic; None if that is empty.
+
+    Raises KafkaUnreachable.
+    """
+    partition = TopicPartition(names.heartbeat_topic, 0)
+    async with _reader(kafka) as consumer:
+        end = (await _ends(consumer, [partition]))[partition]
+        begin = (await consumer.beginning_offsets([partition]))[partition]
+        if end == begin:
+            return None
+        consumer.seek(partition, end - 1)
+        record = await asyncio.wait_for(consumer.getone(partition), READ_SECONDS)
+        return datetime.fromtimestamp(record.timestamp / 1000, UTC)
+
+
+async def _ends(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    consumer.assign(partitions)
+    ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+    return ends
+
+
+@asynccontextmanager
+async def _reader(kafka: Kafka) -> AsyncIterator[Any]:
+    """A consumer in no group: it moves nobody's position."""
+    consumer = AIOKafkaConsumer(**client_options(kafka), group_id=None, enable_auto_commit=False)
+    try:
+        await consumer.start()
+        yield consumer
+    except KafkaConnectionError as error:
+        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
+    finally:
+        await consumer.stop()

@@ -1,0 +1,181 @@
+"""Signals to a flow's connector, and the notifications it answers with, both through Kafka."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, UnknownTopicOrPartitionError
+
+from ftstream.flows import CaptureNames, Table
+from ftstream.kafka.errors import KafkaError, KafkaUnreachable
+from ftstream.kafka.security import client_options
+from ftstream.settings import Kafka
+
+REQUEST_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What the connector is told to do; `identity` comes back in its notifications."""
+
+    identity: str
+    kind: str
+    data: Mapping[str, Any]
+
+    def encoded(self) -> bytes:
+        body = {"id": self.identity, "type": self.kind, "data": dict(self.data)}
+        return json.dumps(body).encode()
+
+
+def incremental_snapshot(tables: Iterable[Table], identity: str | None = None) -> Signal:
+    """Read these tables again, in chunks, while changes go on being captured."""
+    names = [table.qualified for table in tables]
+    data = {"type": "incremental", "data-collections": names}
+    return Signal(identity or str(uuid.uuid4()), "execute-snapshot", data)
+
+
+async def send(kafka: Kafka, names: CaptureNames, signal: Signal) -> None:
+    """Put the signal where the flow's connector reads it; it is kept while that is down.
+
+    Raises KafkaUnreachable, KafkaError.
+    """
+    producer = AIOKafkaProducer(**client_options(kafka), acks="all", request_timeout_ms=REQUEST_MS)
+    try:
+        await producer.start()
+        # The key says which connector is meant: its topic.prefix.
+        key = names.prefix.encode()
+        await producer.send_and_wait(names.signal_topic, signal.encoded(), key=key, partition=0)
+    except KafkaConnectionError as error:
+        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
+    except (KafkaTimeoutError, UnknownTopicOrPartitionError) as error:
+        raise _topic_missing(names.signal_topic) from error
+    finally:
+        await producer.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One step of a snapshot as the connector tells it."""
+
+    identity: str
+    about: str
+    kind: str
+    details: Mapping[str, str]
+
+    @property
+    def ended(self) -> bool:
+        """Whether this is the last word on the signal."""
+        return self.kind in ("COMPLETED", "ABORTED", "STOPPED", "SKIPPED")
+
+    @property
+    def failure(self) -> str | None:
+        """What went wrong, or None. A snapshot that skipped a table still says COMPLETED."""
+        if self.kind in ("ABORTED", "STOPPED", "SKIPPED"):
+            return self.kind.lower()
+        if self.kind == "TABLE_SCAN_COMPLETED" and self.scan not in ("SUCCEEDED", "EMPTY"):
+            return self.scan
+        return None
+
+    @property
+    def scan(self) -> str:
+        """How the scan of a table went: SUCCEEDED, EMPTY, SQL_EXCEPTION, NO_PRIMARY_KEY, ..."""
+        return self.details.get("status", "")
+
+    @property
+    def table(self) -> str:
+        """The qualified table it is about, or an empty string."""
+        for key in ("scanned_collection", "current_collection_in_progress"):
+            if value := self.details.get(key):
+                return value
+        return ""
+
+    @property
+    def rows(self) -> int | None:
+        """Rows read of the table, where it says."""
+        value = self.details.get("total_rows_scanned")
+        return None if value is None else int(value)
+
+
+def decode_notification(value: bytes) -> Notification:
+    """Raises ValueError or KeyError for what is not a notification."""
+    body = json.loads(value)
+    details = body.get("additional_data") or {}
+    return Notification(body["id"], body["aggregate_type"], body["type"], details)
+
+
+class Notifications:
+    """The notifications of a flow from the moment this context is entered; enter, then signal."""
+
+    def __init__(self, kafka: Kafka, names: CaptureNames) -> None:
+        self._kafka = kafka
+        self._topic = names.notification_topic
+        self._consumer: Any = None
+
+    async def __aenter__(self) -> Self:
+        # No group: nothing to commit, and whoever asks sees everything.
+        self._consumer = AIOKafkaConsumer(
+            **client_options(self._kafka), group_id=None, enable_auto_commit=False
+        )
+        try:
+            await self._consumer.start()
+            partition = TopicPartition(self._topic, 0)
+            self._consumer.assign([partition])
+            await self._consumer.seek_to_end(partition)
+            # The seek is lazy: the position must be known before the signal is sent.
+            await self._consumer.position(partition)
+        except BaseException as error:
+            await self._consumer.stop()
+            if isinstance(error, KafkaConnectionError):
+                raise KafkaUnreachable(self._kafka.bootstrap_servers, str(error)) from error
+            if isinstance(error, UnknownTopicOrPartitionError | KafkaTimeoutError):
+                raise _topic_missing(self._topic) from error
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._consumer.stop()
+
+    async def of(self, signal: Signal, patience: float) -> AsyncIterator[Notification]:
+        """Those of this signal, up to the last. Raises SignalUnanswered after `patience` seconds
+        without one.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            for notification in await self._poll(deadline - time.monotonic()):
+                if notification.identity == signal.identity:
+                    deadline = time.monotonic() + patience
+                    yield notification
+                    if notification.ended:
+                        return
+            if time.monotonic() > deadline:
+                raise SignalUnanswered(patience)
+
+    async def _poll(self, seconds: float) -> list[Notification]:
+        batches = await self._consumer.getmany(timeout_ms=int(max(seconds, 0.1) * 1000))
+        return [decode_notification(record.value) for batch in batches.values() for record in batch]
+
+
+class SignalUnanswered(KafkaError):
+    """The connector did not answer a signal, or stopped answering."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__(
+            f"the connector said nothing for {patience:.0f} s; does it run "
+            "(`ftstream connectors status`)? The signal stays in its topic and is not lost"
+        )
+
+
+def _topic_missing(topic: str) -> KafkaError:
+    return KafkaError(f"topic {topic} does not answer; `ftstream connectors apply` creates it")

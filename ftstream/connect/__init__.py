@@ -1,0 +1,1 @@
+"""The client of Kafka Connect's REST API."""

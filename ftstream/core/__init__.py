@@ -1,1 +1,0 @@
-"""The pure heart: no async, no I/O, no clock, no environment."""

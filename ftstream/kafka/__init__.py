@@ -1,0 +1,1 @@
+"""The Kafka client: topics, offsets, and the consumer that delivers chunks."""

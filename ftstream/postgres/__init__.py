@@ -1,0 +1,1 @@
+"""The PostgreSQL client: connections, named statements, columns and how their values travel."""

@@ -1,0 +1,1 @@
+"""What rows were, and bringing that back."""

@@ -1,0 +1,343 @@
+"""What one database should have for the flows: derived from flows.py and settings."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ftstream.flows import Capture, CaptureNames, Flow, LogCapture, Names, Site, Table, captures_of
+from ftstream.settings import Database, Settings
+
+CAPTURE_POLICY = "ftstream_capture"
+APPLY_POLICY = "ftstream_apply"
+REPLICA_PARAMETER = "session_replication_role"
+CAPTURE_SETTINGS = {
+    # How values become text in the log: what the database or the server has reaches Debezium, too.
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    # What would end a snapshot in its middle, again and again.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+"""What the capture role has in this database: the form that wins over all others."""
+REALTIME_PUBLICATION = "supabase_realtime"
+"""Supabase's own: Realtime tells of the changes of the tables in it. Others put theirs there, too."""
+
+# What the worker's statements touch, and what people read with the same role.
+_OFFSETS = ("ftstream.applied_offset", ("SELECT", "INSERT", "UPDATE"))
+_LOG = ("ftstream.sync_log", ("SELECT", "INSERT"))
+_DISPLACED = ("ftstream.displaced", ("SELECT", "INSERT"))
+_PARKED = ("ftstream.parked_change", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+_LAST_WRITE = ("ftstream.last_write", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+_HORIZON = ("ftstream.horizon", ("SELECT", "INSERT", "UPDATE"))
+_RECONCILED = ("ftstream.reconciled", ("SELECT", "INSERT", "UPDATE"))
+_OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
+_STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
+_BATCH_SOURCE = ("ftstream.batch_source", ("SELECT", "INSERT", "UPDATE"))
+_NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
+_WAKE_UPS = ("ftstream.wake_ups", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+_FUNCTIONS = (
+    "ftstream.require(boolean, text, text)",
+    "ftstream.inexact(text, text, text)",
+    "ftstream.require_unchanged(oid[], text[])",
+    "ftstream.require_exact(regclass, jsonb)",
+    "ftstream.maintain_sync_log(integer)",
+    "ftstream.hand_over_again(regclass, text[], bigint[], text, boolean)",
+    "ftstream.refuse(regclass, text, bigint, text, bigint, text, jsonb, text[])",
+    "ftstream.tell_again(regclass, text[], boolean)",
+    "ftstream.missing_parents(regclass, jsonb)",
+    "ftstream.key_of(regclass)",
+    "ftstream.require_parents(regclass, text[])",
+    "ftstream.release_children(regclass, text[], regclass[], text[])",
+    "ftstream.parent_image(regclass, text[], text[])",
+    "ftstream.carry_parent(regclass, jsonb)",
+    "ftstream.referring(regclass, text)",
+)
+_WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_POOLER_HOST = ".pooler.supabase.com"
+
+RightKind = Literal["database", "schema", "table", "function"]
+
+
+class Right(NamedTuple):
+    """One privilege of one role; `object` as PostgreSQL reads it (schema.table, or a signature)."""
+
+    role: str
+    kind: RightKind
+    object: str
+    privilege: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Lets a role that row level security binds see (SELECT) or see and write (ALL) every row."""
+
+    table: str
+    name: str
+    role: str
+    command: Literal["SELECT", "ALL"]
+
+
+class TriggerKind(enum.Enum):
+    """ftstream's triggers on the flows' tables, and one. They run for every writer but ftstream itself."""
+
+    GUARD = "ftstream_guard"  # refuses edits of a table that the other site owns
+    GUARD_TRUNCATE = "ftstream_guard_truncate"  # the same of TRUNCATE, which touches no row
+    CAPTURE = "ftstream_capture"  # notes each change in last_write
+    HAND_OVER = (
+        "ftstream_hand_over"  # on last_write: hands what was noted to the outbox at the commit
+    )
+    TRUNCATE = "ftstream_truncate"  # refuses what the outbox cannot tell
+    ROW_BY_ROW = "ftstream_row_by_row"  # never fires: has COPY log each row by itself
+
+    @property
+    def function(self) -> str:
+        match self:
+            case TriggerKind.GUARD | TriggerKind.GUARD_TRUNCATE:
+                return "ftstream.refuse_edit()"
+            case TriggerKind.CAPTURE:
+                return "ftstream.capture()"
+            case TriggerKind.HAND_OVER:
+                return "ftstream.hand_over_noted()"
+            case TriggerKind.TRUNCATE:
+                return "ftstream.refuse_truncate()"
+            case TriggerKind.ROW_BY_ROW:
+                return "ftstream.log_row_by_row()"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One of them, with its arguments."""
+
+    kind: TriggerKind
+    table: str
+    flow: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One site's share of the flows. `database` is the name that the DSNs give.
+
+    `staying` are others that have a share in the same connectors, where these are to go. With
+    `realtime` Supabase Realtime is to tell of what is written here.
+    """
+
+    site: Site
+    flows: tuple[Flow, ...]
+    namespace: str
+    database: str
+    apply_role: str
+    capture_role: str
+    staying: tuple[Flow, ...] = ()
+    realtime: bool = False
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return tuple(table for flow in self.flows for table in flow.tables)
+
+    @property
+    def captures(self) -> tuple[LogCapture, ...]:
+        """What Debezium reads from this site's log."""
+        return captures_of(self.flows, self.staying) if self.site is Site.EXTERNAL else ()
+
+    @property
+    def outbox_flows(self) -> tuple[Flow, ...]:
+        """The flows whose writes here go through the outbox."""
+        return tuple(
+            f for f in self.flows if f.capture is Capture.OUTBOX and self.site in f.sources
+        )
+
+    @property
+    def told_by_realtime(self) -> tuple[Table, ...]:
+        """The tables whose changes wake the publisher."""
+        if not self.realtime or self.site is not Site.SUPABASE:
+            return ()
+        return tuple(table for flow in self.outbox_flows for table in flow.tables)
+
+    @property
+    def publications(self) -> tuple[str, ...]:
+        """Those that matter here: the connectors' own, and Realtime's."""
+        realtime = (REALTIME_PUBLICATION,) if self.told_by_realtime else ()
+        return (*(self.names(capture).publication for capture in self.captures), *realtime)
+
+    @property
+    def applied(self) -> tuple[Flow, ...]:
+        """The flows that are written here."""
+        return tuple(flow for flow in self.flows if self.site in flow.targets)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return (self.apply_role, *((self.capture_role,) if self.captures else ()))
+
+    @property
+    def own_tables(self) -> tuple[str, ...]:
+        """ftstream's tables that the apply role works with; External is no target of a status."""
+        if not (self.applied or self.outbox_flows):
+            return ()
+        return tuple(name for name, _ in self._own_rights())
+
+    @property
+    def capture_rights(self) -> frozenset[Right]:
+        """What the capture role needs: to connect, and to read the captured tables."""
+        tables = [table for capture in self.captures for table in capture.tables]
+        return (
+            frozenset(_reading(self.capture_role, self.database, tables)) if tables else frozenset()
+        )
+
+    @property
+    def apply_rights(self) -> frozenset[Right]:
+        """What the apply role needs: the statements of apply.sql, and nothing else."""
+        role = self.apply_role
+        rights = set(_reading(role, self.database, self.tables))
+        for flow in self.applied:
+            for table in flow.tables:
+                rights |= {Right(role, "table", table.qualified, right) for right in _WRITE}
+        if self.own_tables:
+            rights.add(Right(role, "schema", "ftstream", "USAGE"))
+            rights |= {Right(role, "function", name, "EXECUTE") for name in _FUNCTIONS}
+            rights |= {Right(role, "table", name, "SELECT") for name in self._views()}
+            for name, privileges in self._own_rights():
+                rights |= {Right(role, "table", name, privilege) for privilege in privileges}
+        return frozenset(rights)
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """For both roles; whether a table and a role need one, the catalogs tell."""
+        return (
+            *(
+                Policy(table.qualified, CAPTURE_POLICY, self.capture_role, "SELECT")
+                for capture in self.captures
+                for table in capture.tables
+            ),
+            *(
+                Policy(
+                    table.qualified,
+                    APPLY_POLICY,
+                    self.apply_role,
+                    "ALL" if flow in self.applied else "SELECT",
+                )
+                for flow in self.flows
+                for table in flow.tables
+            ),
+            *(Policy(name, APPLY_POLICY, self.apply_role, "ALL") for name in self.own_tables),
+        )
+
+    @property
+    def guards(self) -> tuple[Trigger, ...]:
+        return tuple(
+            Trigger(kind, table.qualified, flow.name, (flow.name, flow.owner.value))
+            for flow in self.flows
+            if flow.guarded is self.site and flow.owner is not None
+            for table in flow.tables
+            for kind in (TriggerKind.GUARD, TriggerKind.GUARD_TRUNCATE)
+        )
+
+    @property
+    def row_by_row(self) -> tuple[Trigger, ...]:
+        """What gives each row that Debezium captures a position of its own in the log."""
+        return tuple(
+            Trigger(TriggerKind.ROW_BY_ROW, table.qualified, capture.name, ())
+            for capture in self.captures
+            if not capture.outbox
+            for table in capture.tables
+        )
+
+    @property
+    def outbox_triggers(self) -> tuple[Trigger, ...]:
+        """What captures the flows that leave this site by the outbox."""
+        return tuple(
+            trigger
+            for flow in self.outbox_flows
+            for table in flow.tables
+            for trigger in (
+                Trigger(TriggerKind.CAPTURE, table.qualified, flow.name, self._captured(table)),
+                Trigger(TriggerKind.TRUNCATE, table.qualified, flow.name, (flow.name,)),
+            )
+        )
+
+    @property
+    def hand_over(self) -> Trigger | None:
+        """What hands over the changes of all of them; a migration makes it."""
+        if not self.outbox_flows:
+            return None
+        return Trigger(TriggerKind.HAND_OVER, _LAST_WRITE[0], "", ())
+
+    def _captured(self, table: Table) -> tuple[str, ...]:
+        return (self.site.value, table.qualified, table.key, *sorted(table.excluded))
+
+    @property
+    def status_rows(self) -> tuple[tuple[str, str], ...]:
+        """(source, entity_type): the rows of sync_status, which only Supabase has (guidelines 4.2)."""
+        if self.site is not Site.SUPABASE:
+            return ()
+        return tuple(
+            (flow.name, flow.entity_type(table)) for flow in self.flows for table in flow.tables
+        )
+
+    def names(self, capture: LogCapture) -> CaptureNames:
+        return CaptureNames(capture, self.namespace)
+
+    def change_topics(self) -> tuple[str, ...]:
+        """The topics whose applied offsets this site keeps: changes, and the heartbeats with them."""
+        names = (Names(flow, self.namespace) for flow in self.applied)
+        heartbeats = (
+            self.names(capture).heartbeat_topic
+            for capture in captures_of(self.applied, self.staying)
+        )
+        return (*(topic for each in names for topic in each.topics(self.site)), *heartbeats)
+
+    def _views(self) -> Iterator[str]:
+        yield "ftstream.foreign_keys"
+        if self.site is Site.SUPABASE:
+            yield "ftstream.v_sync_dashboard"
+
+    def _own_rights(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        yield _OFFSETS
+        yield _LOG
+        yield _DISPLACED
+        yield _PARKED
+        yield _LAST_WRITE
+        yield _HORIZON
+        yield _RECONCILED
+        if self.site is Site.SUPABASE:
+            yield _STATUS
+            yield _BATCH_SOURCE
+            yield _NOTIFICATIONS
+            yield _OUTBOX
+            yield _WAKE_UPS
+
+
+def wanted(
+    site: Site, flows: Sequence[Flow], settings: Settings, staying: Sequence[Flow] = ()
+) -> Wanted:
+    """What `site` should have for these flows."""
+    database = settings.database(site)
+    return Wanted(
+        site=site,
+        flows=tuple(flow for flow in flows if site in (*flow.sources, *flow.targets)),
+        namespace=settings.namespace,
+        database=database.parameter("dbname"),
+        apply_role=role_of(database),
+        capture_role=settings.connect.capture_user,
+        staying=tuple(staying),
+        realtime=settings.realtime.on,
+    )
+
+
+def role_of(database: Database) -> str:
+    """The role behind the worker's DSN: Supabase's pooler is given `role.project`."""
+    user, host = database.parameter("user"), database.parameter("host")
+    return user.partition(".")[0] if host.endswith(_POOLER_HOST) else user
+
+
+def _reading(role: str, database: str, tables: Iterable[Table]) -> Iterator[Right]:
+    yield Right(role, "database", database, "CONNECT")
+    for table in tables:
+        yield Right(role, "schema", table.schema, "USAGE")
+        yield Right(role, "table", table.qualified, "SELECT")

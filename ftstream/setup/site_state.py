@@ -1,0 +1,305 @@
+"""What a database holds of what ftstream needs, read from its catalogs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from ftstream.postgres.catalog import Column, read_columns
+from ftstream.postgres.connection import SESSION, open_connection
+from ftstream.postgres.queries import Queries, statement
+from ftstream.setup import migrate
+from ftstream.setup.expectations import Policy, Right, Wanted
+from ftstream.setup.migrate import Applied
+
+_QUERIES = Queries.load(__package__, "site_state.sql")
+_HAS_PARAMETER_RIGHTS = 150_000
+
+_REFUSAL = re.compile(r'authentication failed|role ".*" does not exist|role ".*" is not permitted')
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server, and what the administrator may do there; `owns_schema` None: there is none.
+
+    `labelless`: types that count as enums and have no labels, which Debezium cannot read.
+    """
+
+    version: int
+    database: str
+    admin: str
+    superuser: bool
+    may_create_roles: bool
+    may_replicate: bool
+    may_create: bool
+    wal_level: str
+    free_slots: int
+    free_senders: int
+    standby: bool
+    backend_pid: int
+    owns_schema: bool | None
+    labelless: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role of the cluster; `ours`: made by `init`; `elsewhere`: in use in other databases.
+
+    `administered`: the administrator may grant it, which is what CREATEROLE needs to alter it from
+    PostgreSQL 16 on.
+    """
+
+    name: str
+    login: bool
+    superuser: bool
+    replication: bool
+    bypasses_policies: bool
+    ours: bool
+    elsewhere: bool
+    administered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSettings:
+    """What a role has set in this database, by the setting's name in lower case."""
+
+    role: str
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """A table that exists. `required`: columns that an insert must give.
+
+    `logged_columns`: what the log holds of a row that is deleted, by an index. `literal_defaults`:
+    columns whose default is a constant.
+    """
+
+    name: str
+    kind: str
+    persistence: str
+    replica_identity: str
+    row_security: bool
+    forced: bool
+    owner: str
+    owned: bool
+    owner_roles: list[str]
+    primary_key: list[str]
+    unique_columns: list[str]
+    required: list[str]
+    logged_columns: Sequence[str] = ()
+    literal_defaults: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerState:
+    """A trigger of ftstream's that exists; `events` is PostgreSQL's tgtype."""
+
+    table: str
+    name: str
+    always: bool
+    events: int
+    function: str
+    arguments: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A publication; `tables` with their columns, None for all of them."""
+
+    name: str
+    owned: bool
+    all_tables: bool
+    whole: bool
+    tables: Mapping[str, list[str] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A replication slot; a lost one misses a part of the log for good."""
+
+    name: str
+    plugin: str | None
+    database: str | None
+    active: bool
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What came of connecting with a role's own password; `error` is empty if it works."""
+
+    error: str = ""
+    refused: bool = False
+    may_replicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """One database as it is.
+
+    `pooled`: the administrator came through a pooler. `held`: the wanted rights that their roles
+    have in whatever way, `public` those of them that everybody has.
+    """
+
+    server: Server
+    pooled: bool = False
+    applied: tuple[Applied, ...] = ()
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    logins: Mapping[str, Login] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By role; see RoleSettings."""
+    tables: Mapping[str, TableState] = field(default_factory=dict)
+    columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    held: frozenset[Right] = frozenset()
+    public: frozenset[Right] = frozenset()
+    policies: frozenset[Policy] = frozenset()
+    triggers: Mapping[tuple[str, str], TriggerState] = field(default_factory=dict)
+    """By table and name."""
+    publications: Mapping[str, Publication] = field(default_factory=dict)
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+    status_rows: frozenset[tuple[str, str]] = frozenset()
+    may_set_replica: bool = False
+    may_grant_replica: bool = False
+
+    def without_ftstream(self, wanted: Wanted) -> SiteState:
+        """The same database as if `init` had never run there."""
+        others = {name: role for name, role in self.roles.items() if not role.ours}
+        kept = frozenset(right for right in self.held if right.role == self.server.admin)
+        return replace(
+            self,
+            server=replace(self.server, owns_schema=None),
+            applied=(),
+            roles=others,
+            held=kept if wanted.apply_role == self.server.admin else frozenset(),
+            policies=frozenset(),
+            triggers={},
+            publications={},
+            slots={},
+            status_rows=frozenset(),
+            may_set_replica=wanted.apply_role == self.server.admin,
+        )
+
+
+async def read_state(
+    connection: AsyncConnection, wanted: Wanted, logins: Mapping[str, Login]
+) -> SiteState:
+    """Read everything; the connection is in a transaction already, or starts one of its own."""
+    # Names as text, too: they are compared with what is wanted.
+    await connection.execute(statement(SESSION["exact_text"]))
+    server = (await _rows(connection, Server, "server"))[0]
+    roles = list(dict.fromkeys((*wanted.roles, server.admin)))
+    qualified = [table.qualified for table in wanted.tables]
+    tables = await _rows(
+        connection, TableState, "tables", tables=[*qualified, *wanted.own_tables], roles=roles
+    )
+    there = {table.name for table in tables}
+    slots = [wanted.names(capture).slot for capture in wanted.captures]
+    held = await _held(connection, wanted)
+    may_set, may_grant = await _replica_rights(connection, server, wanted)
+    return SiteState(
+        server=server,
+        pooled=connection.info.backend_pid != server.backend_pid,
+        applied=await migrate.read_applied(connection),
+        roles={r.name: r for r in await _rows(connection, Role, "roles", roles=roles)},
+        logins=logins,
+        settings={
+            each.role: each.settings
+            for each in await _rows(connection, RoleSettings, "role_settings", roles=roles)
+        },
+        tables={table.name: table for table in tables},
+        columns={
+            table.qualified: await read_columns(connection, table)
+            for table in wanted.tables
+            if table.qualified in there
+        },
+        held=frozenset(held),
+        public=frozenset(right for right, public in held.items() if public),
+        policies=frozenset(await _rows(connection, Policy, "policies")),
+        triggers={(t.table, t.name): t for t in await _rows(connection, TriggerState, "triggers")},
+        publications={
+            p.name: p
+            for p in await _rows(
+                connection, Publication, "publications", names=list(wanted.publications)
+            )
+        },
+        slots={s.name: s for s in await _rows(connection, Slot, "slots", names=slots)},
+        status_rows=await _status_rows(connection),
+        may_set_replica=may_set,
+        may_grant_replica=may_grant,
+    )
+
+
+async def look(
+    connection: AsyncConnection, wanted: Wanted, logins: Mapping[str, Login]
+) -> SiteState:
+    """Read everything in a transaction that can change nothing."""
+    async with connection.transaction():
+        await connection.execute(statement(_QUERIES["read_only"]))
+        return await read_state(connection, wanted, logins)
+
+
+async def try_login(conninfo: str) -> Login:
+    """Whether a role's password works, and whether it may switch triggers off for a transaction."""
+    try:
+        connection = await open_connection(conninfo)
+    except psycopg.OperationalError as error:
+        return Login(str(error).strip(), refused=_is_refusal(error))
+    async with connection:
+        try:
+            async with connection.transaction(force_rollback=True):
+                await connection.execute(statement(_QUERIES["try_replica"]))
+        except psycopg.errors.InsufficientPrivilege:
+            return Login()
+        return Login(may_replicate=True)
+
+
+def _is_refusal(error: psycopg.OperationalError) -> bool:
+    """Whether the server answered and said no to the role or its password.
+
+    A failed connection has no SQLSTATE in libpq, only PostgreSQL's words; those of other languages
+    count as any other failure.
+    """
+    return _REFUSAL.search(str(error)) is not None
+
+
+async def _replica_rights(
+    connection: AsyncConnection, server: Server, wanted: Wanted
+) -> tuple[bool, bool]:
+    if server.version < _HAS_PARAMETER_RIGHTS:
+        return False, False
+    query = statement(_QUERIES["parameter_right"])
+    row = await (await connection.execute(query, {"role": wanted.apply_role})).fetchone()
+    return (bool(row[0]), bool(row[1])) if row else (False, False)
+
+
+async def _held(connection: AsyncConnection, wanted: Wanted) -> dict[Right, bool]:
+    """The rights that are held, and whether everybody holds them."""
+    asked = json.dumps([r._asdict() for r in wanted.apply_rights | wanted.capture_rights])
+    cursor = await connection.execute(statement(_QUERIES["rights"]), {"rights": asked})
+    return {Right(*right): public for *right, public in await cursor.fetchall()}
+
+
+async def _status_rows(connection: AsyncConnection) -> frozenset[tuple[str, str]]:
+    exists = await (await connection.execute(statement(_QUERIES["status_exists"]))).fetchone()
+    if not exists or not exists[0]:
+        return frozenset()
+    cursor = await connection.execute(statement(_QUERIES["status_rows"]))
+    return frozenset((row[0], row[1]) for row in await cursor.fetchall())
+
+
+async def _rows(
+    connection: AsyncConnection, kind: type[T], name: str, **values: Sequence[Any] | str
+) -> list[T]:
+    async with connection.cursor(row_factory=class_row(kind)) as cursor:
+        await cursor.execute(statement(_QUERIES[name]), values or None)
+        return await cursor.fetchall()
