@@ -34,11 +34,12 @@ from ftstream.failures import Failure, FlowHalted, Halted, Policy
 from ftstream.flows import Capture, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.errors import KafkaUnreachable
+from ftstream.kafka.partition import Partition
 from ftstream.last_write.seen import nothing_seen
 from ftstream.last_write.table import LastWrite
 from ftstream.messages import avro as avro_codec
 from ftstream.messages.avro_schema import SchemaFileError
-from ftstream.messages.change import Partition, decode
+from ftstream.messages.change import decode
 from ftstream.messages.edit import decode_edit
 from ftstream.messages.kept_schemas import Readable
 from ftstream.notification import Notification

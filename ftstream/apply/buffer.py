@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ftstream.failures import Halted
 from ftstream.kafka.chunk import Chunk
-from ftstream.messages.change import Partition
+from ftstream.kafka.partition import Partition
 
 MEND = (
     "To go on without them: `ftstream resume`, start the worker again, and then"

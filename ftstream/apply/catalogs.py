@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from ftstream.apply.merge import Batch, Effect, Entity, effects
+from ftstream.apply.merge import Batch, Effect, effects
 from ftstream.apply.misfit import Misfits
 from ftstream.apply.refetch import STANDBY
 from ftstream.apply.schema import Newest, Schema, newest_shapes
@@ -16,6 +16,7 @@ from ftstream.apply.sites import SILENT, ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES, Shape
 from ftstream.apply.transaction import own_names
 from ftstream.failures import OF_ONE_TABLE, TABLE_ALTERED, Failure, Policy
+from ftstream.messages.change import Entity
 from ftstream.postgres.queries import statement
 
 AGAIN_SECONDS = 1.0

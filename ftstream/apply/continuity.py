@@ -13,8 +13,8 @@ from aiokafka.errors import KafkaError as ClientError
 
 from ftstream.apply.merge import Position, record_digest
 from ftstream.kafka.errors import KafkaUnreachable
+from ftstream.kafka.partition import Partition
 from ftstream.kafka.security import client_options
-from ftstream.messages.change import Partition
 from ftstream.settings import Kafka
 
 READ_SECONDS = 15.0

@@ -8,7 +8,8 @@ from ftstream import notification
 from ftstream.apply.merge import Batch, Span, record_digest
 from ftstream.apply.parked import Aside, malformed
 from ftstream.kafka.chunk import Chunk, Record
-from ftstream.messages.change import Change, MalformedMessage, Operation, Partition, heartbeat_time
+from ftstream.kafka.partition import Partition
+from ftstream.messages.change import Change, MalformedMessage, Operation, heartbeat_time
 from ftstream.notification import Notification
 
 Decode = Callable[[str, str, int, int, bytes | None, bytes | None], Change | None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,11 @@ import msgspec
 
 from ftstream.apply.parked import Aside, park
 from ftstream.failures import Failure
+from ftstream.kafka.partition import Partition
 from ftstream.messages import toast as unavailable
-from ftstream.messages.change import Change, Operation, Partition
+from ftstream.messages.change import Change, Entity, Operation
 from ftstream.messages.toast import Columns
-
-Entity = tuple[str, str]
-"""(table, id)"""
+from ftstream.outcomes import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +65,6 @@ class Displace:
 
 
 Effect = Upsert | Patch | Reread | Read | Gone | Displace | Delete
-
-
-class Outcome(enum.StrEnum):
-    """What became of a change, as sync_log tells it."""
-
-    APPLIED = "applied"
-    MERGED = "merged"  # its values went in with a later change of the same batch
-    REREAD = "reread"  # applied as its owner held the row at that moment, later changes included
-    SUPERSEDED = "superseded"  # its owner has deleted the row since: a later change says so
-    RECORDED = "recorded"  # a TRUNCATE: never repeated blindly
-    PARKED = "parked"  # it waits; what becomes of it has a row of its own
-    DEAD = "dead"  # it waits for a person
-    DROPPED = "dropped"  # a person gave it up
-    # Of flows that both sites may write:
-    DUPLICATE = "duplicate"  # it had come before
-    REFUSED = "refused"  # it cannot stand here: its own site is told to take the row as it is here
-    CONFLICT_UPDATE_UPDATE = "conflict_update_update"  # lost to a write that did not know of it
-    CONFLICT_UPDATE_DELETE = "conflict_update_delete"
-    CONFLICT_DELETE_UPDATE = "conflict_delete_update"
-    CONFLICT_INSERT_INSERT = "conflict_insert_insert"
-    # Of flows captured by batch:
-    RUN_DONE = "run_done"
-    RUN_FAILED = "run_failed"
 
 
 class LogRow(msgspec.Struct, frozen=True, gc=False):
@@ -241,6 +216,11 @@ class Batch:
     @property
     def entities(self) -> frozenset[Entity]:
         return frozenset((change.table, change.entity_id) for change in self.changes)
+
+    @property
+    def begins(self) -> dict[Partition, int]:
+        """How far the target has applied each partition; a batch of parked changes says nothing."""
+        return {span.partition: span.expected for span in self.spans}
 
     def after(self, applied: Mapping[Partition, int]) -> Batch:
         """What is left of the batch once the target has applied up to these offsets."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from psycopg import sql
 
-from ftstream.apply.merge import Effect, Entity, Patch, Upsert
+from ftstream.apply.merge import Effect, Patch, Upsert
 from ftstream.apply.rows import Tables, execute_all
 from ftstream.apply.schema import shape_of
 from ftstream.apply.sites import ApplyFailed, Sites
@@ -15,6 +15,7 @@ from ftstream.apply.statements import Statements
 from ftstream.apply.transaction import Transactions
 from ftstream.failures import OF_ONE_TABLE, Failure
 from ftstream.messages import toast as unavailable
+from ftstream.messages.change import Entity
 
 
 class Misfits:

@@ -9,7 +9,7 @@ from ftstream.apply.parked_store import ABANDON
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES
 from ftstream.failures import Failure, Policy
-from ftstream.messages.change import Partition
+from ftstream.kafka.partition import Partition
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import statement
 

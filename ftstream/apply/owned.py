@@ -17,7 +17,6 @@ from ftstream.apply.merge import (
     Batch,
     Delete,
     Displace,
-    Entity,
     Patch,
     Reread,
     aside_row,
@@ -29,12 +28,14 @@ from ftstream.apply.parents import referred_to
 from ftstream.apply.refetch import read_from_owner
 from ftstream.apply.rows import Plan, Tables, keeping, locked, missing, write_rows
 from ftstream.apply.schema import Reading, Schema
-from ftstream.apply.sites import SILENT, ApplyFailed, Sites, failure_of
+from ftstream.apply.sites import SILENT, ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES, Shape
 from ftstream.apply.transaction import Transactions, own_names
 from ftstream.failures import REFERRED_TO, ROW_MISSING, Failure, Policy
 from ftstream.flows import Flow
+from ftstream.messages.change import Entity
 from ftstream.postgres.connection import Json
+from ftstream.postgres.errors import failure_of
 from ftstream.postgres.queries import statement
 from ftstream.settings import Apply
 

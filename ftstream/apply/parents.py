@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import msgspec
 
-from ftstream.apply.merge import Entity
+from ftstream.apply.parked_store import QUERIES as PARKING
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.statements import REGISTER
 from ftstream.apply.transaction import Transactions
-from ftstream.capture.batch.schedule import QUERIES as RUNS
 from ftstream.failures import Failure
 from ftstream.flows import FLOWS, Capture, Flow, Site
+from ftstream.messages.change import Entity
 from ftstream.postgres.queries import statement
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Parents:
             target = await self._sites.target()
             for flow, entity_type in (BATCHED[each] for each in BATCHED.keys() & parents):
                 values = {"flow": flow, "entity_type": entity_type}
-                await target.execute(statement(RUNS["hasten"]), values)
+                await target.execute(statement(PARKING["hasten"]), values)
 
     async def _put(self, failure: Failure, missing: Sequence[Missing], found: Found) -> None:
         target = await self._sites.target()

@@ -6,7 +6,8 @@ import enum
 from dataclasses import dataclass
 
 from ftstream.failures import Failure, Policy
-from ftstream.messages.change import Change, Operation, Partition
+from ftstream.kafka.partition import Partition
+from ftstream.messages.change import Change, Operation
 
 
 class State(enum.StrEnum):

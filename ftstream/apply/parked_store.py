@@ -8,12 +8,14 @@ from typing import Any
 
 from psycopg import AsyncConnection, sql
 
-from ftstream.apply.merge import Batch, Entity, Outcome
+from ftstream.apply.merge import Batch
 from ftstream.apply.parked import Aside
 from ftstream.apply.sites import Sites
 from ftstream.failures import Failure
 from ftstream.flows import Flow
-from ftstream.messages.change import Operation, Partition
+from ftstream.kafka.partition import Partition
+from ftstream.messages.change import Entity, Operation
+from ftstream.outcomes import Outcome
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import Queries, literal, statement
 

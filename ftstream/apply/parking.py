@@ -12,14 +12,15 @@ import msgspec
 
 from ftstream import notification
 from ftstream.apply.intake import Decode
-from ftstream.apply.merge import Batch, Entity, Patch, Position, effects
+from ftstream.apply.merge import Batch, Patch, Position, effects
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import MALFORMED, WAITS_BEHIND, State
 from ftstream.apply.parked_store import Parked, ParkedChanges
 from ftstream.apply.ports import Applier
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import OF_ONE_TABLE, Failure, Policy
-from ftstream.messages.change import Change, MalformedMessage, Operation, Partition
+from ftstream.kafka.partition import Partition
+from ftstream.messages.change import Change, Entity, MalformedMessage, Operation
 from ftstream.notification import Notification
 
 log = logging.getLogger(__name__)

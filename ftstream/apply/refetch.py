@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 
 from psycopg import AsyncConnection
 
-from ftstream.apply.merge import Batch, Delete, Displace, Effect, Entity, Gone, Read, Reread
+from ftstream.apply.merge import Batch, Delete, Displace, Effect, Gone, Read, Reread
 from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.statements import QUERIES, TableStatements
 from ftstream.failures import Failure, Policy
 from ftstream.messages import toast as unavailable
+from ftstream.messages.change import Entity
 from ftstream.postgres.connection import SESSION, Json
 from ftstream.postgres.queries import statement
 

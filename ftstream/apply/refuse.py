@@ -1,4 +1,4 @@
-"""Refuses changes that rows of the target are in the way of, or parks them, as last_write/refusal.py decides."""
+"""Refuses changes that rows of the target are in the way of, or parks them: last_write/refusal.py decides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ftstream import notification
-from ftstream.apply.merge import Batch, Entity, Outcome, aside_row
+from ftstream.apply.merge import Batch, aside_row
 from ftstream.apply.parents import Missing, decode_missing
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
@@ -22,9 +22,10 @@ from ftstream.failures import REFERRED_TO, Failure, Policy
 from ftstream.flows import Flow
 from ftstream.last_write.refusal import InTheWay, Refuse, Wait, decide, refusing
 from ftstream.messages import toast as unavailable
-from ftstream.messages.change import Change, Stamp
+from ftstream.messages.change import Change, Entity, Stamp
 from ftstream.messages.edit import LONGEST_REASON
 from ftstream.notification import Notification
+from ftstream.outcomes import Outcome
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import statement
 

@@ -8,10 +8,11 @@ from typing import assert_never
 
 from psycopg import AsyncConnection
 
-from ftstream.apply.merge import Delete, Displace, Effect, Entity, Gone, Patch, Read, Reread, Upsert
+from ftstream.apply.merge import Delete, Displace, Effect, Gone, Patch, Read, Reread, Upsert
 from ftstream.apply.schema import shape_of
 from ftstream.apply.statements import Shape, Statements, TableStatements
 from ftstream.messages import toast as unavailable
+from ftstream.messages.change import Entity
 from ftstream.postgres.connection import Json
 
 Tables = Mapping[str, TableStatements]

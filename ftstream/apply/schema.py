@@ -12,8 +12,8 @@ from ftstream import notification
 from ftstream.apply.merge import Batch, Patch, Upsert
 from ftstream.apply.statements import Shape, TableStatements
 from ftstream.flows import Capture, Flow, Site
+from ftstream.kafka.partition import Partition
 from ftstream.messages import toast as unavailable
-from ftstream.messages.change import Partition
 from ftstream.notification import Notification
 from ftstream.postgres.catalog import (
     Column,

@@ -12,7 +12,7 @@ import msgspec
 
 from ftstream import notification
 from ftstream.apply.catalogs import Catalogs
-from ftstream.apply.merge import Batch, Entity, Outcome, aside_row
+from ftstream.apply.merge import Batch, aside_row
 from ftstream.apply.misfit import Misfits
 from ftstream.apply.parents import Parents, decode_missing, decode_referring, referred_to
 from ftstream.apply.refuse import Obstacles, Refusals, Tell, named
@@ -22,12 +22,13 @@ from ftstream.apply.shared_rows import RegisterRows, Writes, stamp
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES, REGISTER, Shape
 from ftstream.apply.transaction import Transactions, own_names
-from ftstream.compare.reconcile import unreconciled
 from ftstream.failures import NEVER_MET, PARENT_MISSING, REFERRED_TO, Failure, Policy
 from ftstream.flows import Flow, Site
+from ftstream.last_write.reconciled import unreconciled
 from ftstream.last_write.rule import newest
 from ftstream.last_write.seen import Look, losers, nothing_seen
-from ftstream.messages.change import Change
+from ftstream.messages.change import Change, Entity
+from ftstream.outcomes import Outcome
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import statement
 from ftstream.settings import Apply
@@ -101,7 +102,7 @@ class OutboxApplier:
 
     async def _passing_by(self, writes: Writes) -> Outcomes | None:
         """Apply the batch without locking what seems to have lost; None if nothing does, or not that way."""
-        lost = losers(writes.batch, writes.newest, self._look, self._flow.tie)
+        lost = losers(writes.batch.begins, writes.newest, self._look, self._flow.tie)
         if not lost:
             return None
         try:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from psycopg import AsyncConnection
 
-from ftstream.apply.merge import Batch, Entity
+from ftstream.apply.merge import Batch
 from ftstream.apply.rows import Tables, execute_all
 from ftstream.apply.statements import REGISTER, Shape, Statements
 from ftstream.flows import Flow
 from ftstream.messages import toast as unavailable
-from ftstream.messages.change import Change
+from ftstream.messages.change import Change, Entity
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import literal, statement
 

@@ -11,12 +11,13 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
-from ftstream.apply.merge import Entity
 from ftstream.failures import UNDEFINED_TABLE, UNSUPPORTED, Failure, Policy, classify
 from ftstream.flows import Site
+from ftstream.messages.change import Entity
 from ftstream.postgres.catalog import KeyMissing, KeyNotLogged, TableMissing
 from ftstream.postgres.codec import UnsupportedType
 from ftstream.postgres.connection import open_connection
+from ftstream.postgres.errors import failure_of
 from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -100,23 +101,6 @@ async def open_both(settings: Settings) -> AsyncIterator[Mapping[Site, AsyncConn
             connection = await open_connection(settings.database(site).conninfo())
             opened[site] = await stack.enter_async_context(connection)
         yield opened
-
-
-def failure_of(error: psycopg.Error) -> Failure:
-    """Classify PostgreSQL's error; the message names table and column where it knows them."""
-    if not error.sqlstate and not isinstance(
-        error, psycopg.OperationalError | psycopg.InterfaceError
-    ):
-        return Failure(Policy.HALT, "", str(error), "a fault of ftstream: please report it")
-    diagnosis = error.diag
-    where = ".".join(filter(None, (diagnosis.table_name, diagnosis.column_name)))
-    message = (diagnosis.message_primary or str(error)).strip()
-    return classify(
-        error.sqlstate,
-        f"{where}: {message}" if where else message,
-        diagnosis.table_name,
-        diagnosis.message_detail or "",
-    )
 
 
 async def _reset(connection: AsyncConnection) -> None:

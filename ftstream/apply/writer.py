@@ -20,7 +20,7 @@ from ftstream.apply.ports import Applier
 from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.tally import Tally
 from ftstream.failures import Failure, FlowHalted, Policy
-from ftstream.messages.change import Partition
+from ftstream.kafka.partition import Partition
 from ftstream.settings import Apply
 
 log = logging.getLogger(__name__)

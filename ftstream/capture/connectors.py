@@ -9,11 +9,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
+from ftstream.connect.client import CONNECTOR_CLASS
 from ftstream.flows import HEARTBEAT_PREFIX, CaptureNames, Names, Site
 from ftstream.messages.toast import PLACEHOLDER
 from ftstream.settings import MAX_REQUEST_BYTES, Kafka, Settings
-
-CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
 
 REGEX_ROUTER = "org.apache.kafka.connect.transforms.RegexRouter"
 TOPIC_MATCHES = "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"

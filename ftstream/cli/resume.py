@@ -11,7 +11,7 @@ from ftstream.apply.offsets import Offsets
 from ftstream.apply.sites import Sites
 from ftstream.cli.errors import Failure
 from ftstream.flows import READY, Flow, Names, Site, flow_named
-from ftstream.messages.change import Partition
+from ftstream.kafka.partition import Partition
 from ftstream.settings import Settings, load_settings
 
 

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from ftstream.apply.sites import open_both
 from ftstream.flows import HEARTBEAT_PREFIX, Capture, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.kafka.offsets import Ends, open_ends
-from ftstream.messages.change import Partition
+from ftstream.kafka.partition import Partition
 from ftstream.postgres.queries import Queries, statement
 from ftstream.settings import Settings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from psycopg import AsyncConnection, AsyncCursor, sql
@@ -18,19 +18,6 @@ QUERIES = Queries.load(__package__, "reconcile.sql")
 
 BATCH = 500
 """Rows that are handed over in one transaction, which holds them."""
-
-
-async def unreconciled(connection: AsyncConnection, tables: Iterable[Table]) -> list[str]:
-    """Those of these tables whose rows the other site may not know. Raises psycopg.Error."""
-    names = {"tables": [table.name for table in tables]}
-    cursor = await connection.execute(statement(QUERIES["unreconciled"]), names)
-    return [row[0] for row in await cursor.fetchall()]
-
-
-async def mark(connection: AsyncConnection, tables: Iterable[Table]) -> None:
-    """The other site knows of every row of these, or is told. Raises psycopg.Error."""
-    names = {"tables": [table.name for table in tables]}
-    await connection.execute(statement(QUERIES["mark"]), names)
 
 
 class Holding:

@@ -14,8 +14,9 @@ from psycopg import AsyncConnection
 from ftstream.apply.sites import open_both
 from ftstream.compare.decision import Clash, Decision, clashes, decide
 from ftstream.compare.digests import Digests, compare_ranges, snapshot
-from ftstream.compare.reconcile import Holding, mark, unreconciled
+from ftstream.compare.reconcile import Holding
 from ftstream.flows import Flow, Site, Table
+from ftstream.last_write.reconciled import mark, unreconciled
 from ftstream.last_write.tombstones import horizon
 from ftstream.messages.change import Stamp
 from ftstream.postgres.catalog import carried, read_columns, read_unique_keys

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import aiohttp
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential
 
-from ftstream.capture.connectors import CONNECTOR_CLASS
 from ftstream.connect.errors import (
     ConnectRefused,
     ConnectUnreachable,
@@ -35,6 +34,8 @@ POLL_SECONDS = 0.5
 
 STEADY_SECONDS = 2.0
 """How long a state must last to count: Connect goes on showing the old one for a moment."""
+
+CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
 
 OLDEST_DEBEZIUM = (3, 7)
 """Rows of a COPY share positions in the log: before it, a restart in their middle lost 126 of 60,000."""

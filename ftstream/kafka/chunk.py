@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ftstream.messages.change import Partition
+from ftstream.kafka.partition import Partition
 
 
 class Record(Protocol):

@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
 from ftstream.kafka.errors import KafkaUnreachable, TopicMissing
+from ftstream.kafka.partition import Partition
 from ftstream.kafka.security import client_options
 from ftstream.kafka.topics import partition_counts
-from ftstream.messages.change import Partition
 from ftstream.settings import Kafka
 
 

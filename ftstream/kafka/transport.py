@@ -20,8 +20,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from ftstream.kafka.chunk import Chunk, Record, chunks
+from ftstream.kafka.partition import Partition
 from ftstream.logs import SERVICES
-from ftstream.messages.change import Partition
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ftstream.apply.merge import Entity
 from ftstream.last_write.rule import stamp_of
-from ftstream.messages.change import Change, Stamp
+from ftstream.messages.change import Change, Entity, Stamp
 
 UNKNOWN = Stamp(-1, "")
 """The last write of a row that is older than ftstream."""

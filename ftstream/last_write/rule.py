@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ftstream.apply.merge import Entity, Outcome
-from ftstream.messages.change import Change, Operation, Stamp
+from ftstream.messages.change import Change, Entity, Operation, Stamp
+from ftstream.outcomes import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ftstream.apply.merge import Batch, Entity
+from ftstream.kafka.partition import Partition
 from ftstream.last_write.rule import stamp_of
-from ftstream.messages.change import Change, Partition, Stamp
+from ftstream.messages.change import Change, Entity, Stamp
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -75,13 +75,12 @@ def has_lost(change: Change, seen: Seen | None, applied: Mapping[Partition, int]
 
 
 def losers(
-    batch: Batch, newest: Mapping[Entity, Change], look: Look, tie: str
+    begins: Mapping[Partition, int], newest: Mapping[Entity, Change], look: Look, tie: str
 ) -> frozenset[Entity]:
     """The entities of which not even the newest change of the batch seems to have an effect.
 
-    A batch says how far its partitions are applied: where it begins. One of parked changes says nothing.
+    `begins`: where the batch begins says how far its partitions are applied.
     """
-    applied = {span.partition: span.expected for span in batch.spans}
     return frozenset(
-        entity for entity, change in newest.items() if has_lost(change, look(entity), applied, tie)
+        entity for entity, change in newest.items() if has_lost(change, look(entity), begins, tie)
     )

@@ -12,13 +12,13 @@ from typing import Any
 
 import faust
 
-from ftstream.apply.merge import Entity
 from ftstream.flows import Names, Site
 from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.errors import KafkaError
+from ftstream.kafka.partition import Partition
 from ftstream.last_write.changelog import Changelog
 from ftstream.last_write.seen import Seen, decode, encode, key_of
-from ftstream.messages.change import Partition
+from ftstream.messages.change import Entity
 from ftstream.messages.edit import stamp_in
 from ftstream.settings import Kafka
 

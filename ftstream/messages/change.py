@@ -8,15 +8,12 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from ftstream.kafka.partition import Partition
 from ftstream.messages.members import members
 from ftstream.messages.toast import may_be_partial
 
-
-class Partition(NamedTuple):
-    """A topic partition."""
-
-    topic: str
-    partition: int
+Entity = tuple[str, str]
+"""(table, id)"""
 
 
 class Stamp(NamedTuple):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import AsyncConnection
 
-from ftstream.compare.reconcile import unreconciled
 from ftstream.flows import READY, Capture, Flow, Site
 from ftstream.kafka.errors import KafkaError
 from ftstream.kafka.topics import TopicSpec, topics_of_all
+from ftstream.last_write.reconciled import unreconciled
 from ftstream.settings import Settings
 from ftstream.setup import migrate
 from ftstream.setup.migrate import MigrationChanged

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, sql
 from ftstream.apply import dead_letters, rows
 from ftstream.apply import owned as log_applier
 from ftstream.apply import parked_store as parked
-from ftstream.apply.merge import Batch, Effect, Entity, Span
+from ftstream.apply.merge import Batch, Effect, Span
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.owned import REREAD_ROWS, LogApplier
 from ftstream.apply.parked_store import ParkedChanges
@@ -26,7 +26,8 @@ from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES, TableStatements
 from ftstream.failures import Policy, classify
 from ftstream.flows import GFX, Site
-from ftstream.messages.change import REPAIR_REQUEST, Change, Partition, decode
+from ftstream.kafka.partition import Partition
+from ftstream.messages.change import REPAIR_REQUEST, Change, Entity, decode
 from ftstream.notification import Notification
 from ftstream.postgres.queries import statement
 from ftstream.setup import run_init

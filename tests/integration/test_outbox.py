@@ -15,8 +15,8 @@ from psycopg import sql
 
 from ftstream.capture import outbox
 from ftstream.capture.outbox import Entry, Outbox
-from ftstream.compare.reconcile import unreconciled
 from ftstream.flows import Capture, Conflict, Flow, Site, Table
+from ftstream.last_write.reconciled import unreconciled
 from ftstream.setup import expectations as wanted
 from ftstream.setup import migrate, run_init
 from tests.integration.conftest import MemoryTopics, Pair

@@ -16,7 +16,8 @@ from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.parking import Parking
 from ftstream.apply.sites import ApplyFailed
 from ftstream.flows import CUE_SHEETS
-from ftstream.messages.change import Change, Partition
+from ftstream.kafka.partition import Partition
+from ftstream.messages.change import Change
 from ftstream.messages.edit import decode_edit
 from tests.integration.conftest import Pair
 from tests.integration.test_references import OTHER, SHEET, add_session, add_sheet

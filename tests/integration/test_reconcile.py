@@ -17,10 +17,10 @@ from ftstream.apply.shared import OutboxApplier
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.cli import main
 from ftstream.cli import reconcile as cli
-from ftstream.compare.reconcile import unreconciled
 from ftstream.compare.reconciliation import TablePlan, Undecided, reconciliation, repair
 from ftstream.failures import NEVER_MET
 from ftstream.flows import RENDER_QUEUE, Capture, Conflict, Flow, Site, Table
+from ftstream.last_write.reconciled import unreconciled
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 from tests.integration.two_way import Two, two_places

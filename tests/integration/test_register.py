@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from ftstream.apply.merge import Batch, Entity, Outcome
+from ftstream.apply.merge import Batch
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Policy, classify
 from ftstream.flows import Site
 from ftstream.last_write.rule import LastWrite, arrived, newest, stamp_of
-from ftstream.messages.change import Change, Stamp
+from ftstream.messages.change import Change, Entity, Stamp
+from ftstream.outcomes import Outcome
 from tests.integration.conftest import Cluster, Pair, made_pair, with_least_rights
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from ftstream.apply.merge import Batch, Entity, Span
+from ftstream.apply.merge import Batch, Span
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Policy, classify
 from ftstream.flows import Site
+from ftstream.kafka.partition import Partition
 from ftstream.last_write.rule import newest, stamp_of
 from ftstream.last_write.seen import Seen, losers
-from ftstream.messages.change import Change, Partition
+from ftstream.messages.change import Change, Entity
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
 from tests.integration.test_register import (
@@ -120,7 +121,9 @@ class WithTable(TwoSites):
                 place.seen.update(applied.stale(self.chance))
             case "made up":
                 place.seen.update(account.made_up(self.chance))
-        self.losers.extend(losers(records, newest(records.changes, TIE), place.seen.get, TIE))
+        self.losers.extend(
+            losers(records.begins, newest(records.changes, TIE), place.seen.get, TIE)
+        )
         before = len(self._run(place.outcomes()))
         expected = self.models[site].receives(list(records.changes))
         self._run(place.applier.apply(records))

@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, sql
 from ftstream.apply.buffer import Buffer
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.intake import Decode, Intake
-from ftstream.apply.merge import Batch, Entity
+from ftstream.apply.merge import Batch
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.owned import LogApplier
 from ftstream.apply.parked_store import ParkedChanges
@@ -29,8 +29,9 @@ from ftstream.apply.sites import Sites
 from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
 from ftstream.flows import Capture, Flow, Names, Site
+from ftstream.kafka.partition import Partition
 from ftstream.last_write.seen import Seen
-from ftstream.messages.change import Change, Partition, decode
+from ftstream.messages.change import Change, Entity, decode
 from ftstream.messages.edit import decode_edit
 from ftstream.notification import Notification
 from ftstream.settings import Settings

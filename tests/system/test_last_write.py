@@ -15,11 +15,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from ftstream.apply.merge import Entity
 from ftstream.flows import OVERRIDES, Names, Site
 from ftstream.kafka.security import client_options
 from ftstream.last_write.seen import Seen, decode, encode, key_of
 from ftstream.local.demo.rig import Rig, SiteName
+from ftstream.messages.change import Entity
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, admin, set_up
 

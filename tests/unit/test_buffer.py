@@ -8,7 +8,7 @@ import pytest
 
 from ftstream.apply.buffer import Buffer, Buffered, GapInLog
 from ftstream.kafka.chunk import Chunk
-from ftstream.messages.change import Partition
+from ftstream.kafka.partition import Partition
 from tests.unit.test_chunk import FakeRecord
 
 HANDS = Partition("gfx.gfx_hands", 0)

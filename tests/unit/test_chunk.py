@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftstream.kafka.chunk import chunks
-from ftstream.messages.change import Partition
+from ftstream.kafka.partition import Partition
 
 PARTITION = Partition("gfx.gfx_hands", 2)
 

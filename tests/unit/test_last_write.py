@@ -16,6 +16,7 @@ from faust.streams import _current_event
 from ftstream.flows import CUE_SHEETS, FLOWS, OVERRIDES, Flow, Names, Site, app_id
 from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.errors import KafkaUnreachable
+from ftstream.kafka.partition import Partition
 from ftstream.kafka.publishing import Message
 from ftstream.kafka.topics import change_topics, changelog_topics
 from ftstream.last_write import changelog
@@ -23,7 +24,6 @@ from ftstream.last_write import table as last_write
 from ftstream.last_write.changelog import Changelog
 from ftstream.last_write.seen import Seen, encode, key_of
 from ftstream.last_write.table import LastWrite
-from ftstream.messages.change import Partition
 from ftstream.settings import Kafka, Settings
 
 NAMES = Names(OVERRIDES, "rehearsal")

@@ -14,8 +14,6 @@ from ftstream.apply.merge import (
     Batch,
     Delete,
     Effect,
-    Entity,
-    Outcome,
     Patch,
     Read,
     Reread,
@@ -27,8 +25,10 @@ from ftstream.apply.merge import (
 )
 from ftstream.apply.parked import Aside, malformed
 from ftstream.failures import classify
+from ftstream.kafka.partition import Partition
 from ftstream.messages import toast as unavailable
-from ftstream.messages.change import Change, Operation, Partition
+from ftstream.messages.change import Change, Entity, Operation
+from ftstream.outcomes import Outcome
 
 Row = dict[str, object]
 

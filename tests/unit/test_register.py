@@ -8,7 +8,6 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.apply.merge import Outcome
 from ftstream.last_write.rule import (
     LastWrite,
     arrived,
@@ -19,6 +18,7 @@ from ftstream.last_write.rule import (
     written,
 )
 from ftstream.messages.change import Change, Operation, Refusal, Stamp
+from ftstream.outcomes import Outcome
 
 TIE = "supabase"
 SITES = ("external", "supabase")

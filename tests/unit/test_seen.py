@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.apply.merge import Batch, Entity, Span
+from ftstream.apply.merge import Batch, Span
+from ftstream.kafka.partition import Partition
 from ftstream.last_write.rule import newest
 from ftstream.last_write.seen import Seen, decode, encode, has_lost, key_of, losers, nothing_seen
-from ftstream.messages.change import Change, Operation, Partition
+from ftstream.messages.change import Change, Entity, Operation
 
 TIE = "supabase"
 TOPIC = "external.notes"
@@ -64,14 +65,14 @@ def test_entity_is_lost_only_if_its_newest_change_is() -> None:
     changes = (change(5, 10), change(7, 11), change(5, 12, key="2"))
     batch = Batch(changes, (Span(Partition(TOPIC, 0), 10, 13, None),))
     known = {("notes", "1"): seen(6), ("notes", "2"): seen(6)}
-    assert losers(batch, newest(changes, TIE), known.get, TIE) == {("notes", "2")}
+    assert losers(batch.begins, newest(changes, TIE), known.get, TIE) == {("notes", "2")}
 
 
 def test_parked_changes_that_are_tried_again_are_never_passed_by() -> None:
     """Their records are behind the applied offset, whatever became of the greater write."""
     batch = Batch((change(5, 3),), retried=True)
     known = {("notes", "1"): seen(6)}
-    assert not losers(batch, newest(batch.changes, TIE), known.get, TIE)
+    assert not losers(batch.begins, newest(batch.changes, TIE), known.get, TIE)
 
 
 def test_flow_without_an_account_has_seen_nothing() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from faust.types import TP
 
+from ftstream.kafka.partition import Partition
 from ftstream.kafka.transport import Consumer
-from ftstream.messages.change import Partition
 
 HANDS, SHEETS = TP("gfx.gfx_hands", 0), TP("external.cue_sheets", 0)
 

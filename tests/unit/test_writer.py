@@ -15,7 +15,7 @@ from ftstream.apply import parking, writer
 from ftstream.apply.buffer import Buffer, Buffered
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.intake import Intake
-from ftstream.apply.merge import Batch, Entity, Position
+from ftstream.apply.merge import Batch, Position
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import Aside, State
 from ftstream.apply.parked_store import Parked, ParkedChanges
@@ -26,7 +26,8 @@ from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
 from ftstream.failures import FENCED, Failure, FlowHalted, classify
 from ftstream.kafka.chunk import Chunk
-from ftstream.messages.change import Partition, decode
+from ftstream.kafka.partition import Partition
+from ftstream.messages.change import Entity, decode
 from ftstream.notification import Notification, Severity
 from ftstream.settings import Apply
 from tests.unit.test_chunk import FakeRecord

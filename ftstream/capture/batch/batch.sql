@@ -22,12 +22,6 @@ set sync_interval = i.length,
 from (select make_interval(secs => %(seconds)s) as length) i
 where s.source = %(flow)s and s.sync_interval <> i.length
 
--- name: hasten
--- Has a run begin at once, since another flow waits for a row of it; once a minute at most.
-update ftstream.sync_status set next_sync_at = clock_timestamp()
-where source = %(flow)s and entity_type = %(entity_type)s and status = 'synced'
-  and next_sync_at > clock_timestamp() and last_synced_at < clock_timestamp() - interval '1 minute'
-
 -- name: begun
 -- Shows that it runs. When it is due stays as it is: should the run die, another begins at once.
 update ftstream.sync_status set status = 'syncing', updated_at = clock_timestamp()

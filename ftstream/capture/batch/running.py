@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 import psycopg
 from psycopg import AsyncConnection
 
-from ftstream.apply.sites import failure_of
 from ftstream.capture.batch.drift import Drift, drifts
 from ftstream.capture.batch.schedule import (
     Basis,
@@ -33,6 +32,7 @@ from ftstream.kafka.publishing import Publishing
 from ftstream.messages.kept_schemas import kept_schemas
 from ftstream.postgres.catalog import KeyMissing, TableMissing
 from ftstream.postgres.connection import open_connection
+from ftstream.postgres.errors import failure_of
 from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)

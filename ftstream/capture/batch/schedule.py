@@ -14,9 +14,9 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 
-from ftstream.apply.merge import Outcome
 from ftstream.capture.batch.table_run import TableRun
 from ftstream.flows import Flow, Names, Site, Table
+from ftstream.outcomes import Outcome
 from ftstream.postgres.catalog import Column
 from ftstream.postgres.codec import type_name
 from ftstream.postgres.connection import SESSION, Json
