@@ -64,7 +64,6 @@ class Flow:
     capture: Capture
     sources: tuple[Site, ...]
     conflict: Conflict
-    tie: Site = Site.SUPABASE
     ready: bool = False
 
     @property

@@ -19,7 +19,6 @@ from ftstream.last_write.rule import LastWrite, prevails, refused, stamp_of, wri
 from ftstream.messages.change import Change, Operation, Refusal, Stamp
 
 SITES = ("external", "supabase")
-TIE = "supabase"
 TABLE = "sheets"
 MOST_STEPS = 5_000
 
@@ -184,7 +183,7 @@ class World:
         if waiting := [number for number, queue in place.inbox.items() if queue]:
             change = place.inbox[self.chance.choice(waiting)].popleft()
             parked = place.parked.get(int(change.entity_id))
-            if parked is None or not stamp_of(parked).beats(stamp_of(change), TIE):
+            if parked is None or stamp_of(parked) <= stamp_of(change):
                 place.parked[int(change.entity_id)] = change
             self.attempt(place, place.parked[int(change.entity_id)])
 
@@ -205,7 +204,7 @@ class World:
         self.apply(place, group)
 
     def _prevails(self, place: Place, change: Change) -> bool:
-        return prevails(place.last.get(int(change.entity_id)), change, TIE)
+        return prevails(place.last.get(int(change.entity_id)), change)
 
     def apply(self, place: Place, group: dict[int, Change]) -> None:
         for number, change in group.items():
@@ -229,7 +228,7 @@ class World:
         found = _in_the_way(place, {number: change})[number]
         rows = [_told(place, other) for other, _ in found]
         there = self._other(place).name
-        match decide(change, rows, here=place.name, there=there, tie=TIE):
+        match decide(change, rows, here=place.name, there=there):
             case Wait(ask):
                 for entity in ask:
                     self._ask(place, int(entity[1]))

@@ -130,7 +130,7 @@ class Refusals:
         async with self._transaction(change) as target:
             obstacles = await find(target)
             rows = await self._look(target, obstacles)
-            decision = decide(change, rows, here=site, there=site.other, tie=self._flow.tie)
+            decision = decide(change, rows, here=site, there=site.other)
             match decision:
                 case Wait(ask):
                     last = {row.entity: row.last for row in rows}

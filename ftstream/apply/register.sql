@@ -24,7 +24,7 @@ set (version, site, operation, received, received_before) = (
     from (values (w.version, w.site, w.operation, true),
                  (excluded.version, excluded.site, excluded.operation, excluded.version >= w.reserved))
              as x(version, site, operation, counts)
-    where x.counts order by x.version desc, x.site = {tie} desc limit 1)
+    where x.counts order by x.version desc, x.site desc limit 1)
 
 -- name: take_over
 -- Has this site take rows as the other one has them, in place of its own writes that were refused there:
@@ -45,7 +45,7 @@ returning w.table_name, w.entity_id
 select ftstream.require(count(*) = %(count)s, 'FT008', 'a write that seemed to have lost has not')
 from json_to_recordset(%(lost)s) as r("table" text, id text, version bigint, site ftstream.site)
 join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id)
-where r.version <= w.received and (w.version, w.site = {tie}) > (r.version, r.site = {tie})
+where r.version <= w.received and (w.version, w.site) > (r.version, r.site)
 
 -- name: delete_won
 -- Deletes the rows whose last write is this delete.

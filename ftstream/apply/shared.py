@@ -91,7 +91,7 @@ class OutboxApplier:
                     raise ApplyFailed(_apart(self._flow, site, names))
 
     async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
-        writes = Writes(batch, newest(batch.changes, self._flow.tie), shapes)
+        writes = Writes(batch, newest(batch.changes), shapes)
         outcomes = await self._passing_by(writes)
         if outcomes is None:
             try:
@@ -102,7 +102,7 @@ class OutboxApplier:
 
     async def _passing_by(self, writes: Writes) -> Outcomes | None:
         """Apply the batch without locking what seems to have lost; None if nothing does, or not that way."""
-        lost = losers(writes.batch.begins, writes.newest, self._look, self._flow.tie)
+        lost = losers(writes.batch.begins, writes.newest, self._look)
         if not lost:
             return None
         try:

@@ -14,7 +14,7 @@ from ftstream.flows import Flow
 from ftstream.messages import toast as unavailable
 from ftstream.messages.change import Change, Entity
 from ftstream.postgres.connection import Json
-from ftstream.postgres.queries import literal, statement
+from ftstream.postgres.queries import statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class RegisterRows:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._carried = [table.qualified for table in flow.tables]
-        self._advance = statement(REGISTER["advance_last_write"]).format(tie=literal(flow.tie))
-        self._require_lost = statement(REGISTER["require_lost"]).format(tie=literal(flow.tie))
+        self._advance = statement(REGISTER["advance_last_write"])
+        self._require_lost = statement(REGISTER["require_lost"])
 
     async def pass_by(self, target: AsyncConnection, lost: Mapping[Entity, Change]) -> None:
         """Have the transaction fail, unless each of these writes has come before, and lost."""

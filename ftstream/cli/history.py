@@ -42,7 +42,7 @@ def history(
     version of one makes it the row again.
     """
     flow, chosen = table
-    found = ordered(asyncio.run(_read(flow, chosen, entity_id)), flow.tie)
+    found = ordered(asyncio.run(_read(flow, chosen, entity_id)))
     if as_json:
         click.echo(_document(found))
     elif found:

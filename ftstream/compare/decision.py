@@ -49,7 +49,6 @@ def decide(
     entity_id: str,
     held: Mapping[str, Held],
     *,
-    tie: str,
     owner: str | None = None,
     prefer: str | None = None,
     horizon: int = 0,
@@ -63,7 +62,7 @@ def decide(
     known = {site: stamp for site, stamp in stamps.items() if stamp is not None}
     if not known:
         return None
-    winner = owner or _winner(held, known, tie, prefer)
+    winner = owner or _winner(held, known, prefer)
     (other,) = (each for site, each in held.items() if site != winner)
     version = _version(held[winner], other, horizon)
     alone = sum(each.there for each in held.values()) == 1
@@ -88,9 +87,7 @@ def _version(winner: Held, other: Held, horizon: int) -> int | None:
     return max(least, winner.written, preferred)
 
 
-def _winner(
-    held: Mapping[str, Held], known: Mapping[str, Stamp], tie: str, prefer: str | None
-) -> str:
+def _winner(held: Mapping[str, Held], known: Mapping[str, Stamp], prefer: str | None) -> str:
     both_old = len(known) == 2 and all(each.last is None for each in held.values())
     if both_old and prefer is not None:
         return prefer
@@ -99,7 +96,7 @@ def _winner(
         there = [site for site, each in held.items() if each.there and not each.deleted]
         (stamp,) = set(known.values())
         return there[0] if len(there) == 1 else stamp.site
-    return max(known, key=lambda site: (known[site].version, known[site].site == tie))
+    return max(known, key=lambda site: known[site])
 
 
 @dataclass(frozen=True, slots=True)

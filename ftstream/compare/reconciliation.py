@@ -135,9 +135,7 @@ class Reconciliation:
             looks = await asyncio.gather(*(holding.held(some) for holding in holdings))
             for i in some:
                 held = {h.site.value: look[i] for h, look in zip(holdings, looks, strict=True)}
-                decision = decide(
-                    i, held, tie=flow.tie, owner=flow.owner, prefer=prefer, horizon=plan.horizon
-                )
+                decision = decide(i, held, owner=flow.owner, prefer=prefer, horizon=plan.horizon)
                 if decision is not None:
                     plan.decisions[i] = decision
 

@@ -64,20 +64,20 @@ def refusing(change: Change, there: str) -> Refuse:
 
 
 def decide(
-    change: Change, in_the_way: Collection[InTheWay], *, here: str, there: str, tie: str
+    change: Change, in_the_way: Collection[InTheWay], *, here: str, there: str
 ) -> Wait | Refuse:
-    """Have a change from `there` wait, or refuse it `here`; `tie` is the site that wins a tie."""
+    """Have a change from `there` wait, or refuse it `here`."""
     if change.refusal is not None:
         # This site's own writes are in its way, and asked to yield. Where those were refused themselves, each
         # site would wait for the other: the one that wins ties has its way.
-        if here == tie and any(row.promised for row in in_the_way):
+        if here > there and any(row.promised for row in in_the_way):
             return refusing(change, there)
         return Wait(tuple(row.entity for row in in_the_way if row.last.site == here))
     stamp = stamp_of(change)
     for row in in_the_way:
         # Written later, and here: it stays. One that the change's own site wrote last is about to change, as
         # that site held both rows one after the other; an older one of this site is refused over there.
-        later = row.last.site == here and row.last.beats(stamp, tie)
+        later = row.last.site == here and row.last > stamp
         if later or (change.yields and row.promised):
             return refusing(change, there)
     return Wait()

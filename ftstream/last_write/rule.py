@@ -40,16 +40,16 @@ def written(last: LastWrite | None, operation: Operation, clock: int, here: str)
     return replace(last, stamp=Stamp(version, here), operation=operation)
 
 
-def prevails(last: LastWrite | None, change: Change, tie: str) -> bool:
+def prevails(last: LastWrite | None, change: Change) -> bool:
     """Whether a change of the other site, or a refusal, is the last write from now on."""
     if last is None:
         return change.refusal is None
     if change.refusal is not None:
         return last.stamp == change.refusal.over and change.version > last.reserved
-    return change.version >= last.reserved and stamp_of(change).beats(last.stamp, tie)
+    return change.version >= last.reserved and stamp_of(change) > last.stamp
 
 
-def arrived(last: LastWrite | None, change: Change, tie: str) -> tuple[LastWrite, Outcome, bool]:
+def arrived(last: LastWrite | None, change: Change) -> tuple[LastWrite, Outcome, bool]:
     """A write of the other site arrives: what is known then, what is logged, whether it takes effect.
 
     Not for a refusal of what this site has never written: there is nothing to know of it.
@@ -58,7 +58,7 @@ def arrived(last: LastWrite | None, change: Change, tie: str) -> tuple[LastWrite
     if last is None:
         return LastWrite(stamp, change.operation, change.version), Outcome.APPLIED, True
     received = max(last.received, change.version)
-    if prevails(last, change, tie):
+    if prevails(last, change):
         known = replace(last, stamp=stamp, operation=change.operation, received=received)
         return known, Outcome.APPLIED, True
     if change.refusal is not None:
@@ -77,13 +77,13 @@ def refused(last: LastWrite | None, over: Stamp, stamp: Stamp, here: str) -> Las
     )
 
 
-def newest(changes: Iterable[Change], tie: str) -> dict[Entity, Change]:
+def newest(changes: Iterable[Change]) -> dict[Entity, Change]:
     """The greatest write of each entity."""
     result: dict[Entity, Change] = {}
     for change in changes:
         entity = (change.table, change.entity_id)
         other = result.get(entity)
-        if other is None or not stamp_of(other).beats(stamp_of(change), tie):
+        if other is None or stamp_of(change) >= stamp_of(other):
             result[entity] = change
     return result
 

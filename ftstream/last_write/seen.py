@@ -64,23 +64,23 @@ def decode(value: bytes) -> Seen | None:
         return None
 
 
-def has_lost(change: Change, seen: Seen | None, applied: Mapping[Partition, int], tie: str) -> bool:
+def has_lost(change: Change, seen: Seen | None, applied: Mapping[Partition, int]) -> bool:
     """Whether a greater write was seen, in a record that the target has applied.
 
     One that is not applied yet may never be: this change might be the last that arrives.
     """
-    if seen is None or not seen.stamp.beats(stamp_of(change), tie):
+    if seen is None or seen.stamp <= stamp_of(change):
         return False
     return seen.offset < applied.get(seen.at, 0)
 
 
 def losers(
-    begins: Mapping[Partition, int], newest: Mapping[Entity, Change], look: Look, tie: str
+    begins: Mapping[Partition, int], newest: Mapping[Entity, Change], look: Look
 ) -> frozenset[Entity]:
     """The entities of which not even the newest change of the batch seems to have an effect.
 
     `begins`: where the batch begins says how far its partitions are applied.
     """
     return frozenset(
-        entity for entity, change in newest.items() if has_lost(change, look(entity), begins, tie)
+        entity for entity, change in newest.items() if has_lost(change, look(entity), begins)
     )

@@ -54,7 +54,6 @@ class LastWrite:
     """What the agent of one flow and target keeps, and how it is kept."""
 
     def __init__(self, app: faust.App, names: Names, target: Site, kafka: Kafka) -> None:
-        self._tie = names.flow.tie
         self._tables = {names.topic(table, target.other): table.name for table in names.flow.tables}
         self._changelog = Changelog(kafka, names.changelog(target))
         self.table = _Table(
@@ -126,7 +125,7 @@ class LastWrite:
             self.table.data[key] = value
 
     def _is_news(self, known: Seen | None, found: Seen) -> bool:
-        return known is None or found.stamp.beats(known.stamp, self._tie)
+        return known is None or found.stamp > known.stamp
 
     def _make_room(self, key: bytes | None) -> None:
         """So that the entries are in the order in which they were written."""

@@ -17,14 +17,13 @@ Entity = tuple[str, str]
 
 
 class Stamp(NamedTuple):
-    """When an entity was written, in microseconds since 1970 by the writer's clock, and on which site."""
+    """When an entity was written, in microseconds since 1970 by the writer's clock, and on which site.
+
+    The greater one stays: of the same version on both sites that of Supabase, as the names sort.
+    """
 
     version: int
     site: str
-
-    def beats(self, other: Stamp, tie: str) -> bool:
-        """Whether this write stays; the same version on both sites is the site's that wins a tie."""
-        return (self.version, self.site == tie) > (other.version, other.site == tie)
 
 
 class Refusal(NamedTuple):

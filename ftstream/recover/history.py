@@ -74,23 +74,23 @@ def _value(raw: bytes | msgspec.Raw) -> Any:
         return text
 
 
-def ordered(entries: Iterable[Entry], tie: str) -> list[Entry]:
+def ordered(entries: Iterable[Entry]) -> list[Entry]:
     """In the order of the writes; those that have no stamp in the order of their arrival."""
-    return sorted(entries, key=lambda entry: _order(entry, tie))
+    return sorted(entries, key=_order)
 
 
-def _order(entry: Entry, tie: str) -> tuple[float, bool, datetime]:
+def _order(entry: Entry) -> tuple[float, str, datetime]:
     at = entry.source_time or entry.logged_at
-    return (at.timestamp(), bool(entry.stamp and entry.stamp.site == tie), entry.logged_at)
+    return (at.timestamp(), entry.stamp.site if entry.stamp else "", entry.logged_at)
 
 
-def writes(entries: Iterable[Entry], tie: str) -> list[Entry]:
+def writes(entries: Iterable[Entry]) -> list[Entry]:
     """Each write once, in order, however often it came, or was put aside before it was settled."""
     found: dict[Stamp, Entry] = {}
     for entry in entries:
         if entry.stamp is not None and entry.outcome not in ("parked", "dead", "duplicate"):
             found.setdefault(entry.stamp, entry)
-    return [found[stamp] for stamp in sorted(found, key=lambda s: (s.version, s.site == tie))]
+    return [found[stamp] for stamp in sorted(found)]
 
 
 def effective(entries: Sequence[Entry]) -> list[Entry]:

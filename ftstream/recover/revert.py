@@ -174,7 +174,7 @@ async def _known(
     for site, connection in connections.items():
         for key, logged in (await history.entries(connection, site, target.table, ids)).items():
             found[key] += logged
-    return {key: writes(logged, target.flow.tie) for key, logged in found.items()}
+    return {key: writes(logged) for key, logged in found.items()}
 
 
 async def _reaches(connections: Connections, flow: Flow) -> dict[str, int]:

@@ -53,7 +53,7 @@ async def history(two: Two, key: str = ONE) -> list[Entry]:
     found: list[Entry] = []
     for place in two.both:
         found += (await entries(place.user, place.site, TABLE, [key])).get(key, [])
-    return writes(found, NOTES.tie)
+    return writes(found)
 
 
 def told(entry: Entry) -> tuple[str, str, str, object]:

@@ -30,7 +30,6 @@ from tests.integration.two_way import Place, Two, two_places
 SETUP = ("create table notes (id uuid primary key, body text, tags text[], doc jsonb)",)
 IDS = [str(uuid.UUID(int=n)) for n in range(1, 5)]
 ONE = IDS[0]
-TIE = NOTES.tie
 
 
 @pytest.fixture
@@ -75,10 +74,10 @@ class Model:
     def receives(self, batch: list[Change]) -> list[Outcome]:
         """What is to be logged of each change of a batch."""
         before = dict(self.last)
-        greatest = newest(batch, TIE)
+        greatest = newest(batch)
         outcomes = {}
         for entity, change in greatest.items():
-            self.last[entity], outcomes[entity], _ = arrived(before.get(entity), change, TIE)
+            self.last[entity], outcomes[entity], _ = arrived(before.get(entity), change)
         return [self._of(change, before, greatest, outcomes) for change in batch]
 
     @staticmethod
@@ -187,9 +186,9 @@ class TwoSites(RuleBasedStateMachine):
         everything = [change for changes in self.sent.values() for change in changes]
         ledger = self._run(self.two.external.ledger())
         known = {(table, key): Stamp(version, site) for table, key, version, site, _ in ledger}
-        assert known == {entity: stamp_of(c) for entity, c in newest(everything, TIE).items()}
+        assert known == {entity: stamp_of(c) for entity, c in newest(everything).items()}
         rows = self._run(self.two.external.run("select id::text, body from notes"))
-        kept = [c for c in newest(everything, TIE).values() if c.image is not None]
+        kept = [c for c in newest(everything).values() if c.image is not None]
         assert dict(rows) == {c.entity_id: json.loads(c.image or b"")["body"] for c in kept}
 
 

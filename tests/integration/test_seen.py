@@ -26,7 +26,6 @@ from tests.integration.test_outbox import NOTES
 from tests.integration.test_register import (
     ONE,
     SETUP,
-    TIE,
     TwoSites,
     machine,
     write,
@@ -77,7 +76,7 @@ class Account:
         found: dict[Entity, Seen] = {}
         for change in self.changes:
             known = found.get(entity_of(change))
-            if known is None or stamp_of(change).beats(known.stamp, TIE):
+            if known is None or stamp_of(change) > known.stamp:
                 found[entity_of(change)] = seen_in(change)
         return found
 
@@ -121,9 +120,7 @@ class WithTable(TwoSites):
                 place.seen.update(applied.stale(self.chance))
             case "made up":
                 place.seen.update(account.made_up(self.chance))
-        self.losers.extend(
-            losers(records.begins, newest(records.changes, TIE), place.seen.get, TIE)
-        )
+        self.losers.extend(losers(records.begins, newest(records.changes), place.seen.get))
         before = len(self._run(place.outcomes()))
         expected = self.models[site].receives(list(records.changes))
         self._run(place.applier.apply(records))

@@ -20,7 +20,6 @@ from ftstream.last_write.rule import (
 from ftstream.messages.change import Change, Operation, Refusal, Stamp
 from ftstream.outcomes import Outcome
 
-TIE = "supabase"
 SITES = ("external", "supabase")
 CONFLICTS = {outcome for outcome in Outcome if outcome.value.startswith("conflict_")}
 
@@ -60,7 +59,7 @@ class Site:
         return change(self.row, operation, offset)
 
     def receive(self, incoming: Change) -> Outcome:
-        self.last, outcome, effect = arrived(self.last, incoming, TIE)
+        self.last, outcome, effect = arrived(self.last, incoming)
         if effect:
             self.row = stamp_of(incoming)
         self.seen.add(stamp_of(incoming))
@@ -102,7 +101,7 @@ def test_both_sites_end_with_the_greatest_write(
         chance.shuffle(rest)
         for each in rest:
             sites[_other(name)].receive(each)
-    greatest = newest([*sent["external"], *sent["supabase"]], TIE)["notes", "1"]
+    greatest = newest([*sent["external"], *sent["supabase"]])["notes", "1"]
     for site in sites.values():
         assert site.last is not None
         assert site.last.stamp == site.row == stamp_of(greatest)
@@ -142,10 +141,9 @@ def _other(name: str) -> str:
     return SITES[1 - SITES.index(name)]
 
 
-def test_same_version_on_both_sites_is_the_site_s_that_wins_a_tie() -> None:
-    ours, theirs = Stamp(5, "external"), Stamp(5, "supabase")
-    assert theirs.beats(ours, TIE) and not ours.beats(theirs, TIE)
-    assert not ours.beats(ours, TIE)
+def test_same_version_on_both_sites_is_supabase_s() -> None:
+    assert Stamp(5, "supabase") > Stamp(5, "external")
+    assert Stamp(6, "external") > Stamp(5, "supabase")
 
 
 def test_refusal_takes_the_place_of_the_write_that_it_is_over_and_of_no_other() -> None:
@@ -154,15 +152,15 @@ def test_refusal_takes_the_place_of_the_write_that_it_is_over_and_of_no_other() 
         change(stamp, Operation.UPDATE, 1), refusal=Refusal(over, Stamp(3, "external"), "")
     )
     last = LastWrite(over, Operation.INSERT)
-    assert arrived(last, refusal, TIE)[0].stamp == stamp
+    assert arrived(last, refusal)[0].stamp == stamp
     for other in (Stamp(8, "supabase"), Stamp(9, "external"), Stamp(6, "supabase")):
         known = LastWrite(other, Operation.UPDATE)
-        assert arrived(known, refusal, TIE) == (known, Outcome.SUPERSEDED, False)
-    assert not prevails(None, refusal, TIE)
+        assert arrived(known, refusal) == (known, Outcome.SUPERSEDED, False)
+    assert not prevails(None, refusal)
 
 
 def test_write_that_was_refused_comes_too_late_and_later_ones_here_are_greater() -> None:
     known = refused(None, Stamp(7, "supabase"), Stamp(8, "supabase"), "external")
-    assert not prevails(known, change(Stamp(7, "supabase"), Operation.INSERT, 1), TIE)
-    assert prevails(known, change(Stamp(8, "supabase"), Operation.UPDATE, 1), TIE)
+    assert not prevails(known, change(Stamp(7, "supabase"), Operation.INSERT, 1))
+    assert prevails(known, change(Stamp(8, "supabase"), Operation.UPDATE, 1))
     assert written(known, Operation.INSERT, 5, "external").stamp == Stamp(9, "external")

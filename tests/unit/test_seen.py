@@ -12,7 +12,6 @@ from ftstream.last_write.rule import newest
 from ftstream.last_write.seen import Seen, decode, encode, has_lost, key_of, losers, nothing_seen
 from ftstream.messages.change import Change, Entity, Operation
 
-TIE = "supabase"
 TOPIC = "external.notes"
 APPLIED = {Partition(TOPIC, 0): 10}
 
@@ -53,26 +52,26 @@ def seen(version: int, offset: int = 9, site: str = "external", partition: int =
     ],
 )
 def test_greater_write_that_is_applied_makes_a_loser(found: Seen | None, lost: bool) -> None:
-    assert has_lost(change(5), found, APPLIED, TIE) is lost
+    assert has_lost(change(5), found, APPLIED) is lost
 
 
-def test_tie_is_the_site_s_that_wins_it() -> None:
-    assert has_lost(change(5), seen(5, site="supabase"), APPLIED, "supabase")
-    assert not has_lost(change(5), seen(5, site="supabase"), APPLIED, "external")
+def test_tie_is_supabase_s() -> None:
+    assert has_lost(change(5), seen(5, site="supabase"), APPLIED)
+    assert not has_lost(change(5, site="supabase"), seen(5), APPLIED)
 
 
 def test_entity_is_lost_only_if_its_newest_change_is() -> None:
     changes = (change(5, 10), change(7, 11), change(5, 12, key="2"))
     batch = Batch(changes, (Span(Partition(TOPIC, 0), 10, 13, None),))
     known = {("notes", "1"): seen(6), ("notes", "2"): seen(6)}
-    assert losers(batch.begins, newest(changes, TIE), known.get, TIE) == {("notes", "2")}
+    assert losers(batch.begins, newest(changes), known.get) == {("notes", "2")}
 
 
 def test_parked_changes_that_are_tried_again_are_never_passed_by() -> None:
     """Their records are behind the applied offset, whatever became of the greater write."""
     batch = Batch((change(5, 3),), retried=True)
     known = {("notes", "1"): seen(6)}
-    assert not losers(batch.begins, newest(batch.changes, TIE), known.get, TIE)
+    assert not losers(batch.begins, newest(batch.changes), known.get)
 
 
 def test_flow_without_an_account_has_seen_nothing() -> None:
