@@ -15,8 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from ftstream.last_write.refusal import InTheWay, Refuse, Wait, decide
-from ftstream.last_write.rule import LastWrite, prevails, refused, stamp_of, written
 from ftstream.messages.change import Change, Operation, Refusal, Stamp
+from tests.register import LastWrite, prevails, refused, written
 
 SITES = ("external", "supabase")
 TABLE = "sheets"
@@ -183,7 +183,7 @@ class World:
         if waiting := [number for number, queue in place.inbox.items() if queue]:
             change = place.inbox[self.chance.choice(waiting)].popleft()
             parked = place.parked.get(int(change.entity_id))
-            if parked is None or stamp_of(parked) <= stamp_of(change):
+            if parked is None or parked.stamp <= change.stamp:
                 place.parked[int(change.entity_id)] = change
             self.attempt(place, place.parked[int(change.entity_id)])
 
@@ -208,7 +208,7 @@ class World:
 
     def apply(self, place: Place, group: dict[int, Change]) -> None:
         for number, change in group.items():
-            stamp = stamp_of(change)
+            stamp = change.stamp
             # One that a site took back never undoes what a person wrote since.
             if (number, stamp) in self.made_at:
                 assert place.edited.get(number, 0) <= self.made_at[number, stamp], "an edit is lost"

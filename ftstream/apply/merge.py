@@ -113,7 +113,7 @@ def effects(changes: Iterable[Change]) -> dict[Entity, Effect]:
     result: dict[Entity, Effect] = {}
     for change in changes:
         if change.operation is not Operation.TRUNCATE:
-            entity = (change.table, change.entity_id)
+            entity = change.entity
             result[entity] = fold(result.get(entity), change)
     return result
 
@@ -123,7 +123,7 @@ def log_rows(changes: Sequence[Change], rows: Mapping[Entity, Effect]) -> list[L
 
     Within an entity changes are in the order of the log.
     """
-    last = {(change.table, change.entity_id): change.offset for change in changes}
+    last = {change.entity: change.offset for change in changes}
     return [
         LogRow(
             change.table,
@@ -156,7 +156,7 @@ def aside_row(aside: Aside) -> LogRow:
 
 
 def _outcome(change: Change, last: Mapping[Entity, int], rows: Mapping[Entity, Effect]) -> Outcome:
-    entity = (change.table, change.entity_id)
+    entity = change.entity
     if change.operation is Operation.TRUNCATE:
         return Outcome.RECORDED
     if last[entity] != change.offset:
@@ -215,7 +215,7 @@ class Batch:
 
     @property
     def entities(self) -> frozenset[Entity]:
-        return frozenset((change.table, change.entity_id) for change in self.changes)
+        return frozenset(change.entity for change in self.changes)
 
     @property
     def begins(self) -> dict[Partition, int]:
@@ -275,11 +275,11 @@ class Batch:
         causes: Mapping[Entity, Failure] | None = None,
     ) -> Batch:
         """The batch with the changes of these rows parked: for the failure, or for causes of their own."""
-        kept = tuple(c for c in self.changes if (c.table, c.entity_id) not in entities)
+        kept = tuple(c for c in self.changes if c.entity not in entities)
         parked = (
-            park(c, (causes or {}).get((c.table, c.entity_id), failure))
+            park(c, (causes or {}).get(c.entity, failure))
             for c in self.changes
-            if (c.table, c.entity_id) in entities
+            if c.entity in entities
         )
         return replace(self, changes=kept, aside=(*self.aside, *parked)).settling(self.settled)
 

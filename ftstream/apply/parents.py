@@ -10,7 +10,7 @@ import msgspec
 
 from ftstream.apply.parked_store import QUERIES as PARKING
 from ftstream.apply.sites import ApplyFailed, Sites
-from ftstream.apply.statements import REGISTER
+from ftstream.apply.statements import PARENTS
 from ftstream.apply.transaction import Transactions
 from ftstream.failures import Failure
 from ftstream.flows import FLOWS, Capture, Flow, Site
@@ -128,7 +128,7 @@ class Parents:
         async with self._sites.exclusively():
             source = await self._sites.source()
             tables = {"tables": sorted({each.parent for each in missing})}
-            row = await (await source.execute(statement(REGISTER["guarded"]), tables)).fetchone()
+            row = await (await source.execute(statement(PARENTS["guarded"]), tables)).fetchone()
         return bool(row and row[0])
 
     async def _hasten(self, parents: Collection[str]) -> None:
@@ -147,8 +147,8 @@ class Parents:
             await self._transactions.open(target, "share")
             for (parent, key), image in reversed(found.items()):
                 values = {"parent": parent, "image": image}
-                await target.execute(statement(REGISTER["require_exact"]), values)
-                cursor = await target.execute(statement(REGISTER["carry_parent"]), values)
+                await target.execute(statement(PARENTS["require_exact"]), values)
+                cursor = await target.execute(statement(PARENTS["carry_parent"]), values)
                 row = await cursor.fetchone()
                 if (parent, key) in {(m.parent, m.key) for m in missing} and not (row and row[0]):
                     raise _waits(failure, missing, "another row there has its unique value")
@@ -163,12 +163,12 @@ class Parents:
             return
         source = await self._sites.source()
         asked = {"parent": parent, "columns": list(columns), "key": list(key)}
-        row = await (await source.execute(statement(REGISTER["parent_image"]), asked)).fetchone()
+        row = await (await source.execute(statement(PARENTS["parent_image"]), asked)).fetchone()
         if row is None or row[0] is None:
             return
         found[parent, key] = row[0]
         refers = {"parent": parent, "image": row[0]}
-        cursor = await source.execute(statement(REGISTER["parents_of"]), refers)
+        cursor = await source.execute(statement(PARENTS["parents_of"]), refers)
         for above, names, above_key in await cursor.fetchall():
             if above not in IN_FLOWS and None not in above_key:
                 await self._look(above, names, tuple(above_key), found)

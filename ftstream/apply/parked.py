@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ftstream.failures import Failure, Policy
 from ftstream.kafka.partition import Partition
-from ftstream.messages.change import Change, Operation
+from ftstream.messages.change import Change, Entity, Operation
 
 
 class State(enum.StrEnum):
@@ -44,6 +44,10 @@ class Aside:
     @property
     def at(self) -> Partition:
         return Partition(self.topic, self.partition)
+
+    @property
+    def entity(self) -> Entity:
+        return self.table, self.entity_id
 
 
 MALFORMED = "FT003"

@@ -154,7 +154,7 @@ async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
             replaced = [{"table": aside.table, "id": aside.entity_id, "version": aside.version}]
             await target.execute(SUPERSEDE, {"entities": Json.of(replaced)})
         await target.execute(statement(QUERIES["park"]), {"flow": flow, **_row(aside)})
-    behind = {(a.table, a.entity_id) for a in batch.aside if a.operation is not None}
+    behind = {a.entity for a in batch.aside if a.operation is not None}
     if behind:
         await target.execute(statement(QUERIES["revive"]), {"entities": _entities(behind)})
 
@@ -163,7 +163,7 @@ def _settling(batch: Batch) -> list[dict[str, object]]:
     """The rows that are settled, each with the greatest version that settles it; 0 in a flow without."""
     newest = dict.fromkeys(batch.settled, 0)
     for change in batch.changes:
-        entity = (change.table, change.entity_id)
+        entity = change.entity
         if entity in newest:
             newest[entity] = max(newest[entity], change.version)
     return [{"table": t, "id": i, "version": v} for (t, i), v in newest.items()]

@@ -66,8 +66,7 @@ async def _require_visible(
     transactions = {
         change.source_transaction: change.source_time
         for change in batch.changes
-        if change.source_transaction is not None
-        and isinstance(rows.get((change.table, change.entity_id)), Reread)
+        if change.source_transaction is not None and isinstance(rows.get(change.entity), Reread)
     }
     values = {"transactions": list(transactions), "times": list(transactions.values())}
     cursor = await source.execute(statement(QUERIES["all_visible"]), values)

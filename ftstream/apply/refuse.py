@@ -16,7 +16,7 @@ from ftstream.apply.merge import Batch, aside_row
 from ftstream.apply.parents import Missing, decode_missing
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
-from ftstream.apply.statements import QUERIES, REGISTER
+from ftstream.apply.statements import ADVANCE, PARENTS, QUERIES, SHARED
 from ftstream.apply.transaction import Transactions
 from ftstream.failures import REFERRED_TO, Failure, Policy
 from ftstream.flows import Flow
@@ -159,12 +159,12 @@ class Refusals:
                     yield target
         except ApplyFailed as error:
             if error.failure.policy is Policy.WAIT and not error.entities:
-                entity = (change.table, change.entity_id)
+                entity = change.entity
                 raise ApplyFailed(error.failure, [entity]) from error
             raise
 
     async def _look(self, target: AsyncConnection, obstacles: Obstacles) -> list[InTheWay]:
-        cursor = await target.execute(statement(REGISTER["in_the_way"]), _listed(obstacles.rows))
+        cursor = await target.execute(statement(ADVANCE["in_the_way"]), _listed(obstacles.rows))
         found = {
             (table, entity_id): InTheWay((table, entity_id), Stamp(version, site), reserved)
             for table, entity_id, version, site, reserved in await cursor.fetchall()
@@ -174,7 +174,7 @@ class Refusals:
     async def _parked(self, target: AsyncConnection, obstacles: Obstacles) -> bool:
         """Say whether changes of rows that are in the way are parked here themselves."""
         values = {"flow": self._flow.name, **_listed(obstacles.rows)}
-        row = await (await target.execute(statement(REGISTER["any_parked"]), values)).fetchone()
+        row = await (await target.execute(statement(SHARED["any_parked"]), values)).fetchone()
         return bool(row and row[0])
 
     async def _ask(self, target: AsyncConnection, entities: Collection[Entity]) -> None:
@@ -182,14 +182,14 @@ class Refusals:
             if table in self._schema.statements:
                 qualified = self._flow.table(table).qualified
                 values = {"target": qualified, "ids": [entity_id], "yields": True}
-                await target.execute(statement(REGISTER["tell_again"]), values)
+                await target.execute(statement(ADVANCE["tell_again"]), values)
 
     async def _referred_to(self, target: AsyncConnection, change: Change) -> bool:
         """Say whether something refers to the row still; what lets go of it holds for the look only."""
         values = {"table": self._flow.table(change.table).qualified, "ids": [change.entity_id]}
         try:
             async with target.transaction(force_rollback=True):
-                await target.execute(statement(REGISTER["would_release"]), values)
+                await target.execute(statement(PARENTS["would_release"]), values)
         except psycopg.Error as error:
             if error.sqlstate != REFERRED_TO:
                 raise
@@ -208,7 +208,7 @@ class Refusals:
         if await self._refused(target, change) >= MOST_REFUSALS:
             fight = notification.fight(self._flow.name, because, MOST_REFUSALS)
             self._tell(fight)
-            entity = (change.table, change.entity_id)
+            entity = change.entity
             raise ApplyFailed(Failure(Policy.PARK, "23505", because, fight.message), [entity])
         await self._transactions.advance(target, batch)
         values = {
@@ -221,10 +221,10 @@ class Refusals:
             "nulls": [] if change.refusal else [*obstacles.nulls],
             "message": change.message.decode(),
         }
-        await target.execute(statement(REGISTER["refuse"]), values)
+        await target.execute(statement(ADVANCE["refuse"]), values)
         for each in batch.changes:
             outcome = Outcome.REFUSED if each is change else Outcome.SUPERSEDED
-            await target.execute(statement(REGISTER["log_refusal"]), _logged(each, outcome))
+            await target.execute(statement(ADVANCE["log_refusal"]), _logged(each, outcome))
         if entries := [*map(aside_row, batch.aside)]:
             await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
 
@@ -234,7 +234,7 @@ class Refusals:
             "target": self._flow.table(change.table).qualified,
             "image": (change.image or b"{}").decode(),
         }
-        cursor = await target.execute(statement(REGISTER["missing_parents"]), values)
+        cursor = await target.execute(statement(PARENTS["missing_parents"]), values)
         row = await cursor.fetchone()
         missing = decode_missing(row[0]) if row else ()
         return [each for each in missing if each.flow is not None and each.flow.owner is None]
@@ -257,7 +257,7 @@ class Refusals:
 
     async def _refused(self, target: AsyncConnection, change: Change) -> int:
         values = {"table": change.table, "id": change.entity_id}
-        row = await (await target.execute(statement(REGISTER["refusals"]), values)).fetchone()
+        row = await (await target.execute(statement(ADVANCE["refusals"]), values)).fetchone()
         return int(row[0]) if row else 0
 
 
@@ -276,7 +276,7 @@ def _logged(change: Change, outcome: Outcome) -> dict[str, object]:
 
 
 def _waits(change: Change, obstacles: Obstacles, failure: Failure) -> ApplyFailed:
-    entity = (change.table, change.entity_id)
+    entity = change.entity
     hint = f"{obstacles.because}; it waits until that changes"
     parked = replace(failure, policy=Policy.PARK, hint=hint)
     return ApplyFailed(parked, [entity], {entity: obstacles.rows})

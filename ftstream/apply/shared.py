@@ -20,7 +20,7 @@ from ftstream.apply.rows import locked
 from ftstream.apply.schema import Schema
 from ftstream.apply.shared_rows import RegisterRows, Writes, stamp
 from ftstream.apply.sites import ApplyFailed, Sites
-from ftstream.apply.statements import QUERIES, REGISTER, Shape
+from ftstream.apply.statements import QUERIES, SHARED, Shape
 from ftstream.apply.transaction import Transactions, own_names
 from ftstream.failures import NEVER_MET, PARENT_MISSING, REFERRED_TO, Failure, Policy
 from ftstream.flows import Flow, Site
@@ -167,7 +167,7 @@ class OutboxApplier:
         because = f"{named(each.child_entity for each in referring)} refers to it there"
         if all(each.flow is not None and each.flow.owner is None for each in referring):
             obstacles = Obstacles(because, frozenset(each.child_entity for each in referring))
-            entity = (change.table, change.entity_id)
+            entity = change.entity
             failure = referred_to(error.failure, [entity]).causes.get(entity, error.failure)
             await self._refusals.referred_to(writes.batch, change, failure, obstacles)
         else:
@@ -193,7 +193,7 @@ class OutboxApplier:
                     await target.execute(statement(QUERIES["unchanged"]), reading.fingerprint)
                 if batch.changes:
                     rows = {"changes": Json.of([*_logged(writes, taken)])}
-                    logged = await target.execute(statement(REGISTER["log_writes"]), rows)
+                    logged = await target.execute(statement(SHARED["log_writes"]), rows)
                 if entries := [*map(aside_row, batch.aside)]:
                     await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
                 await target.execute("commit")
@@ -216,7 +216,7 @@ class OutboxApplier:
                     return ApplyFailed(failure, held)
                 tables = [table.qualified for table in self._flow.tables]
                 values = {"tables": [*tables, "ftstream.last_write"]}
-                cursor = await target.execute(statement(REGISTER["table_locked"]), values)
+                cursor = await target.execute(statement(SHARED["table_locked"]), values)
                 row = await cursor.fetchone()
         if row is not None and row[0]:
             return ApplyFailed(failure)
@@ -250,7 +250,7 @@ def _single(writes: Writes, error: ApplyFailed) -> Change:
 
 def _logged(writes: Writes, taken: Collection[Entity]) -> Iterator[dict[str, object]]:
     for change in writes.batch.changes:
-        entity = (change.table, change.entity_id)
+        entity = change.entity
         yield stamp(change) | {
             "newest": writes.newest.get(entity) is change,
             "lost": entity in writes.lost,

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 
 from ftstream.apply.merge import Batch
 from ftstream.apply.rows import Tables, execute_all
-from ftstream.apply.statements import REGISTER, Shape, Statements
+from ftstream.apply.statements import ADVANCE, PARENTS, Shape, Statements
 from ftstream.flows import Flow
 from ftstream.messages import toast as unavailable
 from ftstream.messages.change import Change, Entity
@@ -53,7 +53,7 @@ class Writes:
 
 
 def stamp(change: Change) -> dict[str, object]:
-    """What the statements of register.sql are told of a write."""
+    """What advance.sql and shared.sql are told of a write."""
     return {
         "table": change.table,
         "id": change.entity_id,
@@ -69,8 +69,8 @@ class RegisterRows:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._carried = [table.qualified for table in flow.tables]
-        self._advance = statement(REGISTER["advance_last_write"])
-        self._require_lost = statement(REGISTER["require_lost"])
+        self._advance = statement(ADVANCE["advance_last_write"])
+        self._require_lost = statement(ADVANCE["require_lost"])
 
     async def pass_by(self, target: AsyncConnection, lost: Mapping[Entity, Change]) -> None:
         """Have the transaction fail, unless each of these writes has come before, and lost."""
@@ -81,7 +81,7 @@ class RegisterRows:
     async def write(
         self, target: AsyncConnection, tables: Tables, writes: Writes, *, moving: bool
     ) -> set[Entity]:
-        """In this order: see register.sql. Where unique values are `moving`, rows go before they come.
+        """In this order: see shared.sql. Where unique values are `moving`, rows go before they come.
 
         Returns the rows that were taken over, of those refused to this site.
         """
@@ -112,7 +112,7 @@ class RegisterRows:
                 "ids": [entity_id for table, entity_id in taken if table == name],
                 "yields": False,
             }
-            await target.execute(statement(REGISTER["tell_again"]), values)
+            await target.execute(statement(ADVANCE["tell_again"]), values)
         return taken
 
     async def _delete(
@@ -127,7 +127,7 @@ class RegisterRows:
         if gone:
             stamps = [stamp(each) | {"gone": each.image is None} for each in changes]
             rows = {"messages": Json.of(stamps), "carried": self._carried, **self._named(name)}
-            await target.execute(statement(REGISTER["release_children"]), rows)
+            await target.execute(statement(PARENTS["release_children"]), rows)
         going = [change.message for change in changes] if moving else gone
         if going:
             await target.execute(tables[name].delete_won, {"messages": Json.array(going)})
@@ -137,7 +137,7 @@ class RegisterRows:
     ) -> None:
         if written := [change.message for change in changes if change.image is not None]:
             rows = {"messages": Json.array(written), **self._named(name)}
-            await target.execute(statement(REGISTER["require_parents"]), rows)
+            await target.execute(statement(PARENTS["require_parents"]), rows)
 
     def _named(self, name: str) -> dict[str, str]:
         return {"name": name, "table": self._flow.table(name).qualified}
@@ -166,7 +166,7 @@ async def _take_over(target: AsyncConnection, refusals: list[Change]) -> set[Ent
         if change.refusal
     ]
     values = {"refusals": Json.of(asked)}
-    cursor = await target.execute(statement(REGISTER["take_over"]), values)
+    cursor = await target.execute(statement(ADVANCE["take_over"]), values)
     return {(row[0], row[1]) for row in await cursor.fetchall()}
 
 

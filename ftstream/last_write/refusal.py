@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ftstream.last_write.rule import stamp_of
 from ftstream.messages.change import Change, Entity, Stamp
 
 UNKNOWN = Stamp(-1, "")
@@ -59,7 +58,7 @@ def refusing(change: Change, there: str) -> Refuse:
     if change.refusal is not None:
         theirs = change.refusal.theirs
         return Refuse(theirs, Stamp(max(change.version, theirs.version) + 1, there))
-    stamp = stamp_of(change)
+    stamp = change.stamp
     return Refuse(stamp, Stamp(stamp.version + 1, stamp.site))
 
 
@@ -73,7 +72,7 @@ def decide(
         if here > there and any(row.promised for row in in_the_way):
             return refusing(change, there)
         return Wait(tuple(row.entity for row in in_the_way if row.last.site == here))
-    stamp = stamp_of(change)
+    stamp = change.stamp
     for row in in_the_way:
         # Written later, and here: it stays. One that the change's own site wrote last is about to change, as
         # that site held both rows one after the other; an older one of this site is refused over there.

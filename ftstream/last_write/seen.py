@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ftstream.kafka.partition import Partition
-from ftstream.last_write.rule import stamp_of
 from ftstream.messages.change import Change, Entity, Stamp
 
 
@@ -69,7 +68,7 @@ def has_lost(change: Change, seen: Seen | None, applied: Mapping[Partition, int]
 
     One that is not applied yet may never be: this change might be the last that arrives.
     """
-    if seen is None or seen.stamp <= stamp_of(change):
+    if seen is None or seen.stamp <= change.stamp:
         return False
     return seen.offset < applied.get(seen.at, 0)
 

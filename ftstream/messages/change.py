@@ -109,6 +109,15 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     def at(self) -> Partition:
         return Partition(self.topic, self.partition)
 
+    @property
+    def entity(self) -> Entity:
+        return self.table, self.entity_id
+
+    @property
+    def stamp(self) -> Stamp:
+        """Of a change from an outbox."""
+        return Stamp(self.version, self.site)
+
 
 class MalformedMessage(Exception):
     """A record that is not a Debezium event of this flow."""

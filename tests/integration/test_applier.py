@@ -79,7 +79,7 @@ class Worker:
         """As if a user held its row."""
         change = msgspec.structs.replace(change, partial=partial)
         held = classify("55P03", "held")
-        await self.applier.apply(Batch((change,)).without({(change.table, change.entity_id)}, held))
+        await self.applier.apply(Batch((change,)).without({change.entity}, held))
 
     def repair(self, key: str) -> Change:
         return self._decoded(key, REPAIR_REQUEST)

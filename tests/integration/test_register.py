@@ -20,12 +20,13 @@ from ftstream.apply.merge import Batch
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Policy, classify
 from ftstream.flows import Site
-from ftstream.last_write.rule import LastWrite, arrived, newest, stamp_of
+from ftstream.last_write.rule import newest
 from ftstream.messages.change import Change, Entity, Stamp
 from ftstream.outcomes import Outcome
 from tests.integration.conftest import Cluster, Pair, made_pair, with_least_rights
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places
+from tests.register import LastWrite, arrived
 
 SETUP = ("create table notes (id uuid primary key, body text, tags text[], doc jsonb)",)
 IDS = [str(uuid.UUID(int=n)) for n in range(1, 5)]
@@ -65,11 +66,11 @@ class Model:
         self.last: dict[Entity, LastWrite] = {}
 
     def wrote(self, change: Change) -> None:
-        entity, before = (change.table, change.entity_id), None
+        entity, before = change.entity, None
         before = self.last.get(entity)
         assert before is None or change.version > before.stamp.version
         received = before.received if before else 0
-        self.last[entity] = LastWrite(stamp_of(change), change.operation, received)
+        self.last[entity] = LastWrite(change.stamp, change.operation, received)
 
     def receives(self, batch: list[Change]) -> list[Outcome]:
         """What is to be logged of each change of a batch."""
@@ -87,7 +88,7 @@ class Model:
         greatest: dict[Entity, Change],
         outcomes: dict[Entity, Outcome],
     ) -> Outcome:
-        entity = (change.table, change.entity_id)
+        entity = change.entity
         if greatest[entity] is change:
             return outcomes[entity]
         known = before.get(entity)
@@ -186,7 +187,7 @@ class TwoSites(RuleBasedStateMachine):
         everything = [change for changes in self.sent.values() for change in changes]
         ledger = self._run(self.two.external.ledger())
         known = {(table, key): Stamp(version, site) for table, key, version, site, _ in ledger}
-        assert known == {entity: stamp_of(c) for entity, c in newest(everything).items()}
+        assert known == {entity: c.stamp for entity, c in newest(everything).items()}
         rows = self._run(self.two.external.run("select id::text, body from notes"))
         kept = [c for c in newest(everything).values() if c.image is not None]
         assert dict(rows) == {c.entity_id: json.loads(c.image or b"")["body"] for c in kept}
@@ -241,7 +242,7 @@ async def applied(place: Place, change: Change) -> None:
             return await place.apply(change)
         except ApplyFailed as error:
             assert error.failure.policy is Policy.WAIT
-            assert set(error.entities) == {(change.table, change.entity_id)}
+            assert set(error.entities) == {change.entity}
 
 
 RACES: dict[str, list[str | None]] = {

@@ -18,7 +18,7 @@ from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Policy, classify
 from ftstream.flows import Site
 from ftstream.kafka.partition import Partition
-from ftstream.last_write.rule import newest, stamp_of
+from ftstream.last_write.rule import newest
 from ftstream.last_write.seen import Seen, losers
 from ftstream.messages.change import Change, Entity
 from tests.integration.conftest import Pair
@@ -76,7 +76,7 @@ class Account:
         found: dict[Entity, Seen] = {}
         for change in self.changes:
             known = found.get(entity_of(change))
-            if known is None or stamp_of(change) > known.stamp:
+            if known is None or change.stamp > known.stamp:
                 found[entity_of(change)] = seen_in(change)
         return found
 

@@ -8,17 +8,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.last_write.rule import (
-    LastWrite,
-    arrived,
-    newest,
-    prevails,
-    refused,
-    stamp_of,
-    written,
-)
+from ftstream.last_write.rule import newest
 from ftstream.messages.change import Change, Operation, Refusal, Stamp
 from ftstream.outcomes import Outcome
+from tests.register import LastWrite, arrived, prevails, refused, written
 
 SITES = ("external", "supabase")
 CONFLICTS = {outcome for outcome in Outcome if outcome.value.startswith("conflict_")}
@@ -61,8 +54,8 @@ class Site:
     def receive(self, incoming: Change) -> Outcome:
         self.last, outcome, effect = arrived(self.last, incoming)
         if effect:
-            self.row = stamp_of(incoming)
-        self.seen.add(stamp_of(incoming))
+            self.row = incoming.stamp
+        self.seen.add(incoming.stamp)
         return outcome
 
 
@@ -104,7 +97,7 @@ def test_both_sites_end_with_the_greatest_write(
     greatest = newest([*sent["external"], *sent["supabase"]])["notes", "1"]
     for site in sites.values():
         assert site.last is not None
-        assert site.last.stamp == site.row == stamp_of(greatest)
+        assert site.last.stamp == site.row == greatest.stamp
 
 
 @given(STEPS, st.integers(0, 999))
@@ -132,7 +125,7 @@ def test_a_conflict_is_a_loss_to_a_write_that_did_not_know_of_it(
                 assert not again
                 winner = here.last.stamp
                 assert winner.site == here.name
-                assert stamp_of(incoming) not in here.known[winner]
+                assert incoming.stamp not in here.known[winner]
             if again:
                 assert outcome in (Outcome.DUPLICATE, Outcome.APPLIED, Outcome.SUPERSEDED)
 
