@@ -1,4 +1,8 @@
-"""The migrations of ftstream's own schema: numbered SQL files, applied once, in order, recorded."""
+"""ftstream's own schema: tables by numbered migrations, applied once, and functions as their rooms have them.
+
+Functions stand in functions.sql of the room they belong to, and are made again whenever that file has changed. The
+schema as a whole is shown by schema.sql.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,19 @@ _FOLDERS: Mapping[Site, tuple[str, ...]] = {
     Site.EXTERNAL: ("both",),
     Site.SUPABASE: ("both", "supabase"),
 }
+_ROOMS: Mapping[Site, tuple[str, ...]] = {
+    Site.EXTERNAL: ("apply", "last_write", "capture"),
+    Site.SUPABASE: ("apply", "last_write", "capture", "capture.batch"),
+}
+FUNCTIONS = 1000
+"""What the numbers of files of functions begin with: they come after every table."""
+
+BASELINE = 19
+_FOLDED: Mapping[Site, frozenset[int]] = {
+    Site.EXTERNAL: frozenset({*range(1, BASELINE)} - {3, 5, 11, 13}),
+    Site.SUPABASE: frozenset(range(1, BASELINE)),
+}
+"""The migrations that the baseline has come from: a database that has them all has what it makes."""
 
 
 class MigrationChanged(Exception):
@@ -45,6 +62,11 @@ class Migration:
     script: str
 
     @property
+    def functions(self) -> bool:
+        """Whether it may run again."""
+        return self.version >= FUNCTIONS
+
+    @property
     def label(self) -> str:
         return f"{self.version:03d}_{self.name}"
 
@@ -58,15 +80,35 @@ def migrations(site: Site) -> tuple[Migration, ...]:
     """What this version of ftstream has for a site, in order."""
     root = files(__package__).joinpath("migrations")
     found = [_read(file) for folder in _FOLDERS[site] for file in root.joinpath(folder).iterdir()]
-    return tuple(sorted(found, key=lambda migration: migration.version))
+    functions = [
+        Migration(number, f"{room.replace('.', '_')}_functions", _functions(room))
+        for number, room in enumerate(_ROOMS[site], FUNCTIONS)
+    ]
+    return (*sorted(found, key=lambda migration: migration.version), *functions)
+
+
+def folded(site: Site, applied: Sequence[Applied]) -> tuple[Applied, ...]:
+    """What a database has seen, the migrations before the baseline taken for the baseline.
+
+    Raises MigrationChanged.
+    """
+    seen = {entry.version for entry in applied if entry.version < BASELINE}
+    if not seen:
+        return tuple(applied)
+    if missing := sorted(_FOLDED[site] - seen):
+        raise MigrationChanged(
+            f"the schema ftstream lacks the migrations {', '.join(map(str, missing))}, which this version"
+            " of ftstream has only as a whole: run `ftstream init` of the version before it first"
+        )
+    later = [entry for entry in applied if entry.version >= BASELINE]
+    return (*(Applied(m.version, m.name, m.checksum) for m in _baseline(site)), *later)
 
 
 def pending(known: Sequence[Migration], applied: Sequence[Applied]) -> tuple[Migration, ...]:
     """Those still to be applied, in order. Raises MigrationChanged, naming all that differ."""
     seen = {entry.version: entry for entry in applied}
-    changed = [
-        m.label for m in known if m.version in seen and seen[m.version].checksum != m.checksum
-    ]
+    differ = [m for m in known if m.version in seen and seen[m.version].checksum != m.checksum]
+    changed = [m.label for m in differ if not m.functions]
     unknown = sorted(seen.keys() - {m.version for m in known})
     if changed:
         raise MigrationChanged(
@@ -78,7 +120,7 @@ def pending(known: Sequence[Migration], applied: Sequence[Applied]) -> tuple[Mig
             f"the database has migrations that this version of ftstream does not know:"
             f" {', '.join(map(str, unknown))}. Install the version that made them, or a later one"
         )
-    return tuple(m for m in known if m.version not in seen)
+    return tuple(m for m in known if m.version not in seen or m in differ)
 
 
 def bootstrap() -> sql.SQL:
@@ -91,6 +133,14 @@ def script(migration: Migration) -> sql.SQL:
     return statement(migration.script)
 
 
+def fold(site: Site) -> sql.Composed:
+    """Has the record of a database from before the baseline say that it has it; elsewhere without effect."""
+    records = sql.SQL(";\n").join(record(migration) for migration in _baseline(site))
+    return statement(_QUERIES["fold"]).format(
+        baseline=BASELINE, count=len(_FOLDED[site]), records=records
+    )
+
+
 def record(migration: Migration) -> sql.Composed:
     """Notes that the migration is applied."""
     return statement(_QUERIES["record"]).format(
@@ -100,8 +150,11 @@ def record(migration: Migration) -> sql.Composed:
 
 def once(migration: Migration) -> sql.Composed:
     """Applies and records the migration in any database that has not seen it."""
-    return statement(_QUERIES["once"]).format(
-        version=migration.version, script=migration.script, record=record(migration)
+    return statement(_QUERIES["once_functions" if migration.functions else "once"]).format(
+        version=migration.version,
+        checksum=migration.checksum,
+        script=migration.script,
+        record=record(migration),
     )
 
 
@@ -124,13 +177,22 @@ async def migrate(connection: AsyncConnection, site: Site) -> tuple[str, ...]:
     """Apply what is pending in one transaction, and return the labels. Raises MigrationChanged."""
     async with connection.transaction():
         await lock(connection)
-        due = pending(migrations(site), await read_applied(connection))
+        due = pending(migrations(site), folded(site, await read_applied(connection)))
         if due:
             await connection.execute(bootstrap())
+            await connection.execute(fold(site))
         for migration in due:
             await connection.execute(script(migration))
             await connection.execute(record(migration))
         return tuple(migration.label for migration in due)
+
+
+def _baseline(site: Site) -> tuple[Migration, ...]:
+    return tuple(m for m in migrations(site) if m.version in (BASELINE, BASELINE + 1))
+
+
+def _functions(room: str) -> str:
+    return files(f"ftstream.{room}").joinpath("functions.sql").read_text(encoding="utf-8")
 
 
 def _read(file: Traversable) -> Migration:

@@ -26,12 +26,41 @@ select version, name, checksum from ftstream.schema_migration order by version
 -- name: record
 -- Records a migration as applied.
 insert into ftstream.schema_migration (version, name, checksum) values ({version}, {name}, {checksum})
+on conflict (version) do update set checksum = excluded.checksum, applied_at = now()
+
+-- name: fold
+-- A database that has all migrations from before the baseline has what it makes: its record says so.
+do $ftstream_fold$
+declare
+    older constant bigint := (select count(*) from ftstream.schema_migration where version < {baseline});
+begin
+    if older not in (0, {count}) then
+        raise exception 'the schema ftstream was made by an older version, and not brought up to date'
+            using hint = 'Run `ftstream init` of the version before this one first.';
+    end if;
+    if older > 0 then
+        delete from ftstream.schema_migration where version < {baseline};
+        {records};
+    end if;
+end
+$ftstream_fold$
 
 -- name: once
 -- Applies and records a migration unless that was done: for a file that any database may run.
 do $ftstream_once$
 begin
     if not exists (select from ftstream.schema_migration where version = {version}) then
+        execute {script};
+        {record};
+    end if;
+end
+$ftstream_once$
+
+-- name: once_functions
+-- The same of functions, which are made again where they differ.
+do $ftstream_once$
+begin
+    if not exists (select from ftstream.schema_migration where version = {version} and checksum = {checksum}) then
         execute {script};
         {record};
     end if;

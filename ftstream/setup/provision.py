@@ -33,8 +33,9 @@ QUERIES = Queries.load(__package__, "provision.sql")
 MASK = "********"
 CAPTURE_COMMENT = "ftstream capture: Debezium reads the flows' tables and the log with it"
 APPLY_COMMENT = "ftstream apply: the worker reads and writes the flows' tables with it"
-HAND_OVER_MADE_BY = "by_transaction"
-"""The migration that makes the trigger on last_write."""
+HAND_OVER_MADE_BY = "capture_functions"
+"""What makes the trigger on last_write."""
+_FOLD = "the migrations of older versions are one baseline now"
 _REPLICATION = "login replication"
 
 
@@ -80,9 +81,10 @@ Verifiers = Mapping[str, str]
 
 def plan_site(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> tuple[Step, ...]:
     """What `init` does at one site, in order. Raises MigrationChanged."""
-    due = migrate.pending(migrate.migrations(wanted.site), state.applied)
+    applied = migrate.folded(wanted.site, state.applied)
+    due = migrate.pending(migrate.migrations(wanted.site), applied)
     return (
-        Step(wanted.site, "schema ftstream", tuple(_migrations(due))),
+        Step(wanted.site, "schema ftstream", tuple(_migrations(due, wanted.site))),
         *_provisions(wanted, state, verifiers),
         *(
             Step(
@@ -108,6 +110,7 @@ def plan_file(wanted: Wanted, state: SiteState) -> tuple[Step, ...]:
                 Statement(
                     migrate.bootstrap(), "ftstream's schema, and the record of its migrations"
                 ),
+                Statement(migrate.fold(wanted.site), _FOLD),
                 *(Statement(migrate.once(m), f"migration {m.label}") for m in known),
             ),
         ),
@@ -158,9 +161,10 @@ def publication_tables(capture: LogCapture, state: SiteState) -> dict[str, list[
     }
 
 
-def _migrations(due: Sequence[Migration]) -> Iterator[Statement]:
+def _migrations(due: Sequence[Migration], site: Site) -> Iterator[Statement]:
     if due:
         yield Statement(migrate.bootstrap(), "ftstream's schema, and the record of its migrations")
+        yield Statement(migrate.fold(site), _FOLD)
     for migration in due:
         yield Statement(migrate.script(migration), f"migration {migration.label}")
         yield Statement(migrate.record(migration), "is applied now")
