@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 DEMO_SECONDS ?= 60
 export DEMO_SECONDS
 
-.PHONY: help prerequisites install demo test check format soak bench connectors clean
+.PHONY: help prerequisites install demo test check format soak bench connectors schema clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -51,6 +51,9 @@ bench: install   ## throughput, latency and memory; writes bench/latest.json
 
 connectors: install  ## render connectors/*.json from flows.py
 	$(BIN)/python -m ftstream.capture.render
+
+schema: install  ## write ftstream/setup/schema.sql anew
+	FTSTREAM_KEEP_SCHEMA=1 $(BIN)/pytest tests/integration/test_schema_of_record.py
 
 clean:           ## remove the virtual environment and local stacks
 	-[ -x $(BIN)/ftstream ] && $(BIN)/ftstream dev down --wipe

@@ -1,7 +1,7 @@
 """ftstream's own schema: tables by numbered migrations, applied once, and functions as their rooms have them.
 
-Functions stand in functions.sql of the room they belong to, and are made again whenever that file has changed. The
-schema as a whole is shown by schema.sql.
+Functions stand in functions.sql of the room they belong to, and are made again whenever that file changes.
+The schema as a whole is shown by schema.sql.
 """
 
 from __future__ import annotations

@@ -68,11 +68,11 @@ class Pair:
         dsn = cluster.dsn(role or cluster.site.superuser, self.database)
         return await AsyncConnection.connect(dsn, autocommit=True)
 
-    def dump(self, site: Site) -> list[str]:
+    def dump(self, site: Site, *options: str) -> list[str]:
         """The whole catalog of the database as SQL, and what belongs to the cluster."""
         cluster = self.cluster(site)
         dsn = cluster.dsn(cluster.site.superuser, self.database)
-        dumped = self._run(site, "pg_dump", "--schema-only", dsn)
+        dumped = self._run(site, "pg_dump", "--schema-only", *options, dsn)
         lines = [line for line in dumped.splitlines() if not line.startswith("\\")]
         with psycopg.connect(dsn) as connection:
             roles = "select rolname from pg_roles where rolname like %s order by 1"

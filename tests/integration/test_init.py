@@ -19,7 +19,7 @@ from ftstream.postgres.queries import Queries, statement
 from ftstream.settings import Connect, Database, Realtime
 from ftstream.setup import Done, PreflightFailed, SetupFailed, migrate
 from ftstream.setup.preflight import site_problems
-from ftstream.setup.survey import survey
+from ftstream.setup.survey import open_admin, survey
 
 from .conftest import PASSWORD, MemoryTopics, NoConnectors, Pair
 
@@ -504,18 +504,52 @@ async def test_a_migration_that_was_changed_after_it_was_applied_is_refused(pair
     await initialise(pair)
     async with await pair.connect(Site.SUPABASE) as connection:
         await connection.execute(
-            "update ftstream.schema_migration set checksum = 'x' where version = 1"
+            "update ftstream.schema_migration set checksum = 'x' where version = 19"
         )
     (told,) = await problems(pair)
-    assert "applied with another content: 001_apply" in told
+    assert "applied with another content: 019_baseline" in told
 
 
 async def test_migrations_apply_once_and_record_themselves(pair: Pair) -> None:
     async with await pair.connect(Site.SUPABASE, "postgres") as connection:
         applied = await migrate.migrate(connection, Site.SUPABASE)
         assert applied == tuple(m.label for m in migrate.migrations(Site.SUPABASE))
-        assert applied[0] == "001_apply"
+        assert applied[0] == "019_baseline"
         assert await migrate.migrate(connection, Site.SUPABASE) == ()
+
+
+BEFORE_BASELINE = Path(__file__).parent / "before_baseline"
+
+
+async def before_baseline(pair: Pair, site: Site) -> None:
+    """Make ftstream's schema as its last version with a migration for each step did."""
+    folders = ("both", "supabase") if site is Site.SUPABASE else ("both",)
+    scripts = sorted(
+        (path for each in folders for path in (BEFORE_BASELINE / each).iterdir()),
+        key=lambda path: path.name,
+    )
+    async with await open_admin(pair.settings, site) as connection:
+        await connection.execute(migrate.bootstrap())
+        for path in scripts:
+            await connection.execute(path.read_bytes())
+            number, _, name = path.stem.partition("_")
+            await connection.execute(
+                "insert into ftstream.schema_migration (version, name, checksum) values (%s, %s, 'c')",
+                [int(number), name],
+            )
+
+
+async def test_a_database_from_before_the_baseline_is_brought_to_what_a_new_one_is(
+    least: Pair,
+) -> None:
+    await initialise(least)
+    new = dumps(least)
+    await remove(least, topics=MemoryTopics())
+    for site in Site:
+        await before_baseline(least, site)
+    assert all(done.changed for done in await initialise(least) if done.where != "kafka")
+    assert dumps(least) == new
+    assert not [done for done in await initialise(least) if done.changed and done.where != "kafka"]
 
 
 async def test_a_step_that_fails_leaves_nothing_of_its_site(pair: Pair) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -17,8 +16,7 @@ from ftstream.capture import outbox
 from ftstream.capture.outbox import Entry, Outbox
 from ftstream.flows import Capture, Conflict, Flow, Site, Table
 from ftstream.last_write.reconciled import unreconciled
-from ftstream.setup import expectations as wanted
-from ftstream.setup import migrate, run_init
+from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
 from tests.integration.two_way import Place, Two, two_places
 
@@ -572,48 +570,6 @@ async def test_constraints_that_are_immediate_cost_a_message_a_statement(
 async def init(pair: Pair) -> None:
     async for _ in run_init(pair.settings, MemoryTopics(), [NOTES]):
         pass
-
-
-async def test_no_write_is_missed_while_an_installed_database_is_upgraded(
-    least: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From messages a statement to messages a transaction."""
-    known, upgraded = migrate.migrations, asyncio.Event()
-
-    async def write(site: Site) -> None:
-        async with await least.connect(site) as connection:
-            while not upgraded.is_set():
-                await connection.execute("insert into notes (body) values ('meanwhile')")
-
-    monkeypatch.setattr(
-        migrate, "migrations", lambda site: tuple(m for m in known(site) if m.version < 14)
-    )
-    # Nor are there functions that came later, or that take other arguments since.
-    functions = wanted._FUNCTIONS
-    older = "".join(m.script for m in known(Site.SUPABASE) if m.version < 14)
-    there = [f for f in functions if f"function {f.partition('(')[0]}(" in older]
-    there.remove("ftstream.release_children(regclass, text[], regclass[], text[])")
-    monkeypatch.setattr(wanted, "_FUNCTIONS", tuple(there))
-    async with two_places(least, NOTES, SETUP) as two:
-        monkeypatch.setattr(migrate, "migrations", known)
-        monkeypatch.setattr(wanted, "_FUNCTIONS", functions)
-        for here in two.both:
-            await here.run("insert into notes (body) values ('before')")
-            await here.run("begin")
-            await here.run("select from notes")
-        async with asyncio.TaskGroup() as tasks:
-            for site in Site:
-                tasks.create_task(write(site))
-            await init(least)
-            upgraded.set()
-        for here in two.both:
-            await here.run("insert into notes (id, body) values (%s, 'a')", ONE)
-            await here.run("update notes set body = 'b' where id = %s", ONE)
-            await here.run("commit")
-            found = await captured(here)
-            ids = {row[0] for row in await here.run("select id::text from notes")}
-            assert {entity for _, entity, _ in found} == ids and len(ids) > 2
-            assert [each for each in found if each[1] == ONE] == [("insert", ONE, "b")]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from ftstream.setup.expectations import (
     role_of,
     wanted,
 )
-from ftstream.setup.migrate import Applied, MigrationChanged, migrations, pending
+from ftstream.setup.migrate import BASELINE, Applied, MigrationChanged, folded, migrations, pending
 from ftstream.setup.preflight import pair_problems, site_problems
 from ftstream.setup.provision import (
     MASK,
@@ -318,7 +318,25 @@ def test_a_publication_of_realtimes_that_is_anothers_is_told_if_it_must_change()
 def test_migrations_have_numbers_of_their_own_and_none_is_skipped() -> None:
     both, supabase = migrations(Site.EXTERNAL), migrations(Site.SUPABASE)
     assert set(both) < set(supabase)
-    assert [m.version for m in supabase] == list(range(1, len(supabase) + 1))
+    numbered = [m.version for m in supabase if not m.functions]
+    assert numbered == list(range(BASELINE, BASELINE + len(numbered)))
+
+
+def test_functions_are_made_again_when_they_have_changed() -> None:
+    known = migrations(Site.EXTERNAL)
+    applied = [Applied(m.version, m.name, m.checksum) for m in known]
+    last = known[-1]
+    assert last.functions
+    assert pending(known, [*applied[:-1], Applied(last.version, last.name, "x")]) == (last,)
+
+
+def test_database_from_before_the_baseline_has_it_or_is_to_be_brought_up_to_date_first() -> None:
+    older = [Applied(version, "m", "x") for version in range(1, BASELINE)]
+    known = migrations(Site.SUPABASE)
+    due = pending(known, folded(Site.SUPABASE, older))
+    assert due == tuple(m for m in known if m.functions)
+    with pytest.raises(MigrationChanged, match="lacks the migrations 18,"):
+        folded(Site.SUPABASE, older[:-1])
 
 
 def test_a_migration_that_changed_after_it_was_applied_is_named() -> None:
@@ -326,8 +344,8 @@ def test_a_migration_that_changed_after_it_was_applied_is_named() -> None:
     applied = [Applied(m.version, m.name, m.checksum) for m in known]
     assert pending(known, applied) == ()
     assert pending(known, applied[:1]) == known[1:]
-    with pytest.raises(MigrationChanged, match="002_guard"):
-        pending(known, [replace(a, checksum="x") if a.version == 2 else a for a in applied])
+    with pytest.raises(MigrationChanged, match="020_baseline"):
+        pending(known, [replace(a, checksum="x") if a.version == 20 else a for a in applied])
     with pytest.raises(MigrationChanged, match="does not know: 99"):
         pending(known, [*applied, Applied(99, "later", "x")])
 
