@@ -23,7 +23,7 @@ from ftstream.capture.batch.scheduler import Scheduler
 from ftstream.capture.publisher import Publisher
 from ftstream.capture.waker import Waker
 from ftstream.failures import Halted
-from ftstream.flows import READY, Capture, Flow, Names, Site, Table, app_id
+from ftstream.flows import FLOWS, Capture, Flow, Names, Site, Table, app_id
 from ftstream.kafka.errors import KafkaUnreachable, TopicsDiffer
 from ftstream.kafka.topics import missing_topics, topics_of_all
 from ftstream.kafka.transport import Reader, Transport
@@ -53,7 +53,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
 
     logger = SERVICES
 
-    def __init__(self, settings: Settings, flows: Sequence[Flow] = READY) -> None:
+    def __init__(self, settings: Settings, flows: Sequence[Flow] = FLOWS) -> None:
         settings.require_databases()
         super().__init__(
             app_id(settings.namespace),

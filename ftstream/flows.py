@@ -54,17 +54,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A group of tables with one way of capture, one direction and one conflict rule.
-
-    `ready` says that the flow has an agent: `init` and `connectors apply` touch no other flow.
-    """
+    """A group of tables with one way of capture, one direction and one conflict rule."""
 
     name: str
     tables: tuple[Table, ...]
     capture: Capture
     sources: tuple[Site, ...]
     conflict: Conflict
-    ready: bool = False
 
     @property
     def targets(self) -> tuple[Site, ...]:
@@ -112,7 +108,6 @@ GFX = Flow(
     capture=Capture.LOG,
     sources=(Site.EXTERNAL,),
     conflict=Conflict.EXTERNAL_OWNS,
-    ready=True,
 )
 WSOP = Flow(
     name="wsop",
@@ -120,7 +115,6 @@ WSOP = Flow(
     capture=Capture.BATCH,
     sources=(Site.EXTERNAL,),
     conflict=Conflict.EXTERNAL_OWNS,
-    ready=True,
 )
 OVERRIDES = Flow(
     name="overrides",
@@ -128,7 +122,6 @@ OVERRIDES = Flow(
     capture=Capture.OUTBOX,
     sources=(Site.EXTERNAL, Site.SUPABASE),
     conflict=Conflict.LAST_WRITE_WINS,
-    ready=True,
 )
 CUE_SHEETS = Flow(
     name="cue_sheets",
@@ -136,7 +129,6 @@ CUE_SHEETS = Flow(
     capture=Capture.OUTBOX,
     sources=(Site.EXTERNAL, Site.SUPABASE),
     conflict=Conflict.LAST_WRITE_WINS,
-    ready=True,
 )
 RENDER_QUEUE = Flow(
     name="render_queue",
@@ -144,11 +136,9 @@ RENDER_QUEUE = Flow(
     capture=Capture.OUTBOX,
     sources=(Site.SUPABASE,),
     conflict=Conflict.SUPABASE_OWNS,
-    ready=True,
 )
 
 FLOWS: tuple[Flow, ...] = (GFX, WSOP, OVERRIDES, CUE_SHEETS, RENDER_QUEUE)
-READY: tuple[Flow, ...] = tuple(flow for flow in FLOWS if flow.ready)
 
 
 def flow_named(name: str) -> Flow:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from ftstream.capture.connectors import rendered
-from ftstream.flows import READY, CaptureNames, log_captures
+from ftstream.flows import FLOWS, CaptureNames, log_captures
 from ftstream.settings import Apply, Connect, Database, Kafka, Settings
 
 FOLDER = Path("connectors")
@@ -35,7 +35,7 @@ def example_settings() -> Settings:
 def examples() -> Iterator[tuple[str, str]]:
     """The file name and text of each connector there is."""
     settings = example_settings()
-    for names in map(CaptureNames, log_captures(READY)):
+    for names in map(CaptureNames, log_captures(FLOWS)):
         yield f"{names.connector}.json", rendered(names, settings)
 
 

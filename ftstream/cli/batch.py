@@ -31,7 +31,7 @@ from ftstream.capture.batch.table_run import TableRun
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED
 from ftstream.compare.comparison import Kind
-from ftstream.flows import READY, Capture, Flow, Table
+from ftstream.flows import FLOWS, Capture, Flow, Table
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings, load_settings
 
@@ -40,7 +40,7 @@ LINE_SECONDS = 5.0
 
 
 def _flows() -> tuple[Flow, ...]:
-    return tuple(flow for flow in READY if flow.capture is Capture.BATCH)
+    return tuple(flow for flow in FLOWS if flow.capture is Capture.BATCH)
 
 
 def _tables() -> dict[str, tuple[Flow, Table]]:

@@ -17,14 +17,14 @@ from rich.table import Table as Grid
 from ftstream.apply import dead_letters
 from ftstream.apply.dead_letters import Letter
 from ftstream.cli.errors import Failure
-from ftstream.flows import READY, Site
+from ftstream.flows import FLOWS, Site
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import load_settings
 
 POLL_SECONDS = 0.2
 SHOWN_BYTES = 4_000
 
-FLOW = click.option("--flow", type=click.Choice([flow.name for flow in READY]), help="One flow.")
+FLOW = click.option("--flow", type=click.Choice([flow.name for flow in FLOWS]), help="One flow.")
 EVERY_DEAD = click.option("--all", "every", is_flag=True, help="All dead ones.")
 EVERY = click.option("--all", "every", is_flag=True, help="All that `dead list` shows.")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -177,7 +177,7 @@ async def _find(
     """On every site that is a target of a ready flow."""
     settings = load_settings()
     found: Found = []
-    for site in dict.fromkeys(target for ready in READY for target in ready.targets):
+    for site in dict.fromkeys(target for flow in FLOWS for target in flow.targets):
         ids = None if references is None else [r.id for r in references if r.site is site]
         async with await open_connection(settings.database(site).conninfo()) as connection:
             letters = await dead_letters.letters(

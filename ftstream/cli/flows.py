@@ -6,26 +6,26 @@ from collections.abc import Sequence
 
 import click
 
-from ftstream.flows import READY, Capture, CaptureNames, Flow, Table, log_captures
+from ftstream.flows import FLOWS, Capture, CaptureNames, Flow, Table, log_captures
 from ftstream.settings import Settings
 
 
 def log_flows() -> tuple[Flow, ...]:
     """The flows whose tables a connector reads and that are ready."""
-    return tuple(flow for flow in READY if flow.capture is Capture.LOG)
+    return tuple(flow for flow in FLOWS if flow.capture is Capture.LOG)
 
 
 def connected_flows() -> tuple[Flow, ...]:
     """The flows that a connector captures, from their tables or from the outbox, and that are ready."""
-    return tuple(flow for capture in log_captures(READY) for flow in capture.flows)
+    return tuple(flow for capture in log_captures(FLOWS) for flow in capture.flows)
 
 
 def captures_for(settings: Settings, flows: Sequence[Flow]) -> list[CaptureNames]:
     """The connectors of these flows, or of all; one that others share is named with any of them."""
-    chosen = flows or READY
+    chosen = flows or FLOWS
     return [
         CaptureNames(capture, settings.namespace)
-        for capture in log_captures(READY)
+        for capture in log_captures(FLOWS)
         if any(flow in chosen for flow in capture.flows)
     ]
 
@@ -62,7 +62,7 @@ class TableType(click.ParamType):
     ) -> tuple[Flow, Table]:
         if isinstance(value, tuple):
             return value
-        known = {table.name: (flow, table) for flow in READY for table in flow.tables}
+        known = {table.name: (flow, table) for flow in FLOWS for table in flow.tables}
         for flow, table in known.values():
             if value in (table.name, table.qualified):
                 return flow, table

@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from ftstream.cli.errors import FAILED
 from ftstream.compare.decision import Clash
 from ftstream.compare.reconciliation import TablePlan, reconciliation
-from ftstream.flows import READY, Capture, Flow, Site
+from ftstream.flows import FLOWS, Capture, Flow, Site
 from ftstream.settings import Settings, load_settings
 
 Doubles = Mapping[str, Mapping[str, str]]
@@ -23,7 +23,7 @@ Doubles = Mapping[str, Mapping[str, str]]
 
 
 def _flows() -> list[Flow]:
-    return [flow for flow in READY if flow.capture is Capture.OUTBOX]
+    return [flow for flow in FLOWS if flow.capture is Capture.OUTBOX]
 
 
 class MapType(click.ParamType):

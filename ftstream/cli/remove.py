@@ -9,7 +9,7 @@ import click
 
 from ftstream.cli.errors import WRONG_USE
 from ftstream.cli.init import show_done, show_problems
-from ftstream.flows import READY, Flow, flow_named
+from ftstream.flows import FLOWS, Flow, flow_named
 from ftstream.settings import Settings, load_settings
 from ftstream.setup import (
     KafkaConnectors,
@@ -32,7 +32,7 @@ Examples:
 Exit codes: 0 done, 1 a step failed or you declined, 2 something must be mended first."""
 )
 @click.argument(
-    "name", metavar="[FLOW]", type=click.Choice([f.name for f in READY]), required=False
+    "name", metavar="[FLOW]", type=click.Choice([f.name for f in FLOWS]), required=False
 )
 @click.option("--dry-run", is_flag=True, help="Print what would go; change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

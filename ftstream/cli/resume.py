@@ -10,7 +10,7 @@ from ftstream.apply.continuity import Break, Discontinuity, discontinuities
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.sites import Sites
 from ftstream.cli.errors import Failure
-from ftstream.flows import READY, Flow, Names, Site, flow_named
+from ftstream.flows import FLOWS, Flow, Names, Site, flow_named
 from ftstream.kafka.partition import Partition
 from ftstream.settings import Settings, load_settings
 
@@ -23,7 +23,7 @@ Examples:
 Then start the worker, and: ftstream verify gfx --repair
 Exit codes: 0 done, or nothing is lost; 1 declined or failed, 2 wrong use, 3 Kafka does not answer."""
 )
-@click.argument("name", metavar="FLOW", type=click.Choice([flow.name for flow in READY]))
+@click.argument("name", metavar="FLOW", type=click.Choice([flow.name for flow in FLOWS]))
 @click.option("--dry-run", is_flag=True, help="Show it; change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def resume(name: str, dry_run: bool, yes: bool) -> None:

@@ -19,7 +19,7 @@ from ftstream.capture.wake_ups import Seen, seen
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import failure
 from ftstream.compare.progress import SlotMissing, Standing, put_aside, watch
-from ftstream.flows import READY, Capture, Flow, Site
+from ftstream.flows import FLOWS, Capture, Flow, Site
 from ftstream.kafka.errors import KafkaError
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings, load_settings
@@ -80,7 +80,7 @@ def status(as_json: bool) -> None:
     """
     settings = load_settings()
     settings.require_databases()
-    looked = asyncio.run(look(READY, settings))
+    looked = asyncio.run(look(FLOWS, settings))
     if as_json:
         click.echo(json.dumps(_document(looked), indent=2, default=encoded))
     else:

@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from ftstream.cli.errors import FAILED
 from ftstream.compare.comparison import Difference, Kind
 from ftstream.compare.verification import TableVerdict, repair, verify
-from ftstream.flows import READY, Capture, Flow, Site, Table
+from ftstream.flows import FLOWS, Capture, Flow, Site, Table
 from ftstream.settings import Settings, load_settings
 
 _OTHER_EXITS = "1 something differs, or rows are in flight and stay so, 2 wrong use or settings"
@@ -32,7 +32,7 @@ Examples:
 Exit codes: 0 equal, {_OTHER_EXITS}, 3 Kafka does not answer.""",
 )
 @click.argument(
-    "flows", nargs=-1, type=click.Choice([flow.name for flow in READY]), metavar="[FLOW]..."
+    "flows", nargs=-1, type=click.Choice([flow.name for flow in FLOWS]), metavar="[FLOW]..."
 )
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Some tables; all without.")
 @click.option("--limit", default=20, show_default=True, help="Differing rows listed, a table.")
@@ -77,7 +77,7 @@ def command(
 
 
 def _chosen(flows: Sequence[str], tables: Sequence[str]) -> list[tuple[Flow, list[Table]]]:
-    selected = [flow for flow in READY if not flows or flow.name in flows]
+    selected = [flow for flow in FLOWS if not flows or flow.name in flows]
     known = {table.name for flow in selected for table in flow.tables}
     if unknown := [name for name in tables if name not in known]:
         raise click.UsageError(

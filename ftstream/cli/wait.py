@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from ftstream.compare.progress import watch
-from ftstream.flows import READY, Capture, Flow
+from ftstream.flows import FLOWS, Capture, Flow
 from ftstream.settings import Settings, load_settings
 
 
@@ -19,7 +19,7 @@ Examples:
 Exit codes: 0 applied, 1 not in time, 2 wrong settings, 3 Kafka does not answer."""
 )
 @click.argument(
-    "flows", nargs=-1, type=click.Choice([flow.name for flow in READY]), metavar="[FLOW]..."
+    "flows", nargs=-1, type=click.Choice([flow.name for flow in FLOWS]), metavar="[FLOW]..."
 )
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
 @click.option("--quiet", is_flag=True, help="Say nothing while waiting.")
@@ -29,7 +29,7 @@ def wait(flows: tuple[str, ...], timeout: float, quiet: bool) -> None:
     Of a flow captured by batch: what its runs have published (`ftstream batch status`).
     """
     settings = load_settings()
-    chosen = [flow for flow in READY if not flows or flow.name in flows]
+    chosen = [flow for flow in FLOWS if not flows or flow.name in flows]
     asyncio.run(_wait(chosen, settings, timeout, quiet))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import AsyncConnection
 
-from ftstream.flows import READY, Capture, Flow, Site
+from ftstream.flows import FLOWS, Capture, Flow, Site
 from ftstream.kafka.errors import KafkaError
 from ftstream.kafka.topics import TopicSpec, topics_of_all
 from ftstream.last_write.reconciled import unreconciled
@@ -45,7 +45,7 @@ class InitPlan:
     survey: Survey = field(repr=False)
 
 
-async def plan_init(settings: Settings, topics: Topics, flows: Sequence[Flow] = READY) -> InitPlan:
+async def plan_init(settings: Settings, topics: Topics, flows: Sequence[Flow] = FLOWS) -> InitPlan:
     """Everything that would be done; changes nothing. Raises PreflightFailed with every problem."""
     found, specs = await survey(settings, flows), topics_of_all(settings, flows)
     problems = list(found.fatal)
@@ -68,7 +68,7 @@ async def plan_init(settings: Settings, topics: Topics, flows: Sequence[Flow] = 
 async def run_init(
     settings: Settings,
     topics: Topics,
-    flows: Sequence[Flow] = READY,
+    flows: Sequence[Flow] = FLOWS,
     warn: Callable[[Problem], None] = lambda _: None,
 ) -> AsyncIterator[Done]:
     """Do it, and tell each step. Raises PreflightFailed before anything is changed, SetupFailed."""
@@ -92,7 +92,7 @@ async def run_init(
             yield done
 
 
-async def never_met(settings: Settings, flows: Sequence[Flow] = READY) -> list[Flow]:
+async def never_met(settings: Settings, flows: Sequence[Flow] = FLOWS) -> list[Flow]:
     """The flows that do not start before `reconcile`. Raises psycopg.Error."""
     found: set[str] = set()
     for site in Site:
@@ -104,7 +104,7 @@ async def never_met(settings: Settings, flows: Sequence[Flow] = READY) -> list[F
     return [flow for flow in flows if flow.name in found]
 
 
-async def supabase_migration(settings: Settings, flows: Sequence[Flow] = READY) -> str:
+async def supabase_migration(settings: Settings, flows: Sequence[Flow] = FLOWS) -> str:
     """Supabase's part as one SQL script that may run more than once. Raises PreflightFailed."""
     found = await survey(settings, flows, (Site.SUPABASE,))
     if found.fatal:

@@ -9,7 +9,7 @@ import psycopg
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from ftstream.connect.errors import ConnectError
-from ftstream.flows import READY, CaptureNames, Flow, Site, captures_of
+from ftstream.flows import FLOWS, CaptureNames, Flow, Site, captures_of
 from ftstream.kafka.errors import KafkaError
 from ftstream.kafka.topics import TopicSpec, topics_of_all
 from ftstream.settings import Settings
@@ -50,7 +50,7 @@ async def plan_removal(
     flow: Flow | None,
     topics: Topics | None,
     connectors: Connectors,
-    ready: Sequence[Flow] = READY,
+    ready: Sequence[Flow] = FLOWS,
 ) -> RemovalPlan:
     """What would go: one flow, or with None all of ftstream. Raises PreflightFailed.
 

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection, sql
 from pydantic import SecretStr
 
 from ftstream import setup
-from ftstream.flows import GFX, OVERRIDES, READY, CaptureNames, Flow, Names, Site, log_captures
+from ftstream.flows import FLOWS, GFX, OVERRIDES, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.postgres.queries import Queries, statement
 from ftstream.settings import Connect, Database, Realtime
 from ftstream.setup import Done, PreflightFailed, SetupFailed, migrate
@@ -423,7 +423,7 @@ async def test_removing_one_flow_keeps_the_schema_and_init_makes_the_flow_anew(
     await remove(least, flow=flow, topics=topics)
     async with await least.connect(Site.SUPABASE) as connection:
         left = {row[0] for row in await rows(connection, "select source from ftstream.sync_status")}
-        assert left == {each.name for each in READY} - {flow.name}
+        assert left == {each.name for each in FLOWS} - {flow.name}
         for table in flow.tables:
             name = sql.Identifier(table.name)
             await connection.execute(sql.SQL("delete from {}").format(name))

@@ -323,7 +323,7 @@ async def test_lost_slot_is_to_be_reconciled(least: Pair) -> None:
 @pytest.fixture
 async def run(least: Pair, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Result]]:
     """The command over the flow of this module, after `init`."""
-    monkeypatch.setattr(cli, "READY", (SHEETS,))
+    monkeypatch.setattr(cli, "FLOWS", (SHEETS,))
     monkeypatch.setattr(cli, "load_settings", lambda: least.settings)
 
     async def run(*arguments: str, said: str | None = None) -> Result:

@@ -482,7 +482,7 @@ async def test_lost_connection_is_told_of_every_row_that_was_left(least: Pair, t
 
 @pytest.fixture
 def command(least: Pair, two: Two, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setattr("ftstream.cli.flows.READY", (NOTES,))
+    monkeypatch.setattr("ftstream.cli.flows.FLOWS", (NOTES,))
     for site in Site:
         dsn = least.settings.database(site).dsn.get_secret_value()
         monkeypatch.setenv(f"FTSTREAM_{site.upper()}__DSN", dsn)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from ftstream.capture import wake_ups
 from ftstream.cli import main
-from ftstream.flows import READY
+from ftstream.flows import FLOWS
 from ftstream.local.stack.ports import choose_ports
 from ftstream.settings import Settings
 from ftstream.setup import run_init
@@ -63,7 +63,7 @@ async def test_programs_are_told_the_same(noted: Pair, monkeypatch: pytest.Monke
     found = json.loads(result.stdout)
     assert found["applied"] is False and len(found["problems"]) == 1
     gfx, *others = found["flows"]
-    assert {flow["flow"] for flow in others} == {flow.name for flow in READY} - {"gfx"}
+    assert {flow["flow"] for flow in others} == {flow.name for flow in FLOWS} - {"gfx"}
     assert (gfx["flow"], gfx["target"], gfx["standing"]) == ("gfx", "supabase", None)
     assert (gfx["parked"], gfx["dead"], gfx["applied"]) == (0, 0, False)
     assert [(w["worker"], w["way"]) for w in found["workers"]] == [

@@ -12,13 +12,13 @@ from typing import LiteralString, NamedTuple
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from ftstream.flows import OVERRIDES, READY, Capture, Names
+from ftstream.flows import FLOWS, OVERRIDES, Capture, Names
 from ftstream.kafka.security import client_options
 from ftstream.local.demo.rig import SITES, SiteName
 from tests.conftest import POLL_SECONDS
 from tests.system.scene import Scene
 
-TWO_WAY = tuple(flow for flow in READY if flow.capture is Capture.OUTBOX)
+TWO_WAY = tuple(flow for flow in FLOWS if flow.capture is Capture.OUTBOX)
 
 PAUSE_SECONDS = 0.05
 """Between two edits of one person."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import LiteralString
 
 from ftstream.connect.client import ConnectClient
-from ftstream.flows import GFX, OVERRIDES, READY, CaptureNames, log_captures
+from ftstream.flows import FLOWS, GFX, OVERRIDES, CaptureNames, log_captures
 from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.edits import TWO_WAY, Edits, must_agree
@@ -193,7 +193,7 @@ class World:
 
     @property
     def captures(self) -> list[CaptureNames]:
-        return [CaptureNames(each, self.scene.rig.namespace) for each in log_captures(READY)]
+        return [CaptureNames(each, self.scene.rig.namespace) for each in log_captures(FLOWS)]
 
     def restart_connectors(self, seconds: float) -> None:
         """As a person or a rebalance does, connector and task."""

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 from psycopg import sql
 
-from ftstream.flows import READY
+from ftstream.flows import FLOWS
 from ftstream.kafka.errors import KafkaError
 from ftstream.kafka.security import client_options
 from ftstream.kafka.topics import change_topics, delete_topics, ensure_topics, topics_of_all
@@ -177,7 +177,7 @@ def test_target_that_goes_back_under_a_running_worker_halts_it(scene: Scene) -> 
 def test_partitions_added(scene: Scene) -> None:
     async def add() -> None:
         async with admin(scene.rig) as client:
-            specs = topics_of_all(scene.rig.settings, READY)
+            specs = topics_of_all(scene.rig.settings, FLOWS)
             topics = [spec.name for spec in specs if spec.partitions > 1]
             await client.create_partitions(dict.fromkeys(topics, NewPartitions(6)))
 

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from ftstream.flows import READY
+from ftstream.flows import FLOWS
 from ftstream.local.demo.rig import SITES, Rig
 from tests.conftest import until
 from tests.system.scene import Scene, set_up
@@ -113,7 +113,7 @@ def test_applied_offset_beyond_the_log_halts_the_flow(scene: Scene) -> None:
 
 
 def test_worker_of_which_every_flow_halts_ends(scene: Scene) -> None:
-    tables = [flow.tables[-1].name for flow in READY]
+    tables = [flow.tables[-1].name for flow in FLOWS]
     for site, table in product(SITES, tables):
         scene.rename(site, table, f"mislaid_{table}")
     try:

@@ -20,7 +20,6 @@ from ftstream.flows import (
     GFX,
     HEARTBEAT_PREFIX,
     OVERRIDES,
-    READY,
     Capture,
     CaptureNames,
     Flow,
@@ -58,7 +57,7 @@ def test_files_are_what_flows_py_says() -> None:
 
 
 def test_every_connector_of_a_ready_flow_has_a_file() -> None:
-    connectors = [CaptureNames(capture).connector for capture in log_captures(READY)]
+    connectors = [CaptureNames(capture).connector for capture in log_captures(FLOWS)]
     assert [name for name, _ in examples()] == [f"{name}.json" for name in connectors]
 
 

@@ -37,7 +37,7 @@ from ftstream.recover.revert import OneWrite, of_write
 def test_wrong_use_is_told(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftstream.cli.flows.READY", FLOWS)
+    monkeypatch.setattr("ftstream.cli.flows.FLOWS", FLOWS)
     result = CliRunner().invoke(main, ["revert", *arguments])
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
@@ -45,7 +45,7 @@ def test_wrong_use_is_told(
 
 def test_admin_needs_the_owner_s_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """libpq would take its defaults for an address, and write there."""
-    monkeypatch.setattr("ftstream.cli.flows.READY", FLOWS)
+    monkeypatch.setattr("ftstream.cli.flows.FLOWS", FLOWS)
     for site in Site:
         monkeypatch.setenv(
             f"FTSTREAM_{site.upper()}__DSN", f"postgresql://nobody@127.0.0.1:1/{site}"
@@ -55,7 +55,7 @@ def test_admin_needs_the_owner_s_address(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_database_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ftstream.cli.flows.READY", FLOWS)
+    monkeypatch.setattr("ftstream.cli.flows.FLOWS", FLOWS)
     for site in Site:
         monkeypatch.setenv(
             f"FTSTREAM_{site.upper()}__DSN", f"postgresql://nobody@127.0.0.1:1/{site}"

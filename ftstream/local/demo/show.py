@@ -14,7 +14,7 @@ from rich.live import Live
 
 from ftstream.compare.progress import FlowProgress, watch
 from ftstream.compare.verification import TableVerdict, verify
-from ftstream.flows import GFX, OVERRIDES, READY, Flow, Site
+from ftstream.flows import FLOWS, GFX, OVERRIDES, Flow, Site
 from ftstream.local.demo import editors, incidents, tournament
 from ftstream.local.demo.rig import Rig, temporary_stack
 from ftstream.local.demo.traffic import Traffic, TrafficStats
@@ -76,7 +76,7 @@ async def _traffic(
     dealers = asyncio.create_task(tournament.play(rig, seconds))
     async with AsyncExitStack() as stack:
         watched = {
-            flow: await stack.enter_async_context(watch(flow, rig.settings)) for flow in READY
+            flow: await stack.enter_async_context(watch(flow, rig.settings)) for flow in FLOWS
         }
         began = time.monotonic()
         with Live(console=console, refresh_per_second=4, transient=True) as live:
@@ -105,7 +105,7 @@ async def _line(watched: Mapping[Flow, FlowProgress], elapsed: float) -> str:
 
 
 async def _verified(rig: Rig) -> list[TableVerdict]:
-    return [verdict for flow in READY for verdict in await verify(flow, rig.settings)]
+    return [verdict for flow in FLOWS for verdict in await verify(flow, rig.settings)]
 
 
 def _told(verdicts: list[TableVerdict], console: Console) -> bool:
