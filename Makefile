@@ -52,7 +52,7 @@ bench: install   ## throughput, latency and memory; writes bench/latest.json
 connectors: install  ## render connectors/*.json from flows.py
 	$(BIN)/python -m ftstream.capture.render
 
-schema: install  ## write ftstream/setup/schema.sql anew
+schema: install  ## write ftstream/setup/schema.sql again
 	FTSTREAM_KEEP_SCHEMA=1 $(BIN)/pytest tests/integration/test_schema_of_record.py
 
 clean:           ## remove the virtual environment and local stacks

@@ -28,7 +28,7 @@ from ftstream.kafka.errors import KafkaUnreachable, TopicsDiffer
 from ftstream.kafka.topics import missing_topics, topics_of_all
 from ftstream.kafka.transport import Reader, Transport
 from ftstream.logs import SERVICES, logging_config
-from ftstream.settings import Kafka, Settings, load_settings
+from ftstream.settings import KafkaSettings, Settings, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -224,11 +224,11 @@ _TUNING: dict[str, Any] = {
 }
 
 
-def _broker_urls(kafka: Kafka) -> list[str]:
+def _broker_urls(kafka: KafkaSettings) -> list[str]:
     return [f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")]
 
 
-def _credentials(kafka: Kafka) -> CredentialsT | None:
+def _credentials(kafka: KafkaSettings) -> CredentialsT | None:
     context = kafka.ssl_context()
     if kafka.authenticated:
         return faust.SASLCredentials(

@@ -16,7 +16,7 @@ class Policy(enum.Enum):
     WAIT = "wait"  # others hold rows: those wait alone, as long as it takes
     DIVIDE = "divide"  # too much at once: the batch is halved
     PARK = "park"  # a value does not fit: the change waits, the others go on
-    HALT = "halt"  # schema or configuration: only a person can mend it
+    HALT = "halt"  # schema or configuration: only a person can fix it
 
     @property
     def later(self) -> Policy:
@@ -42,7 +42,7 @@ class Failure:
 
 
 class Halted(Exception):
-    """Only a person can mend it; the message says what happened and what to do."""
+    """Only a person can fix it; the message says what happened and what to do."""
 
 
 class FlowHalted(Halted):
@@ -109,7 +109,7 @@ _BY_STATE: dict[str, tuple[Policy, str]] = {
         Policy.HALT,
         "a table is missing: create it on the target, or run `ftstream init`",
     ),
-    UNSUPPORTED: (Policy.HALT, "mend the schema, then start the worker again"),
+    UNSUPPORTED: (Policy.HALT, "fix the schema, then start the worker again"),
     "42703": (Policy.HALT, "a column is missing: the sites' tables differ"),
     # Of one table, whose changes wait; those of the flow's other tables go on.
     "42P10": (

@@ -30,7 +30,7 @@ class Notification:
 
 
 def halted(flow: str, reason: str) -> Notification:
-    """A flow does nothing any more until somebody mends it."""
+    """A flow does nothing any more until somebody fixes it."""
     return Notification(
         "flow_halted", Severity.CRITICAL, f"flow {flow} halted", reason, {"flow": flow}
     )

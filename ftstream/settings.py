@@ -100,7 +100,7 @@ class Database(_Group):
         return make_conninfo(dsn, connect_timeout=self.connect_timeout, **defaults)
 
 
-class Kafka(_Group):
+class KafkaSettings(_Group):
     """How to reach Kafka."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
@@ -132,7 +132,7 @@ class Kafka(_Group):
         return context
 
 
-class Connect(_Group):
+class ConnectSettings(_Group):
     """How to reach Kafka Connect, and where it keeps the capture role's password."""
 
     url: str = "http://127.0.0.1:8083"
@@ -145,7 +145,7 @@ class Connect(_Group):
     task_timeout: float = Field(default=90, gt=0, description="seconds to wait for running tasks")
 
 
-class Realtime(_Group):
+class RealtimeSettings(_Group):
     """How to reach Supabase Realtime, which wakes the publisher; without a url it looks by itself."""
 
     url: str = ""
@@ -208,7 +208,7 @@ class Apply(_Group):
     """Rows whose values do not fit at which a flow halts: then it is no odd value, but the schema."""
 
 
-class Batch(_Group):
+class BatchSettings(_Group):
     """Runs of flows captured by batch."""
 
     interval_seconds: float = Field(default=900, ge=1)
@@ -239,11 +239,11 @@ class Settings(BaseSettings):
     namespace: str = Field(default="", pattern=r"^[a-z0-9_]{0,20}$")
     external: Database = Database()
     supabase: Database = Database()
-    kafka: Kafka = Kafka()
-    connect: Connect = Connect()
-    realtime: Realtime = Realtime()
+    kafka: KafkaSettings = KafkaSettings()
+    connect: ConnectSettings = ConnectSettings()
+    realtime: RealtimeSettings = RealtimeSettings()
     apply: Apply = Apply()
-    batch: Batch = Batch()
+    batch: BatchSettings = BatchSettings()
     schemas: Schemas = Schemas()
 
     @model_validator(mode="after")

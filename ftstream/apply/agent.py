@@ -14,7 +14,7 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from ftstream import notification
-from ftstream.apply.buffer import MEND, Buffer, Buffered, GapInLog
+from ftstream.apply.buffer import HINT, Buffer, Buffered, GapInLog
 from ftstream.apply.continuity import Break, Discontinuity, discontinuities, summary
 from ftstream.apply.housekeeping import Housekeeper, Notifier
 from ftstream.apply.intake import Decode, Intake
@@ -196,7 +196,7 @@ class ChangeAgent:
             await self._app.flow_halted(reason)
 
     def forget(self) -> None:
-        """Partitions are assigned anew: what was read of them is read again."""
+        """Partitions are reassigned: what was read of them is read again."""
         self._buffer.restart({}, epoch=0)
         self._parking.forget()
         if self._last_write:
@@ -307,7 +307,7 @@ class ChangeAgent:
                 offsets[found.partition] = found.resume
         lost = [found for found in breaks if found.partition.topic != self._heartbeats]
         if lost:
-            raise FlowHalted(self.flow.name, Failure(Policy.HALT, "", summary(lost), MEND))
+            raise FlowHalted(self.flow.name, Failure(Policy.HALT, "", summary(lost), HINT))
         return offsets
 
     async def _breaks(

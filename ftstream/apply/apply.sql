@@ -115,7 +115,7 @@ select pg_is_in_recovery()
 -- Whether these transactions, by the low half of their ids, are visible to this snapshot; whether it is
 -- a standby's. Logical decoding sends a commit before other sessions see it; with a synchronous standby,
 -- long before. The whole id is the one nearest to the snapshot's end, which may lie a little below it.
--- One that committed ten minutes ago is visible, or of another cluster: the source was made anew.
+-- One that committed ten minutes ago is visible, or of another cluster: the source was recreated.
 select coalesce(bool_and(pg_visible_in_snapshot(greatest(0, e.id)::text::xid8, s.now)
                          or coalesce(x.time < (extract(epoch from now()) - 600) * 1000000, false)), true), pg_is_in_recovery()
 from (select pg_current_snapshot() as now, pg_snapshot_xmax(pg_current_snapshot())::text::bigint as top) s,

@@ -11,7 +11,7 @@ from ftstream.failures import Halted
 from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.partition import Partition
 
-MEND = (
+HINT = (
     "To go on without them: `ftstream resume`, start the worker again, and then"
     " `ftstream verify --repair`, which carries what they held"
 )
@@ -23,7 +23,7 @@ class GapInLog(Halted):
     def __init__(self, partition: Partition, expected: int, found: int) -> None:
         super().__init__(
             f"{partition.topic}[{partition.partition}]: expected offset {expected}, got {found}:"
-            f" Kafka has lost records between them. {MEND}"
+            f" Kafka has lost records between them. {HINT}"
         )
 
 
@@ -60,7 +60,7 @@ class Buffer:
         return self._rows
 
     def restart(self, offsets: Mapping[Partition, int], epoch: int) -> None:
-        """Forget everything: reading starts anew at these offsets, in chunks of this epoch."""
+        """Forget everything: reading starts again at these offsets, in chunks of this epoch."""
         self._chunks.clear()
         self._rows = self._bytes = 0
         self._filled.clear()
@@ -73,7 +73,7 @@ class Buffer:
         chunk = item.chunk
         expected = self._expected.get(chunk.partition)
         if expected is None or chunk.epoch != self._epoch:
-            return  # fetched before partitions were assigned anew
+            return  # fetched before partitions were reassigned
         if chunk.first != expected:
             raise GapInLog(chunk.partition, expected, chunk.first)
         self._expected[chunk.partition] = chunk.next

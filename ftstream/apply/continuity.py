@@ -15,7 +15,7 @@ from ftstream.apply.merge import Position, record_digest
 from ftstream.kafka.errors import KafkaUnreachable
 from ftstream.kafka.partition import Partition
 from ftstream.kafka.security import client_options
-from ftstream.settings import Kafka
+from ftstream.settings import KafkaSettings
 
 READ_SECONDS = 15.0
 
@@ -24,7 +24,7 @@ class Break(enum.Enum):
     """How a log does not go on where the target is."""
 
     LOST = "records are lost"
-    ANEW = "the topic was made anew"
+    RECREATED = "the topic was recreated"
     REPARTITIONED = "the topic has another number of partitions"
 
 
@@ -44,7 +44,7 @@ class Discontinuity:
 
 
 async def discontinuities(
-    kafka: Kafka, applied: Mapping[Partition, Position], partitions: Mapping[str, int]
+    kafka: KafkaSettings, applied: Mapping[Partition, Position], partitions: Mapping[str, int]
 ) -> list[Discontinuity]:
     """Compare where the target is with what Kafka holds; nothing found means that all goes on.
 
@@ -91,10 +91,10 @@ class _Log:
             if position.next < end:
                 unread[partition] = position.next
         bounds = {p: (first[tps[p]], ends[tps[p]]) for p in inside}
-        anew = await self._made_anew(inside, bounds)
-        told = {each.partition for each in anew}
+        recreated = await self._recreated(inside, bounds)
+        told = {each.partition for each in recreated}
         holes = await self._holes({p: at for p, at in unread.items() if p not in told})
-        return [*found, *anew, *holes]
+        return [*found, *recreated, *holes]
 
     async def _holes(self, unread: Mapping[Partition, int]) -> list[Discontinuity]:
         """Those whose log goes on later than at the applied offset, if it does."""
@@ -117,7 +117,7 @@ class _Log:
                 found.append(Discontinuity(Break.REPARTITIONED, where, 0, 0, explanation))
         return found
 
-    async def _made_anew(
+    async def _recreated(
         self, inside: Mapping[Partition, Position], bounds: Mapping[Partition, tuple[int, int]]
     ) -> list[Discontinuity]:
         """Those whose record before the applied offset is another one, or is not there."""
@@ -130,7 +130,7 @@ class _Log:
                 found.append(_hole(partition, at.next, at.next - 1, goes_on))
             elif at.digest != record_digest(record.key, record.value):
                 other = f"the record at offset {record.offset} is not the one that was applied"
-                found.append(Discontinuity(Break.ANEW, partition, at.next, first, other))
+                found.append(Discontinuity(Break.RECREATED, partition, at.next, first, other))
         return found
 
     async def _records(self, offsets: Mapping[Partition, int]) -> dict[Partition, Any]:
@@ -171,7 +171,7 @@ def _outside(partition: Partition, applied: int, first: int, end: int) -> Discon
         return Discontinuity(Break.LOST, partition, applied, first, lost)
     if applied > end:
         explanation = f"it ends at offset {end}, and offsets up to {applied - 1} were applied"
-        return Discontinuity(Break.ANEW, partition, applied, first, explanation)
+        return Discontinuity(Break.RECREATED, partition, applied, first, explanation)
     return None
 
 

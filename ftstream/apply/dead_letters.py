@@ -1,4 +1,4 @@
-"""What was put aside on one site, for a person who decides about it."""
+"""Parked and dead changes of one site, for a person who decides about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftstream.postgres.queries import statement
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One record that was put aside, without the record itself; `operation` None: it cannot be read."""
+    """One record that was parked, without the record itself; `operation` None: it cannot be read."""
 
     id: int
     flow: str

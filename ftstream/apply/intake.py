@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ftstream import notification
 from ftstream.apply.merge import Batch, Span, record_digest
-from ftstream.apply.parked import Aside, malformed
+from ftstream.apply.parked import ParkedRecord, malformed
 from ftstream.kafka.chunk import Chunk, Record
 from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Change, MalformedMessage, Operation, heartbeat_time
@@ -35,7 +35,7 @@ class Intake:
     def batch(self, chunks: Sequence[Chunk]) -> Batch:
         """The changes of these chunks, in order, and the offsets that they span."""
         changes: list[Change] = []
-        aside: list[Aside] = []
+        parked: list[ParkedRecord] = []
         spans: dict[Partition, Span] = {}
         heartbeat: float | None = None
         for chunk in chunks:
@@ -51,7 +51,7 @@ class Intake:
                         table, *partition, record.offset, record.key, record.value
                     )
                 except MalformedMessage as error:
-                    aside.append(_dead(table, partition, record, str(error)))
+                    parked.append(_dead(table, partition, record, str(error)))
                     continue
                 if change is not None:
                     changes.append(change)
@@ -61,10 +61,10 @@ class Intake:
                     if change.instead:
                         self._tell(notification.unidentified(self._flow, table, change.instead))
             spans[partition] = _span(spans.get(partition), chunk, position)
-        return Batch(tuple(changes), tuple(spans.values()), heartbeat, tuple(aside))
+        return Batch(tuple(changes), tuple(spans.values()), heartbeat, tuple(parked))
 
 
-def _dead(table: str, partition: Partition, record: Record, reason: str) -> Aside:
+def _dead(table: str, partition: Partition, record: Record, reason: str) -> ParkedRecord:
     return malformed(table, partition, record.offset, record.key, record.value or b"", reason)
 
 

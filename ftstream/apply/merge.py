@@ -9,7 +9,7 @@ from typing import NamedTuple, assert_never
 
 import msgspec
 
-from ftstream.apply.parked import Aside, park
+from ftstream.apply.parked import ParkedRecord, park
 from ftstream.failures import Failure
 from ftstream.kafka.partition import Partition
 from ftstream.messages import toast as unavailable
@@ -61,7 +61,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Displace:
-    """The row holds a unique value that another takes, and its owner does not have it: kept aside."""
+    """The row holds a unique value that another takes, and its owner does not have it: displaced."""
 
 
 Effect = Upsert | Patch | Reread | Read | Gone | Displace | Delete
@@ -140,18 +140,18 @@ def log_rows(changes: Sequence[Change], rows: Mapping[Entity, Effect]) -> list[L
     ]
 
 
-def aside_row(aside: Aside) -> LogRow:
-    """The sync_log row of a record that is put aside."""
+def parked_row(parked: ParkedRecord) -> LogRow:
+    """The sync_log row of a record that is parked."""
     return LogRow(
-        aside.table,
-        aside.entity_id,
-        aside.operation,
-        Outcome(aside.state.value),
-        aside.topic,
-        aside.partition,
-        aside.offset,
-        aside.position,
-        aside.time,
+        parked.table,
+        parked.entity_id,
+        parked.operation,
+        Outcome(parked.state.value),
+        parked.topic,
+        parked.partition,
+        parked.offset,
+        parked.position,
+        parked.time,
     )
 
 
@@ -204,8 +204,8 @@ class Batch:
     spans: tuple[Span, ...] = ()
     heartbeat: float | None = None
     """The newest heartbeat among the records, in seconds since 1970."""
-    aside: tuple[Aside, ...] = ()
-    """Records that are put aside with it: parked, or dead."""
+    parked: tuple[ParkedRecord, ...] = ()
+    """Records that it parks, or that are dead."""
     retried: bool = False
     """The changes were parked: they are taken from there, and no offset moves."""
     judged: bool = False
@@ -228,7 +228,7 @@ class Batch:
             self,
             settled=frozenset(),
             changes=tuple(c for c in self.changes if c.offset >= applied[c.at]),
-            aside=tuple(a for a in self.aside if a.offset >= applied[a.at]),
+            parked=tuple(a for a in self.parked if a.offset >= applied[a.at]),
             spans=tuple(
                 replace(span, expected=max(span.expected, applied[span.partition]))
                 for span in self.spans
@@ -246,7 +246,7 @@ class Batch:
             self,
             settled=frozenset(),
             changes=changes[0],
-            aside=tuple(a for a in self.aside if a.offset < cut.get(a.at, a.offset + 1)),
+            parked=tuple(a for a in self.parked if a.offset < cut.get(a.at, a.offset + 1)),
             spans=tuple(
                 replace(span, next=cut[span.partition], digest=None)
                 if span.partition in cut
@@ -259,7 +259,7 @@ class Batch:
             self,
             settled=frozenset(),
             changes=changes[1],
-            aside=tuple(a for a in self.aside if a.offset >= cut.get(a.at, a.offset + 1)),
+            parked=tuple(a for a in self.parked if a.offset >= cut.get(a.at, a.offset + 1)),
             spans=tuple(
                 replace(span, expected=cut[span.partition])
                 for span in self.spans
@@ -281,7 +281,7 @@ class Batch:
             for c in self.changes
             if c.entity in entities
         )
-        return replace(self, changes=kept, aside=(*self.aside, *parked)).settling(self.settled)
+        return replace(self, changes=kept, parked=(*self.parked, *parked)).settling(self.settled)
 
     def settling(self, entities: frozenset[Entity]) -> Batch:
         """The batch as one that supersedes these rows' parked changes, as far as it has the rows."""

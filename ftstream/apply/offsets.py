@@ -34,11 +34,11 @@ class Offsets:
             return {Partition(*row[:2]): Position(*row[2:]) for row in await cursor.fetchall()}
 
     async def resume(
-        self, partition: Partition, applied: int, resume: int, *, anew: bool = False
+        self, partition: Partition, applied: int, resume: int, *, recreated: bool = False
     ) -> None:
         """Read on from another offset than where the target is.
 
-        Of a topic that was made `anew`, what is parked is given up; sync_log notes each.
+        Of a topic that was `recreated`, what is parked is given up; sync_log notes each.
         """
         moved = {**partition._asdict(), "applied": applied, "resume": resume}
         async with self._sites.exclusively():
@@ -47,5 +47,5 @@ class Offsets:
                 done = await target.execute(statement(QUERIES["resume"]), moved)
                 if done.rowcount != 1:
                     raise ApplyFailed(_MOVED)
-                if anew:
+                if recreated:
                     await target.execute(ABANDON, partition._asdict())

@@ -19,14 +19,14 @@ from ftstream.apply.merge import (
     Displace,
     Patch,
     Reread,
-    aside_row,
     effects,
     log_rows,
+    parked_row,
 )
 from ftstream.apply.misfit import Misfits
 from ftstream.apply.parents import referred_to
 from ftstream.apply.refetch import read_from_owner
-from ftstream.apply.rows import Plan, Tables, keeping, locked, missing, write_rows
+from ftstream.apply.rows import RowPlan, Tables, keeping, locked, missing, write_rows
 from ftstream.apply.schema import Reading, Schema
 from ftstream.apply.sites import SILENT, ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES, Shape
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 REREADS = 5
-"""Times a batch is read anew from its owner before it is given up: its rows may move meanwhile."""
+"""Times a batch is read again from its owner before it is given up: its rows may move meanwhile."""
 
 REREAD_ROWS = 30
 """Rows read from their owner in one batch, with what is in their way: each may hold a megabyte."""
@@ -84,7 +84,7 @@ class LogApplier:
 
     async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
         """Apply it, with rows as their owner has them where the log's images do not do."""
-        plan = Plan(effects(batch.changes), shapes)
+        plan = RowPlan(effects(batch.changes), shapes)
         for _ in range(REREADS):
             try:
                 return await self._apply_once(batch, plan)
@@ -98,7 +98,7 @@ class LogApplier:
             later = replace(error.failure, policy=error.failure.policy.later)
             raise ApplyFailed(later, error.entities) from error
 
-    async def _apply_once(self, batch: Batch, plan: Plan) -> None:
+    async def _apply_once(self, batch: Batch, plan: RowPlan) -> None:
         written = plan  # with the rows that are in the way, once they are known
         reading = self._schema.reading
         try:
@@ -126,7 +126,7 @@ class LogApplier:
                 log.warning("%s %s is in ftstream.displaced: it was in the way", table, entity_id)
 
     async def _apply_in_one_trip(
-        self, target: AsyncConnection, batch: Batch, plan: Plan, reading: Reading
+        self, target: AsyncConnection, batch: Batch, plan: RowPlan, reading: Reading
     ) -> None:
         """The hot path: there is nothing to be known in between."""
         async with target.pipeline():
@@ -136,13 +136,13 @@ class LogApplier:
             await target.execute("commit")
 
     async def _write(
-        self, target: AsyncConnection, batch: Batch, plan: Plan, reading: Reading
+        self, target: AsyncConnection, batch: Batch, plan: RowPlan, reading: Reading
     ) -> None:
         await self._transactions.advance(target, batch)
         await write_rows(target, reading.statements, plan)
         if plan.rows:
             await target.execute(statement(QUERIES["unchanged"]), reading.fingerprint)
-        if entries := [*log_rows(batch.changes, plan.rows), *map(aside_row, batch.aside)]:
+        if entries := [*log_rows(batch.changes, plan.rows), *map(parked_row, batch.parked)]:
             await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
 
     async def _owner(self, batch: Batch, rereads: Collection[Entity]) -> AsyncConnection:
@@ -162,9 +162,9 @@ class LogApplier:
         source: AsyncConnection,
         target: AsyncConnection,
         batch: Batch,
-        plan: Plan,
+        plan: RowPlan,
         tables: Tables,
-    ) -> Plan:
+    ) -> RowPlan:
         """The plan with each row that is to be read, and those in its way, as their owner has them."""
         try:
             async with asyncio.timeout(OWNER_SECONDS):
@@ -176,7 +176,7 @@ class LogApplier:
             self._silent_until = time.monotonic() + SILENT_SECONDS
             raise ApplyFailed(SILENT, plan.rereads) from error
 
-    async def _with_rereads(self, plan: Plan, failure: Failure) -> Plan:
+    async def _with_rereads(self, plan: RowPlan, failure: Failure) -> RowPlan:
         """The plan with those rows marked that the failure says must be read from their owner."""
         if failure.sqlstate == ROW_MISSING:
             patches = [entity for entity, e in plan.rows.items() if isinstance(e, Patch)]
@@ -189,7 +189,7 @@ class LogApplier:
         rows = {k: Reread() if k in marked else effect for k, effect in plan.rows.items()}
         return replace(plan, rows=rows, clash=plan.clash or failure.sqlstate != ROW_MISSING)
 
-    async def _held(self, plan: Plan, written: Plan) -> set[Entity]:
+    async def _held(self, plan: RowPlan, written: RowPlan) -> set[Entity]:
         """Which of the batch's rows wait for others, who hold them or one in their way.
 
         None, if it is a whole table. Raises ApplyFailed.

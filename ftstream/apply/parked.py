@@ -1,4 +1,4 @@
-"""Changes that are put aside: parked until they can be applied, or dead until a person looks at them."""
+"""Changes that are not applied: parked until they can be applied, or dead until a person looks at them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Change, Entity, Operation
 
 
-class State(enum.StrEnum):
-    """What is to become of a change that was put aside."""
+class ParkedState(enum.StrEnum):
+    """What is to become of a change that was parked."""
 
     PARKED = "parked"  # tried again
     DEAD = "dead"  # its attempts are spent, or it cannot be read: kept for a person
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class ParkedRecord:
     """A record that is not applied now: where it came from, the record as it came, and why.
 
     `operation` is None for one that cannot be read; `whole` says that it tells all of its row, so that
@@ -35,7 +35,7 @@ class Aside:
     message: bytes
     position: int | None
     time: int | None
-    state: State
+    state: ParkedState
     failure: Failure
     whole: bool
     version: int = 0
@@ -60,9 +60,9 @@ WAITS_BEHIND = Failure(
 )
 
 
-def park(change: Change, failure: Failure) -> Aside:
+def park(change: Change, failure: Failure) -> ParkedRecord:
     """The change, to be tried again."""
-    return Aside(
+    return ParkedRecord(
         change.table,
         change.entity_id,
         change.operation,
@@ -73,7 +73,7 @@ def park(change: Change, failure: Failure) -> Aside:
         change.message,
         change.source_position,
         change.source_time,
-        State.PARKED,
+        ParkedState.PARKED,
         failure,
         whole=not change.partial and change.operation is not Operation.TRUNCATE,
         version=change.version,
@@ -82,10 +82,10 @@ def park(change: Change, failure: Failure) -> Aside:
 
 def malformed(
     table: str, partition: Partition, offset: int, key: bytes | None, value: bytes, reason: str
-) -> Aside:
+) -> ParkedRecord:
     """A record that cannot be read: dead, whole as it is."""
     hint = "`ftstream dead show` has it; drop it, or retry it with a version that reads it"
-    return Aside(
+    return ParkedRecord(
         table,
         "" if key is None else key.decode(errors="backslashreplace").replace("\0", r"\x00")[:200],
         None,
@@ -95,7 +95,7 @@ def malformed(
         value,
         None,
         None,
-        State.DEAD,
+        ParkedState.DEAD,
         Failure(Policy.PARK, MALFORMED, reason, hint, table),
         whole=False,
     )

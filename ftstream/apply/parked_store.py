@@ -1,4 +1,4 @@
-"""Changes that were put aside, as the target database keeps them."""
+"""Changes that were parked, as the target database keeps them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import AsyncConnection, sql
 
 from ftstream.apply.merge import Batch
-from ftstream.apply.parked import Aside
+from ftstream.apply.parked import ParkedRecord
 from ftstream.apply.sites import Sites
 from ftstream.failures import Failure
 from ftstream.flows import Flow
@@ -149,12 +149,12 @@ async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
     if batch.settled:
         settled = _settling(batch)
         await target.execute(SUPERSEDE, {"entities": Json.of(settled)})
-    for aside in batch.aside:
-        if aside.whole:
-            replaced = [{"table": aside.table, "id": aside.entity_id, "version": aside.version}]
+    for parked in batch.parked:
+        if parked.whole:
+            replaced = [{"table": parked.table, "id": parked.entity_id, "version": parked.version}]
             await target.execute(SUPERSEDE, {"entities": Json.of(replaced)})
-        await target.execute(statement(QUERIES["park"]), {"flow": flow, **_row(aside)})
-    behind = {a.entity for a in batch.aside if a.operation is not None}
+        await target.execute(statement(QUERIES["park"]), {"flow": flow, **_row(parked)})
+    behind = {a.entity for a in batch.parked if a.operation is not None}
     if behind:
         await target.execute(statement(QUERIES["revive"]), {"entities": _entities(behind)})
 
@@ -169,19 +169,19 @@ def _settling(batch: Batch) -> list[dict[str, object]]:
     return [{"table": t, "id": i, "version": v} for (t, i), v in newest.items()]
 
 
-def _row(aside: Aside) -> dict[str, object]:
+def _row(parked: ParkedRecord) -> dict[str, object]:
     return {
-        "state": aside.state.value,
-        "table": aside.table,
-        "id": aside.entity_id,
-        "op": aside.operation,
-        **aside.at._asdict(),
-        "offset": aside.offset,
-        "key": aside.key,
-        "message": aside.message,
-        "position": aside.position,
-        "time": aside.time,
-        **_words(aside.failure),
+        "state": parked.state.value,
+        "table": parked.table,
+        "id": parked.entity_id,
+        "op": parked.operation,
+        **parked.at._asdict(),
+        "offset": parked.offset,
+        "key": parked.key,
+        "message": parked.message,
+        "position": parked.position,
+        "time": parked.time,
+        **_words(parked.failure),
     }
 
 

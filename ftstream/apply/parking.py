@@ -14,7 +14,7 @@ from ftstream import notification
 from ftstream.apply.intake import Decode
 from ftstream.apply.merge import Batch, Patch, Position, effects
 from ftstream.apply.offsets import Offsets
-from ftstream.apply.parked import MALFORMED, WAITS_BEHIND, State
+from ftstream.apply.parked import MALFORMED, WAITS_BEHIND, ParkedState
 from ftstream.apply.parked_store import Parked, ParkedChanges
 from ftstream.apply.ports import Applier
 from ftstream.apply.sites import ApplyFailed
@@ -38,7 +38,7 @@ does not answer.
 Tell = Callable[[Notification], None]
 
 _COUNTED = frozenset((Policy.PARK, Policy.DIVIDE, Policy.HALT))
-"""Policies of failures that time alone does not mend."""
+"""Policies of failures that time alone does not fix."""
 
 Decoded = tuple[Parked, Change]
 """A parked change as it is kept, and as it reads."""
@@ -124,15 +124,15 @@ class Parking:
         for entity in batch.settled:
             self._queued.pop(entity, None)
         self._unfit &= self._queued.keys()
-        for aside in batch.aside:
-            if aside.operation is not None:
-                entity = (aside.table, aside.entity_id)
+        for parked in batch.parked:
+            if parked.operation is not None:
+                entity = (parked.table, parked.entity_id)
                 self._queued[entity] = next(self._numbers)
                 # A table of another shape parks all that comes for it; the flow's other tables go on.
-                alone = aside.failure.sqlstate in OF_ONE_TABLE
-                if aside.failure.policy is Policy.PARK and not alone:
+                alone = parked.failure.sqlstate in OF_ONE_TABLE
+                if parked.failure.policy is Policy.PARK and not alone:
                     self._unfit.add(entity)
-        if unreadable := [aside for aside in batch.aside if aside.state is State.DEAD]:
+        if unreadable := [parked for parked in batch.parked if parked.state is ParkedState.DEAD]:
             first = unreadable[0]
             self._died(len(unreadable), (first.table, first.entity_id), first.failure)
 
@@ -172,7 +172,7 @@ class Parking:
             try:
                 readable.append((parked, self._decoded(parked)))
             except MalformedMessage as error:
-                hint = "drop it, or mend what wrote it"
+                hint = "drop it, or fix what wrote it"
                 failure = Failure(Policy.PARK, MALFORMED, str(error), hint)
                 await self._store.postpone(
                     [parked], failure, counted=True, dead_after=0, alone=True

@@ -1,8 +1,8 @@
--- Changes that are put aside, and what becomes of them.
+-- Changes that are parked, and what becomes of them.
 
 -- name: park
 -- Keeps one record that is not applied now; in place of one that lay at its offset before the topic was
--- made anew, or was read again.
+-- recreated, or was read again.
 insert into ftstream.parked_change
     (flow, state, table_name, entity_id, operation, topic, kafka_partition, kafka_offset, key, message,
      source_position, source_time, sqlstate, error, hint)
@@ -51,7 +51,7 @@ p.operation is not null and exists (
 p.id = any(%(ids)s::bigint[])
 
 -- name: of_partition
--- Which to give up: what a partition had parked before its topic was made anew. The offsets are of another
+-- Which to give up: what a partition had parked before its topic was recreated. The offsets are of another
 -- order now, and a comparison carries what the changes held.
 (p.topic, p.kafka_partition) = (%(topic)s, %(partition)s)
 
@@ -145,7 +145,7 @@ where (p.topic, p.kafka_partition, p.kafka_offset) = (a.topic, a.kafka_partition
 returning p.state = 'dead' and a.before <> 'dead'
 
 -- name: list
--- What was put aside, the oldest first.
+-- Parked and dead changes, the oldest first.
 select id, flow, state, table_name, entity_id, operation, topic, kafka_partition, kafka_offset,
        octet_length(message) as bytes, sqlstate, error, hint, source_position, source_time, parked_at,
        attempts, next_attempt_at

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ftstream import notification
-from ftstream.apply.merge import Batch, aside_row
+from ftstream.apply.merge import Batch, parked_row
 from ftstream.apply.parents import Missing, decode_missing
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
@@ -76,7 +76,7 @@ class Refusals:
         self._sites = sites
         self._schema = schema
         self._transactions = transactions
-        # Which writes the other site was asked to have yield: once is enough, unless a worker starts anew.
+        # Which writes the other site was asked to have yield: once is enough, unless a worker restarts.
         self._asked: set[tuple[Entity, Stamp]] = set()
 
     async def clashed(self, batch: Batch, change: Change, failure: Failure) -> None:
@@ -225,7 +225,7 @@ class Refusals:
         for each in batch.changes:
             outcome = Outcome.REFUSED if each is change else Outcome.SUPERSEDED
             await target.execute(statement(ADVANCE["log_refusal"]), _logged(each, outcome))
-        if entries := [*map(aside_row, batch.aside)]:
+        if entries := [*map(parked_row, batch.parked)]:
             await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
 
     async def _missing(self, target: AsyncConnection, change: Change) -> list[Missing]:

@@ -19,7 +19,7 @@ Tables = Mapping[str, TableStatements]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RowPlan:
     """What a batch does to each row.
 
     `shapes` is the column list of all images of a table, where they have but one. Where unique values
@@ -36,7 +36,7 @@ class Plan:
         return {entity for entity, effect in self.rows.items() if isinstance(effect, Reread)}
 
 
-async def write_rows(target: AsyncConnection, tables: Tables, plan: Plan) -> None:
+async def write_rows(target: AsyncConnection, tables: Tables, plan: RowPlan) -> None:
     """Deletes before upserts in all tables, so that a unique value given up can be taken."""
     by_table = {name: _Rows(plan.shapes.get(name), plan.clash) for name in tables}
     for (table, entity_id), effect in plan.rows.items():

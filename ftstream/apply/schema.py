@@ -1,4 +1,4 @@
-"""The statements of a flow's tables, made anew when a table changes while the flow runs."""
+"""The statements of a flow's tables, rebuilt when a table changes while the flow runs."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import msgspec
 
 from ftstream import notification
 from ftstream.apply.catalogs import Catalogs
-from ftstream.apply.merge import Batch, aside_row
+from ftstream.apply.merge import Batch, parked_row
 from ftstream.apply.misfit import Misfits
 from ftstream.apply.parents import Parents, decode_missing, decode_referring, referred_to
 from ftstream.apply.refuse import Obstacles, Refusals, Tell, named
@@ -194,7 +194,7 @@ class OutboxApplier:
                 if batch.changes:
                     rows = {"changes": Json.of([*_logged(writes, taken)])}
                     logged = await target.execute(statement(SHARED["log_writes"]), rows)
-                if entries := [*map(aside_row, batch.aside)]:
+                if entries := [*map(parked_row, batch.parked)]:
                     await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
                 await target.execute("commit")
             found = await logged.fetchall() if logged is not None else []

@@ -12,7 +12,7 @@ import psycopg
 
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.merge import Batch
-from ftstream.apply.parked import Aside
+from ftstream.apply.parked import ParkedRecord
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ class Tally:
         self._applied.update(change.table for change in batch.changes)
         self._heartbeat = batch.heartbeat or self._heartbeat
 
-    def failed(self, aside: Sequence[Aside]) -> None:
-        """Count changes that were put aside."""
-        self._failed.update(each.table for each in aside)
+    def failed(self, parked: Sequence[ParkedRecord]) -> None:
+        """Count changes that were parked."""
+        self._failed.update(each.table for each in parked)
 
     async def run(self) -> None:
         """Write until cancelled."""

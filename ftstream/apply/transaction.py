@@ -39,7 +39,7 @@ class Transactions:
         await target.execute(statement(QUERIES["session"]), self._timeouts)
 
     async def advance(self, target: AsyncConnection, batch: Batch) -> None:
-        """Move the applied offsets over the batch, and park what it puts aside."""
+        """Move the applied offsets over the batch, and store the records that it parks."""
         offsets = [
             span.partition._asdict()
             | {"expected": span.expected, "next": span.next}

@@ -14,7 +14,7 @@ from ftstream.apply.buffer import Buffer, Buffered
 from ftstream.apply.intake import Intake
 from ftstream.apply.merge import Batch, Position, Span
 from ftstream.apply.offsets import Offsets
-from ftstream.apply.parked import Aside
+from ftstream.apply.parked import ParkedRecord
 from ftstream.apply.parking import Parking
 from ftstream.apply.ports import Applier
 from ftstream.apply.sites import ApplyFailed
@@ -104,7 +104,7 @@ class Writer:
 
     async def write(self, batch: Batch) -> None:
         """Apply the batch; what cannot be applied is parked, so that the others go on."""
-        parked: list[Aside] = []
+        parked: list[ParkedRecord] = []
         waiting = [batch]
         while waiting:
             part = self._parking.route(waiting.pop())
@@ -119,7 +119,7 @@ class Writer:
             else:
                 self._parking.applied(part)
                 self._tally.add(part)
-                parked += part.aside
+                parked += part.parked
         if parked:
             self._told(parked)
 
@@ -133,11 +133,11 @@ class Writer:
             raise FlowHalted(self._flow, error.failure)
         return [batch.without(batch.entities, error.failure)]
 
-    def _told(self, parked: Sequence[Aside]) -> None:
+    def _told(self, parked: Sequence[ParkedRecord]) -> None:
         first = parked[0]
         self._tally.failed(parked)
         log.warning(
-            "flow %s: %d changes put aside: the first, of %s %s, is %s: %s (%s)",
+            "flow %s: %d changes parked: the first, of %s %s, is %s: %s (%s)",
             self._flow,
             len(parked),
             first.table,

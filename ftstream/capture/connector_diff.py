@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ftstream.connect.masking import masked
 
 
-class Kind(enum.StrEnum):
+class SettingChange(enum.StrEnum):
     """What applying would do to one setting."""
 
     ADDED = "added"
@@ -18,18 +18,18 @@ class Kind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class SettingDifference:
     """One setting that differs; values are masked where they hold a secret, None where absent."""
 
     key: str
-    kind: Kind
+    kind: SettingChange
     deployed: str | None
     wanted: str | None
 
 
 def differences(
     wanted: Mapping[str, str], deployed: Mapping[str, str] | None
-) -> tuple[Difference, ...]:
+) -> tuple[SettingDifference, ...]:
     """By key; a connector that does not exist (None) lacks everything."""
     return tuple(_compare(wanted, deployed or {}))
 
@@ -50,16 +50,18 @@ def _tables(config: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
-def _compare(wanted: Mapping[str, str], deployed: Mapping[str, str]) -> Iterator[Difference]:
+def _compare(wanted: Mapping[str, str], deployed: Mapping[str, str]) -> Iterator[SettingDifference]:
     # Connect adds the name to what it returns.
     keys = sorted((wanted.keys() | deployed.keys()) - {"name"})
     for key in keys:
         match wanted.get(key), deployed.get(key):
             case None, str(old):
-                yield Difference(key, Kind.REMOVED, masked(key, old), None)
+                yield SettingDifference(key, SettingChange.REMOVED, masked(key, old), None)
             case str(new), None:
-                yield Difference(key, Kind.ADDED, None, masked(key, new))
+                yield SettingDifference(key, SettingChange.ADDED, None, masked(key, new))
             case str(new), str(old) if new != old:
-                yield Difference(key, Kind.CHANGED, masked(key, old), masked(key, new))
+                yield SettingDifference(
+                    key, SettingChange.CHANGED, masked(key, old), masked(key, new)
+                )
             case _:
                 pass

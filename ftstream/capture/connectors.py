@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from ftstream.connect.client import CONNECTOR_CLASS
 from ftstream.flows import HEARTBEAT_PREFIX, CaptureNames, Names, Site
 from ftstream.messages.toast import PLACEHOLDER
-from ftstream.settings import MAX_REQUEST_BYTES, Kafka, Settings
+from ftstream.settings import MAX_REQUEST_BYTES, KafkaSettings, Settings
 
 REGEX_ROUTER = "org.apache.kafka.connect.transforms.RegexRouter"
 TOPIC_MATCHES = "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"
@@ -175,7 +175,7 @@ def heartbeat_query(names: CaptureNames) -> str:
     return f"select pg_logical_emit_message(true, '{HEARTBEAT_PREFIX}', '{names.prefix}')"
 
 
-def _signals(names: CaptureNames, kafka: Kafka) -> dict[str, str]:
+def _signals(names: CaptureNames, kafka: KafkaSettings) -> dict[str, str]:
     return {
         # Signals come through Kafka and nothing is written to the source: no signal table.
         "read.only": "true",
@@ -209,7 +209,7 @@ def snapshot_over(deployed: Mapping[str, str]) -> bool:
     return "sink" in deployed.get("notification.enabled.channels", "").split(",")
 
 
-def _signal_security(kafka: Kafka) -> dict[str, str]:
+def _signal_security(kafka: KafkaSettings) -> dict[str, str]:
     """The signal consumer is Debezium's own: it takes nothing from the worker's settings."""
     if not (kafka.encrypted or kafka.authenticated):
         return {}

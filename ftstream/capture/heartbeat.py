@@ -15,20 +15,20 @@ from aiokafka.errors import KafkaConnectionError
 from ftstream.flows import CaptureNames
 from ftstream.kafka.errors import KafkaUnreachable
 from ftstream.kafka.security import client_options
-from ftstream.settings import Kafka
+from ftstream.settings import KafkaSettings
 
 READ_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class RecordCounts:
     """How many records the capture has ever written: of changes, and of heartbeats."""
 
     changes: int
     heartbeats: int
 
 
-async def written(kafka: Kafka, names: CaptureNames) -> Written:
+async def written(kafka: KafkaSettings, names: CaptureNames) -> RecordCounts:
     """The ends of its topics, summed. Raises KafkaUnreachable."""
     async with _reader(kafka) as consumer:
         changes = [
@@ -38,10 +38,10 @@ async def written(kafka: Kafka, names: CaptureNames) -> Written:
         ]
         beats = TopicPartition(names.heartbeat_topic, 0)
         ends = await _ends(consumer, [*changes, beats])
-        return Written(sum(ends[one] for one in changes), ends[beats])
+        return RecordCounts(sum(ends[one] for one in changes), ends[beats])
 
 
-async def last_heartbeat(kafka: Kafka, names: CaptureNames) -> datetime | None:
+async def last_heartbeat(kafka: KafkaSettings, names: CaptureNames) -> datetime | None:
     """When Connect wrote the newest record of the heartbeat topic; None if that is empty.
 
     Raises KafkaUnreachable.
@@ -64,7 +64,7 @@ async def _ends(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[Top
 
 
 @asynccontextmanager
-async def _reader(kafka: Kafka) -> AsyncIterator[Any]:
+async def _reader(kafka: KafkaSettings) -> AsyncIterator[Any]:
     """A consumer in no group: it moves nobody's position."""
     consumer = AIOKafkaConsumer(**client_options(kafka), group_id=None, enable_auto_commit=False)
     try:

@@ -19,7 +19,7 @@ BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class OutboxEntry:
     """A change as its writer's transaction left it."""
 
     id: int
@@ -46,7 +46,7 @@ class Outbox:
         return bool(row and row[0])
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn | None]:
+    async def turn(self) -> AsyncIterator[PublisherTurn | None]:
         """The right to publish for the time of a transaction; None while another has it."""
         connection = await self._open()
         async with connection.transaction():
@@ -54,7 +54,7 @@ class Outbox:
                 statement(QUERIES["begin_publishing"]), {"patience": self._patience}
             )
             row = await cursor.fetchone()
-            yield Turn(connection, self._tables) if row and row[1] else None
+            yield PublisherTurn(connection, self._tables) if row and row[1] else None
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -67,20 +67,20 @@ class Outbox:
         return self._connection
 
 
-class Turn:
+class PublisherTurn:
     """A publisher's turn; see `Outbox.turn`."""
 
     def __init__(self, connection: AsyncConnection, tables: list[str]) -> None:
         self._connection = connection
         self._tables = tables
 
-    async def next(self) -> list[Entry]:
+    async def next(self) -> list[OutboxEntry]:
         """The oldest changes, in the order in which they were written."""
         values = {"tables": self._tables, "rows": ROWS, "bytes": BYTES}
         cursor = await self._connection.execute(statement(QUERIES["next"]), values)
-        return [Entry(*row) for row in await cursor.fetchall()]
+        return [OutboxEntry(*row) for row in await cursor.fetchall()]
 
-    async def published(self, entries: Sequence[Entry]) -> None:
+    async def published(self, entries: Sequence[OutboxEntry]) -> None:
         """Take them out, once this turn's transaction commits."""
         ids = {"ids": [entry.id for entry in entries]}
         await self._connection.execute(statement(QUERIES["published"]), ids)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import psycopg
 
-from ftstream.capture.outbox import Entry, Outbox
+from ftstream.capture.outbox import Outbox, OutboxEntry
 from ftstream.kafka.errors import KafkaError
 from ftstream.kafka.publishing import Message, Publishing
 from ftstream.settings import Settings
@@ -80,7 +80,7 @@ class Publisher:
             await turn.published(entries[:done])
             return True
 
-    def _message(self, entry: Entry) -> Message:
+    def _message(self, entry: OutboxEntry) -> Message:
         return Message(self._topics[entry.table], entry.entity_id.encode(), entry.payload.encode())
 
     async def _rest(self) -> None:

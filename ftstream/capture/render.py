@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from ftstream.capture.connectors import rendered
 from ftstream.flows import FLOWS, CaptureNames, log_captures
-from ftstream.settings import Apply, Connect, Database, Kafka, Settings
+from ftstream.settings import Apply, ConnectSettings, Database, KafkaSettings, Settings
 
 FOLDER = Path("connectors")
 
@@ -26,8 +26,8 @@ def example_settings() -> Settings:
             dsn=SecretStr("host=external-postgres-host port=5432 dbname=gfx_production")
         ),
         supabase=Database(),
-        kafka=Kafka(bootstrap_servers="kafka:9092"),
-        connect=Connect(),
+        kafka=KafkaSettings(bootstrap_servers="kafka:9092"),
+        connect=ConnectSettings(),
         apply=Apply(),
     )
 

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, UnknownTopi
 from ftstream.flows import CaptureNames, Table
 from ftstream.kafka.errors import KafkaError, KafkaUnreachable
 from ftstream.kafka.security import client_options
-from ftstream.settings import Kafka
+from ftstream.settings import KafkaSettings
 
 REQUEST_MS = 10_000
 
@@ -41,7 +41,7 @@ def incremental_snapshot(tables: Iterable[Table], identity: str | None = None) -
     return Signal(identity or str(uuid.uuid4()), "execute-snapshot", data)
 
 
-async def send(kafka: Kafka, names: CaptureNames, signal: Signal) -> None:
+async def send(kafka: KafkaSettings, names: CaptureNames, signal: Signal) -> None:
     """Put the signal where the flow's connector reads it; it is kept while that is down.
 
     Raises KafkaUnreachable, KafkaError.
@@ -61,7 +61,7 @@ async def send(kafka: Kafka, names: CaptureNames, signal: Signal) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Notification:
+class SnapshotStep:
     """One step of a snapshot as the connector tells it."""
 
     identity: str
@@ -103,17 +103,17 @@ class Notification:
         return None if value is None else int(value)
 
 
-def decode_notification(value: bytes) -> Notification:
+def decode_notification(value: bytes) -> SnapshotStep:
     """Raises ValueError or KeyError for what is not a notification."""
     body = json.loads(value)
     details = body.get("additional_data") or {}
-    return Notification(body["id"], body["aggregate_type"], body["type"], details)
+    return SnapshotStep(body["id"], body["aggregate_type"], body["type"], details)
 
 
 class Notifications:
     """The notifications of a flow from the moment this context is entered; enter, then signal."""
 
-    def __init__(self, kafka: Kafka, names: CaptureNames) -> None:
+    def __init__(self, kafka: KafkaSettings, names: CaptureNames) -> None:
         self._kafka = kafka
         self._topic = names.notification_topic
         self._consumer: Any = None
@@ -147,7 +147,7 @@ class Notifications:
     ) -> None:
         await self._consumer.stop()
 
-    async def of(self, signal: Signal, patience: float) -> AsyncIterator[Notification]:
+    async def of(self, signal: Signal, patience: float) -> AsyncIterator[SnapshotStep]:
         """Those of this signal, up to the last. Raises SignalUnanswered after `patience` seconds
         without one.
         """
@@ -162,7 +162,7 @@ class Notifications:
             if time.monotonic() > deadline:
                 raise SignalUnanswered(patience)
 
-    async def _poll(self, seconds: float) -> list[Notification]:
+    async def _poll(self, seconds: float) -> list[SnapshotStep]:
         batches = await self._consumer.getmany(timeout_ms=int(max(seconds, 0.1) * 1000))
         return [decode_notification(record.value) for batch in batches.values() for record in batch]
 

@@ -16,7 +16,7 @@ _QUERIES = Queries.load(__package__, "wake_ups.sql")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class WorkerWakeUp:
     """What a worker has said of itself; `seen_at` is the database's time."""
 
     worker: str
@@ -44,8 +44,8 @@ async def forget(conninfo: str, worker: str) -> None:
         await connection.execute(statement(_QUERIES["forget"]), {"worker": worker})
 
 
-async def seen(connection: AsyncConnection, seconds: float) -> list[Seen]:
+async def seen(connection: AsyncConnection, seconds: float) -> list[WorkerWakeUp]:
     """The workers seen in the last seconds. Raises psycopg.Error."""
-    async with connection.cursor(row_factory=class_row(Seen)) as cursor:
+    async with connection.cursor(row_factory=class_row(WorkerWakeUp)) as cursor:
         await cursor.execute(statement(_QUERIES["seen"]), {"seconds": seconds})
         return await cursor.fetchall()

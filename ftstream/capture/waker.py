@@ -20,7 +20,7 @@ from ftstream.supabase.wake_up import WakeUps, Way
 log = logging.getLogger(__name__)
 
 NOTE_SECONDS = 30.0
-"""How often it is noted anew, so that one sees who is there."""
+"""How often it is noted again, so that one sees who is there."""
 
 CLOSE_SECONDS = 3.0
 """How long an ending worker tries to say so; later, nobody has seen it for a while."""

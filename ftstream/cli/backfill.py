@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import click
 
-from ftstream.capture.signals import Notification, Notifications, Signal, incremental_snapshot, send
-from ftstream.cli.errors import EXIT_CODES, Failure
+from ftstream.capture.signals import Notifications, Signal, SnapshotStep, incremental_snapshot, send
+from ftstream.cli.errors import EXIT_CODES, CommandFailure
 from ftstream.cli.flows import log_flows
 from ftstream.connect.client import ConnectClient
 from ftstream.flows import CaptureNames, Flow, Table, log_captures
@@ -79,7 +79,7 @@ async def _check_running(settings: Settings, names: CaptureNames) -> None:
         status = await client.status(names.connector)
     if status is None or not status.running:
         state = "does not exist" if status is None else str(status)
-        raise Failure(f"{names.connector}: {state}. First: ftstream connectors apply")
+        raise CommandFailure(f"{names.connector}: {state}. First: ftstream connectors apply")
 
 
 async def _follow(notifications: Notifications, signal: Signal) -> None:
@@ -92,10 +92,12 @@ async def _follow(notifications: Notifications, signal: Signal) -> None:
         if notification.failure:
             failed.append(f"{notification.table or 'snapshot'}: {notification.failure}")
     if failed:
-        raise Failure(f"not all rows were read ({'; '.join(failed)}); Connect's log has the reason")
+        raise CommandFailure(
+            f"not all rows were read ({'; '.join(failed)}); Connect's log has the reason"
+        )
 
 
-def _line(notification: Notification) -> str:
+def _line(notification: SnapshotStep) -> str:
     table = notification.table
     match notification.kind:
         case "IN_PROGRESS":

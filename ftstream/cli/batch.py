@@ -26,11 +26,11 @@ from rich.progress import (
 from rich.table import Table as Grid
 
 from ftstream.capture import batch as runs
-from ftstream.capture.batch.schedule import Schedule, Status
+from ftstream.capture.batch.schedule import Schedule, TableStatus
 from ftstream.capture.batch.table_run import TableRun
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED
-from ftstream.compare.comparison import Kind
+from ftstream.compare.comparison import DifferenceKind
 from ftstream.flows import FLOWS, Capture, Flow, Table
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings, load_settings
@@ -153,7 +153,7 @@ async def _status(settings: Settings) -> list[dict[str, Any]]:
     async with await open_connection(settings.supabase.conninfo()) as connection:
         found: list[dict[str, Any]] = []
         for flow in _flows():
-            rows: list[Status] = await Schedule(flow, settings.namespace, connection).status()
+            rows: list[TableStatus] = await Schedule(flow, settings.namespace, connection).status()
             order = [flow.entity_type(table) for table in flow.tables]
             rows.sort(key=lambda row: order.index(row.entity_type))
             found += [{"source": flow.name} | dataclasses.asdict(row) for row in rows]
@@ -176,9 +176,9 @@ class Told:
             "tables": [
                 {
                     "table": result.table,
-                    "missing": result.kinds[Kind.MISSING],
-                    "different": result.kinds[Kind.DIFFERENT],
-                    "extra": result.kinds[Kind.EXTRA],
+                    "missing": result.kinds[DifferenceKind.MISSING],
+                    "different": result.kinds[DifferenceKind.DIFFERENT],
+                    "extra": result.kinds[DifferenceKind.EXTRA],
                     **result.details,
                     "uncarried": list(result.uncarried),
                 }
@@ -192,7 +192,10 @@ class Told:
         ends = [] if self.dry_run else ["published"]
         grid = Grid("table", "rows", "new", "changed", "gone", *ends, "seconds")
         for result in self.results:
-            counts = [result.kinds[k] for k in (Kind.MISSING, Kind.DIFFERENT, Kind.EXTRA)]
+            counts = [
+                result.kinds[k]
+                for k in (DifferenceKind.MISSING, DifferenceKind.DIFFERENT, DifferenceKind.EXTRA)
+            ]
             numbers = [result.rows, *counts, *([] if self.dry_run else [result.published])]
             grid.add_row(result.table, *(f"{n:,}" for n in numbers), f"{result.seconds:.1f}")
         console.print(grid)
@@ -277,7 +280,7 @@ def _progress() -> Iterator[runs.Say]:
     with Progress(*columns, rate, TimeRemainingColumn(), console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def say(step: runs.Step) -> None:
+        def say(step: runs.RunStep) -> None:
             if step.table not in tasks:
                 tasks[step.table] = bar.add_task(step.table, total=None, rate="comparing")
             task = tasks[step.table]
@@ -295,7 +298,7 @@ def _lines() -> runs.Say:
     began: dict[str, float] = {}
     told: dict[str, float] = {}
 
-    def say(step: runs.Step) -> None:
+    def say(step: runs.RunStep) -> None:
         now = time.monotonic()
         if step.total is None:
             click.echo(f"{step.table}: comparing", err=True)

@@ -16,16 +16,16 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ftstream.capture import oversize
-from ftstream.capture.connector_diff import Difference, added_tables, differences
+from ftstream.capture.connector_diff import SettingDifference, added_tables, differences
 from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
-from ftstream.capture.heartbeat import Written, last_heartbeat, written
+from ftstream.capture.heartbeat import RecordCounts, last_heartbeat, written
 from ftstream.capture.oversize import LargeRow
 from ftstream.capture.oversize_rows import too_large
-from ftstream.cli.errors import EXIT_CODES, Failure, failure
+from ftstream.cli.errors import EXIT_CODES, CommandFailure, failure
 from ftstream.cli.flows import FlowType, captures_for
 from ftstream.compare.progress import watch
 from ftstream.compare.repair import open_repairs
-from ftstream.connect.client import ConnectClient, Status
+from ftstream.connect.client import ConnectClient, ConnectorStatus
 from ftstream.connect.errors import ConnectError, ConnectUnreachable, PluginMissing
 from ftstream.flows import CaptureNames, Flow, Names
 from ftstream.kafka.topics import (
@@ -167,7 +167,7 @@ class Report:
 
     flows: tuple[str, ...]
     connector: str
-    status: Status | None
+    status: ConnectorStatus | None
     heartbeat_age: float | None
     findings: tuple[str, ...] = ()
     """What Debezium's own check says of a connector that is silent; of a failed one, what holds it up."""
@@ -220,7 +220,7 @@ async def _apply_all(
                 await _apply_one(client, settings, names, dry_run, pass_too_large)
             except (ConnectUnreachable, PluginMissing):
                 raise  # no other connector would fare better
-            except (Failure, ConnectError) as error:
+            except (CommandFailure, ConnectError) as error:
                 failed.append(error)
     if failed:
         raise _all_of(failed)
@@ -240,7 +240,7 @@ async def _apply_one(
         await _pass_large_rows(client, settings, names)
     elif met and not await _differs(client, settings, names):
         # Restarted, it would run until it meets the row again.
-        raise Failure(await _large_rows_told(settings, names))
+        raise CommandFailure(await _large_rows_told(settings, names))
     else:
         await _apply(client, settings, names, dry_run)
 
@@ -249,8 +249,8 @@ def _all_of(failed: Sequence[Exception]) -> Exception:
     """One error that tells of several connectors."""
     if len(failed) == 1:
         return failed[0]
-    told = [error if isinstance(error, Failure) else failure(error) for error in failed]
-    return Failure("\n".join(each.message for each in told if each is not None))
+    told = [error if isinstance(error, CommandFailure) else failure(error) for error in failed]
+    return CommandFailure("\n".join(each.message for each in told if each is not None))
 
 
 async def _apply(
@@ -289,7 +289,9 @@ async def _check(client: ConnectClient, names: CaptureNames, wanted: Mapping[str
     """Debezium checks the settings, and that it can log in."""
     if problems := await client.validate(names.connector, wanted):
         listed = "\n".join(f"  {problem}" for problem in problems)
-        raise Failure(f"Debezium does not accept the configuration of {names.connector}:\n{listed}")
+        raise CommandFailure(
+            f"Debezium does not accept the configuration of {names.connector}:\n{listed}"
+        )
 
 
 async def _deploy(
@@ -302,8 +304,8 @@ async def _deploy(
     if status is None or not status.failed:
         return
     if names.capture.outbox:
-        # It may know a position that a slot which was made anew does not reach back to; the slot knows.
-        console.print("starting it anew, where its slot is")
+        # It may know a position that a slot which was recreated does not reach back to; the slot knows.
+        console.print("starting it again, where its slot is")
         await client.forget_offsets(names.connector)
         await client.delete(names.connector)
         await client.put_config(names.connector, wanted)
@@ -312,7 +314,7 @@ async def _deploy(
         await client.restart(names.connector, only_failed=True)
 
 
-def _met_large_row(names: CaptureNames, status: Status | None) -> bool:
+def _met_large_row(names: CaptureNames, status: ConnectorStatus | None) -> bool:
     failed = status.failed if status else None
     # The trigger of an outbox refuses such a row.
     return failed is not None and oversize.CAUSE in failed.cause and not names.capture.outbox
@@ -412,7 +414,7 @@ async def _take_snapshot(
 
 
 async def _wait_streaming(
-    client: ConnectClient, settings: Settings, names: CaptureNames, before: Written
+    client: ConnectClient, settings: Settings, names: CaptureNames, before: RecordCounts
 ) -> None:
     """Heartbeats come through the log, so the first one says that the snapshot is over."""
     seen, since = before, time.monotonic()
@@ -422,7 +424,7 @@ async def _wait_streaming(
             seen, since = now, time.monotonic()
             console.print(f"  {now.changes - before.changes:,} rows")
         elif time.monotonic() - since > SILENT_SECONDS:
-            raise Failure(_snapshot_stuck(settings))
+            raise CommandFailure(_snapshot_stuck(settings))
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -484,7 +486,7 @@ async def _delete_all(settings: Settings, captures: Sequence[CaptureNames], forg
             click.echo(f"{name}: {'deleted' if await client.delete(name) else 'was not there'}")
 
 
-def _show_differences(connector: str, found: Sequence[Difference], *, new: bool) -> None:
+def _show_differences(connector: str, found: Sequence[SettingDifference], *, new: bool) -> None:
     if new:
         console.print(f"{connector} does not exist ({len(found)} settings)")
     elif not found:

@@ -1,4 +1,4 @@
-"""`ftstream dead`: changes that were put aside, and what a person decides about them."""
+"""`ftstream dead`: changes that were parked, and what a person decides about them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table as Grid
 
 from ftstream.apply import dead_letters
 from ftstream.apply.dead_letters import Letter
-from ftstream.cli.errors import Failure
+from ftstream.cli.errors import CommandFailure
 from ftstream.flows import FLOWS, Site
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import load_settings
@@ -32,7 +32,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Reference:
+class LetterReference:
     """A letter of one site: `supabase:17`."""
 
     site: Site
@@ -56,21 +56,21 @@ class ReferenceType(click.ParamType):
 
     def convert(
         self,
-        value: str | Reference,
+        value: str | LetterReference,
         param: click.Parameter | None,
         context: click.Context | None,
-    ) -> Reference:
-        if isinstance(value, Reference):
+    ) -> LetterReference:
+        if isinstance(value, LetterReference):
             return value
         try:
-            return Reference.parse(value)
+            return LetterReference.parse(value)
         except ValueError:
             self.fail(f"{value!r} is no reference, such as supabase:17", param, context)
 
 
 REFERENCES = click.argument("references", metavar="[REF]...", nargs=-1, type=ReferenceType())
 
-Found = list[tuple[Reference, Letter]]
+Found = list[tuple[LetterReference, Letter]]
 
 
 @click.group()
@@ -92,13 +92,13 @@ def dead() -> None:
 @click.option("--limit", default=100, show_default=True, help="At most so many on a site.")
 @JSON
 def list_(flow: str | None, state: str | None, limit: int, as_json: bool) -> None:
-    """List what was put aside, the oldest first."""
+    """List parked and dead changes, the oldest first."""
     found = asyncio.run(_find(flow=flow, state=state, limit=limit))
     if as_json:
         click.echo(json.dumps([_report(*each) for each in found], indent=2))
         return
     if not found:
-        click.echo("nothing is put aside")
+        click.echo("nothing is parked or dead")
         return
     grid = Grid()
     for name in ("ref", "state", "table"):
@@ -116,7 +116,7 @@ def list_(flow: str | None, state: str | None, limit: int, as_json: bool) -> Non
 @click.argument("reference", metavar="REF", type=ReferenceType())
 @click.option("--raw", is_flag=True, help="The record's value only, byte for byte.")
 @JSON
-def show(reference: Reference, raw: bool, as_json: bool) -> None:
+def show(reference: LetterReference, raw: bool, as_json: bool) -> None:
     """Show one: the error, the hint, where the record came from, and the record."""
     letter, key, message = asyncio.run(_show(reference))
     if raw:
@@ -137,7 +137,9 @@ def show(reference: Reference, raw: bool, as_json: bool) -> None:
 @EVERY
 @FLOW
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for the outcome.")
-def retry(references: tuple[Reference, ...], every: bool, flow: str | None, timeout: float) -> None:
+def retry(
+    references: tuple[LetterReference, ...], every: bool, flow: str | None, timeout: float
+) -> None:
     """Have them tried again, and tell what came of it. A worker must be running.
 
     Exit codes: 0 all are applied, 1 some are not.
@@ -147,7 +149,7 @@ def retry(references: tuple[Reference, ...], every: bool, flow: str | None, time
     for reference, letter in left:
         click.echo(f"{reference} {letter.table_name} {letter.entity_id}: {letter.error}", err=True)
     if left:
-        raise Failure(f"{len(left)} are not applied; they are tried further")
+        raise CommandFailure(f"{len(left)} are not applied; they are tried further")
     click.echo(f"{len(found)} are applied")
 
 
@@ -156,7 +158,7 @@ def retry(references: tuple[Reference, ...], every: bool, flow: str | None, time
 @EVERY_DEAD
 @FLOW
 @YES
-def drop(references: tuple[Reference, ...], every: bool, flow: str | None, yes: bool) -> None:
+def drop(references: tuple[LetterReference, ...], every: bool, flow: str | None, yes: bool) -> None:
     """Give them up for good; sync_log notes it. The row may then differ: see `ftstream verify`."""
     found = asyncio.run(_chosen(references, every, flow))
     for reference, letter in found:
@@ -172,7 +174,7 @@ async def _find(
     flow: str | None = None,
     state: str | None = None,
     limit: int | None = None,
-    references: Sequence[Reference] | None = None,
+    references: Sequence[LetterReference] | None = None,
 ) -> Found:
     """On every site that is a target of a ready flow."""
     settings = load_settings()
@@ -183,12 +185,12 @@ async def _find(
             letters = await dead_letters.letters(
                 connection, flow=flow, state=state, ids=ids, limit=limit
             )
-            found += [(Reference(site, letter.id), letter) for letter in letters]
+            found += [(LetterReference(site, letter.id), letter) for letter in letters]
     return found
 
 
 async def _chosen(
-    references: Sequence[Reference], every: bool, flow: str | None, state: str | None = "dead"
+    references: Sequence[LetterReference], every: bool, flow: str | None, state: str | None = "dead"
 ) -> Found:
     """Those that are named, or all in this state."""
     if bool(references) is every:
@@ -197,13 +199,13 @@ async def _chosen(
         return await _find(flow=flow, state=state)
     found = await _find(references=references)
     if missing := set(references) - {reference for reference, _ in found}:
-        raise Failure(
+        raise CommandFailure(
             f"there is no {', '.join(sorted(map(str, missing)))}; see: ftstream dead list"
         )
     return found
 
 
-async def _show(reference: Reference) -> tuple[Letter, bytes | None, bytes]:
+async def _show(reference: LetterReference) -> tuple[Letter, bytes | None, bytes]:
     ((_, letter),) = await _chosen([reference], False, None)
     conninfo = load_settings().database(reference.site).conninfo()
     async with await open_connection(conninfo) as connection:
@@ -242,7 +244,7 @@ def _by_site(found: Found) -> dict[Site, list[int]]:
     return sites
 
 
-def _report(reference: Reference, letter: Letter) -> dict[str, Any]:
+def _report(reference: LetterReference, letter: Letter) -> dict[str, Any]:
     fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter)[1:]}
     shown = {
         name: value.isoformat() if isinstance(value, datetime) else value

@@ -56,7 +56,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
-class Failure(click.ClickException):
+class CommandFailure(click.ClickException):
     """An error as a message, with the exit code it stands for."""
 
     def __init__(self, message: str, exit_code: int = FAILED) -> None:
@@ -77,12 +77,12 @@ def _message(error: Exception) -> str:
             return str(error).strip()
 
 
-def failure(error: Exception) -> Failure | None:
+def failure(error: Exception) -> CommandFailure | None:
     """The message and exit code for an error that a command may meet; None for a fault of ours."""
     for kind, code in _CODES:
         if isinstance(error, kind):
             message = _message(error)
-            return Failure(
+            return CommandFailure(
                 f"{message}\n{error.trace}" if isinstance(error, TaskFailed) else message, code
             )
     return None

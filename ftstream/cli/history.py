@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 
 from ftstream.cli.flows import TableType
 from ftstream.flows import Flow, Table
-from ftstream.recover.history import Entry, changed, ordered
+from ftstream.recover.history import HistoryEntry, changed, ordered
 from ftstream.recover.read_history import entries, reading
 from ftstream.settings import load_settings
 
@@ -52,10 +52,10 @@ def history(
         context.exit(1)
 
 
-async def _read(flow: Flow, table: Table, entity_id: str) -> list[Entry]:
+async def _read(flow: Flow, table: Table, entity_id: str) -> list[HistoryEntry]:
     settings = load_settings()
     settings.require_databases()
-    found: list[Entry] = []
+    found: list[HistoryEntry] = []
     for site in flow.targets:
         async with reading(settings.database(site).conninfo()) as connection:
             read = await entries(connection, site, table, [entity_id])
@@ -63,12 +63,12 @@ async def _read(flow: Flow, table: Table, entity_id: str) -> list[Entry]:
     return found
 
 
-def _show(found: list[Entry], title: str) -> None:
+def _show(found: list[HistoryEntry], title: str) -> None:
     grid = Grid(title=title)
     for name in ("written", "version", "arrived at", "by", "operation", "outcome", "what"):
         # A version is copied from here; of nothing else is a part left out, however narrow it is.
         grid.add_column(name, overflow="fold", no_wrap=name == "version")
-    before: Entry | None = None
+    before: HistoryEntry | None = None
     for entry in found:
         what = _what(before, entry)
         grid.add_row(
@@ -85,7 +85,7 @@ def _show(found: list[Entry], title: str) -> None:
     Console(markup=False, highlight=False).print(grid)
 
 
-def _what(before: Entry | None, entry: Entry) -> str:
+def _what(before: HistoryEntry | None, entry: HistoryEntry) -> str:
     if entry.stamp is None or entry.row is None:
         return ""
     differences = changed(before.row if before else None, entry.row)
@@ -105,7 +105,7 @@ def _local(at: datetime | None) -> str:
     return "-" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
-def _document(found: list[Entry]) -> str:
+def _document(found: list[HistoryEntry]) -> str:
     """Rows go into it as PostgreSQL wrote them: no number loses a digit."""
     parts = []
     for entry in found:

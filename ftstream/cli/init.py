@@ -35,7 +35,7 @@ Examples:
   ftstream init                  do it; run again, it finds everything already so
   ftstream init --as-migration supabase/migrations
                                  Supabase's part for `supabase db push`; `init` does the rest
-Exit codes: 0 done, 1 a step failed, 2 something must be mended first (nothing was changed)."""
+Exit codes: 0 done, 1 a step failed, 2 something must be fixed first (nothing was changed)."""
 )
 @click.option("--dry-run", is_flag=True, help="Print SQL and topics; change nothing.")
 @click.option(
@@ -77,7 +77,7 @@ def show_problems(problems: Iterable[Problem], as_json: bool = False) -> None:
     for problem in listed:
         click.echo(f"{'error' if problem.fatal else 'warning'}: {problem}", err=True)
     fatal = sum(problem.fatal for problem in listed)
-    click.echo(f"{fatal} to mend first; nothing was changed", err=True)
+    click.echo(f"{fatal} to fix first; nothing was changed", err=True)
 
 
 def show_done(done: Done) -> None:
@@ -148,7 +148,7 @@ def _as_dict(problem: Problem) -> dict[str, object]:
     return {
         "where": problem.where,
         "what": problem.what,
-        "mend": problem.mend,
+        "hint": problem.hint,
         "fatal": problem.fatal,
     }
 

@@ -87,7 +87,7 @@ def reconcile(
     before its tables have met. Rows are paired by id; the one that was written last stays, by its last
     write, or by its updated_at (where both sites have it) if that is older than ftstream. What is
     overwritten is kept in ftstream.displaced, as long as sync_log is. It works while both sites are
-    written and workers run, and can be run again; so it also mends what was lost with External's slot.
+    written and workers run, and can be run again; so it also repairs what was lost with External's slot.
     """
     settings, flows = load_settings(), _chosen(names)
     settings.require_databases()

@@ -29,7 +29,7 @@ Examples:
   ftstream remove --dry-run      what would go
   ftstream remove gfx            one flow; asks first
   ftstream remove --yes          all of ftstream, without asking
-Exit codes: 0 done, 1 a step failed or you declined, 2 something must be mended first."""
+Exit codes: 0 done, 1 a step failed or you declined, 2 something must be fixed first."""
 )
 @click.argument(
     "name", metavar="[FLOW]", type=click.Choice([f.name for f in FLOWS]), required=False

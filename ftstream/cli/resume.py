@@ -9,7 +9,7 @@ import click
 from ftstream.apply.continuity import Break, Discontinuity, discontinuities
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.sites import Sites
-from ftstream.cli.errors import Failure
+from ftstream.cli.errors import CommandFailure
 from ftstream.flows import FLOWS, Flow, Names, Site, flow_named
 from ftstream.kafka.partition import Partition
 from ftstream.settings import Settings, load_settings
@@ -29,7 +29,7 @@ Exit codes: 0 done, or nothing is lost; 1 declined or failed, 2 wrong use, 3 Kaf
 def resume(name: str, dry_run: bool, yes: bool) -> None:
     """Accept that records of a halted flow are lost, and read on from what Kafka holds.
 
-    For a topic whose records were deleted before they were applied, or that was made anew: reading
+    For a topic whose records were deleted before they were applied, or that was recreated: reading
     begins at the first record that is there. What is read twice has no effect twice.
     """
     settings, flow = load_settings(), flow_named(name)
@@ -63,7 +63,7 @@ async def _lost(settings: Settings, flow: Flow, target: Site) -> list[Discontinu
     counts = dict.fromkeys(names.topics(target), settings.kafka.partitions)
     found = await discontinuities(settings.kafka, applied, counts)
     if other := [each for each in found if each.kind is Break.REPARTITIONED]:
-        raise Failure(
+        raise CommandFailure(
             f"{'; '.join(map(str, other))}. Set kafka.partitions to what exists, start the worker,"
             " and then run `ftstream verify --repair`: keys moved, and their order was lost"
         )
@@ -75,7 +75,7 @@ async def _resume(settings: Settings, target: Site, found: list[Discontinuity]) 
     try:
         offsets = Offsets(sites)
         for each in found:
-            anew = each.kind is Break.ANEW
-            await offsets.resume(each.partition, each.applied, each.resume, anew=anew)
+            recreated = each.kind is Break.RECREATED
+            await offsets.resume(each.partition, each.applied, each.resume, recreated=recreated)
     finally:
         await sites.close()

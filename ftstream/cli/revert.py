@@ -19,7 +19,7 @@ from ftstream.cli.flows import TableType
 from ftstream.cli.since import SinceType
 from ftstream.flows import Capture, Flow, Site, Table
 from ftstream.recover.history import moment
-from ftstream.recover.reversal import Action, Intent, Left, Plan, Result, Written
+from ftstream.recover.reversal import Action, Intent, Left, Result, ReversalPlan, Written
 from ftstream.recover.revert import OneWrite, Since, Target, carry_out, plan
 from ftstream.settings import Settings, load_settings
 
@@ -171,7 +171,7 @@ def _write(
     return results
 
 
-def _show(found: Plan, target: Target, console: Console) -> None:
+def _show(found: ReversalPlan, target: Target, console: Console) -> None:
     grid = Grid(title=f"{target.table.name} on {target.site}")
     for name in ("row", "", "what"):
         grid.add_column(name, overflow="fold", no_wrap=name == "row")
@@ -208,14 +208,14 @@ def _short(value: str | None) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
-def _question(found: Plan, target: Target, author: str) -> str:
+def _question(found: ReversalPlan, target: Target, author: str) -> str:
     counts = Counter(intent.action for intent in found.writes)
     parts = ", ".join(f"{number} {action}" for action, number in sorted(counts.items()))
     return f"Write {target.table.name} on {target.site} as {author}: {parts}?"
 
 
 def _document(
-    found: Plan, target: Target, author: str, results: Sequence[Result]
+    found: ReversalPlan, target: Target, author: str, results: Sequence[Result]
 ) -> Mapping[str, Any]:
     became = {result.intent.entity_id: result for result in results}
     rows = [_row(intent, became.get(intent.entity_id)) for intent in found.intents]

@@ -12,9 +12,9 @@ import click
 from rich.console import Console
 
 from ftstream.capture.batch.drift import Drift, drifts
-from ftstream.cli.errors import FAILED, Failure
+from ftstream.cli.errors import FAILED, CommandFailure
 from ftstream.flows import FLOWS, Capture, Flow, Table
-from ftstream.messages.avro_compatibility import Difference
+from ftstream.messages.avro_compatibility import ColumnDifference
 from ftstream.messages.kept_schemas import kept_schemas
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings, load_settings
@@ -136,7 +136,7 @@ def accept(tables: tuple[Table, ...], dry_run: bool, yes: bool) -> None:
         try:
             path = places[drift.now.flow].keep(drift.table, drift.accepted)
         except OSError as error:
-            raise Failure(str(error)) from error
+            raise CommandFailure(str(error)) from error
         click.echo(f"wrote {_short(path)}")
     click.echo(_next_steps(settings))
 
@@ -202,7 +202,7 @@ def _show(drift: Drift) -> None:
         console.print(f"  {each}{_remark(each)}", soft_wrap=True)
 
 
-def _remark(difference: Difference) -> str:
+def _remark(difference: ColumnDifference) -> str:
     if not difference.compatible:
         return "  (incompatible)"
     # A run that knows the column could only write NULL over it.

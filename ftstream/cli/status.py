@@ -15,7 +15,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ftstream.capture.batch.schedule import Schedule
-from ftstream.capture.wake_ups import Seen, seen
+from ftstream.capture.wake_ups import WorkerWakeUp, seen
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import failure
 from ftstream.compare.progress import SlotMissing, Standing, put_aside, watch
@@ -30,7 +30,7 @@ SEEN_SECONDS = 90.0
 
 
 @dataclass
-class Direction:
+class DirectionStatus:
     """What could be seen of a flow to one site; None: it could not."""
 
     flow: str
@@ -55,8 +55,8 @@ class Direction:
 class Looked:
     """What could be seen; `problems` is why the rest could not."""
 
-    directions: list[Direction]
-    workers: list[Seen] = field(default_factory=list)
+    directions: list[DirectionStatus]
+    workers: list[WorkerWakeUp] = field(default_factory=list)
     problems: list[Exception] = field(default_factory=list)
 
     @property
@@ -74,7 +74,7 @@ Exit codes: 0 everything captured is applied, 1 it is not, or a database does no
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(as_json: bool) -> None:
-    """Show how far each flow is, what was put aside, and what wakes the publishers.
+    """Show how far each flow is, what is parked, and what wakes the publishers.
 
     It looks once. What was committed a moment ago may not be captured yet: `ftstream wait` waits for it.
     """
@@ -95,8 +95,10 @@ def status(as_json: bool) -> None:
 
 
 async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
-    """Each part as far as it goes: without Kafka one still sees what was put aside, and the workers."""
-    looked = Looked([Direction(flow.name, target) for flow in flows for target in flow.targets])
+    """Each part as far as it goes: without Kafka one still sees what is parked, and the workers."""
+    looked = Looked(
+        [DirectionStatus(flow.name, target) for flow in flows for target in flow.targets]
+    )
     try:
         for flow in flows:
             async with watch(flow, settings) as progress:
@@ -148,14 +150,14 @@ def _lines(looked: Looked) -> Iterator[str]:
         yield f"worker {worker.worker}: {way} since {since}{reason}"
 
 
-def told(direction: Direction) -> str:
+def told(direction: DirectionStatus) -> str:
     """How far a direction is, in words."""
     if direction.applied:
         return "everything captured is applied"
-    return ", ".join(_left(direction)) or "what was put aside cannot be seen"
+    return ", ".join(_left(direction)) or "parked changes cannot be seen"
 
 
-def _left(direction: Direction) -> Iterator[str]:
+def _left(direction: DirectionStatus) -> Iterator[str]:
     standing = direction.standing
     if standing is None:
         yield "how far it is cannot be seen"

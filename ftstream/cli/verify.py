@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
-from ftstream.compare.comparison import Difference, Kind
+from ftstream.compare.comparison import Difference, DifferenceKind
 from ftstream.compare.verification import TableVerdict, repair, verify
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
 from ftstream.settings import Settings, load_settings
@@ -104,7 +104,7 @@ async def _verify(
 
 def _confirm(verdicts: Sequence[TableVerdict], yes: bool) -> None:
     owned = [verdict for verdict in verdicts if verdict.flow.owner is not None]
-    extra = sum(verdict.counts[Kind.EXTRA] for verdict in owned)
+    extra = sum(verdict.counts[DifferenceKind.EXTRA] for verdict in owned)
     total = sum(verdict.counts.total() for verdict in verdicts)
     if not yes:
         stays = "" if len(owned) == len(verdicts) else ", the last write of others stays"
@@ -122,9 +122,9 @@ async def _repaired(
 
 
 def _show(verdicts: Sequence[TableVerdict], console: Console) -> None:
-    grid = Grid("flow", "table", "rows", *Kind, "")
+    grid = Grid("flow", "table", "rows", *DifferenceKind, "")
     for verdict in verdicts:
-        counts = [f"{verdict.counts[kind]:,}" for kind in Kind]
+        counts = [f"{verdict.counts[kind]:,}" for kind in DifferenceKind]
         grid.add_row(
             verdict.flow.name,
             verdict.table.name,
@@ -168,7 +168,7 @@ def _report(verdicts: Sequence[TableVerdict]) -> dict[str, Any]:
                 "flow": verdict.flow.name,
                 "table": verdict.table.name,
                 "rows": verdict.rows,
-                **{kind.value: verdict.counts[kind] for kind in Kind},
+                **{kind.value: verdict.counts[kind] for kind in DifferenceKind},
                 "columns_only_at": {
                     site.value: list(verdict.only_at.get(site, ())) for site in Site
                 },

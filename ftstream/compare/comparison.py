@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Kind(enum.StrEnum):
+class DifferenceKind(enum.StrEnum):
     """How a row of the target differs from the source's."""
 
     MISSING = "missing"  # the target lacks it
@@ -29,7 +29,7 @@ class Difference:
     """One row that differs, and in which columns, where both sites have it."""
 
     id: str
-    kind: Kind
+    kind: DifferenceKind
     columns: tuple[str, ...] = ()
 
 
@@ -40,12 +40,18 @@ def differing_ranges(
     return sorted(n for n in source.keys() | target.keys() if source.get(n) != target.get(n))
 
 
-def differing_rows(source: Mapping[str, int], target: Mapping[str, int]) -> dict[str, Kind]:
+def differing_rows(
+    source: Mapping[str, int], target: Mapping[str, int]
+) -> dict[str, DifferenceKind]:
     """The rows that are not equal, from id to digest on each site."""
     return {
-        **dict.fromkeys(source.keys() - target.keys(), Kind.MISSING),
-        **dict.fromkeys(target.keys() - source.keys(), Kind.EXTRA),
-        **{i: Kind.DIFFERENT for i in source.keys() & target.keys() if source[i] != target[i]},
+        **dict.fromkeys(source.keys() - target.keys(), DifferenceKind.MISSING),
+        **dict.fromkeys(target.keys() - source.keys(), DifferenceKind.EXTRA),
+        **{
+            i: DifferenceKind.DIFFERENT
+            for i in source.keys() & target.keys()
+            if source[i] != target[i]
+        },
     }
 
 

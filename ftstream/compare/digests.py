@@ -10,7 +10,12 @@ from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, sql
 
-from ftstream.compare.comparison import Kind, RangeDigest, differing_ranges, differing_rows
+from ftstream.compare.comparison import (
+    DifferenceKind,
+    RangeDigest,
+    differing_ranges,
+    differing_rows,
+)
 from ftstream.flows import Table
 from ftstream.postgres import exact
 from ftstream.postgres.catalog import Column, carried_key
@@ -95,7 +100,7 @@ class Ranges:
     bounds: Sequence[str]
     unequal: Sequence[int]
 
-    async def differing(self, number: int) -> dict[str, Kind]:
+    async def differing(self, number: int) -> dict[str, DifferenceKind]:
         """The rows that differ in one of them; they may be in flight."""
         ours, theirs = await _both(
             self.source.range_rows(number, self.bounds), self.target.range_rows(number, self.bounds)

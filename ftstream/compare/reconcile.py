@@ -75,7 +75,7 @@ class Holding:
         return dict(await self._read("unique_values", parts, ids=list(ids)))
 
     async def keep(self, ids: Sequence[str]) -> None:
-        """Put copies of these rows aside, before they are overwritten or deleted."""
+        """Keep copies of these rows, before they are overwritten or deleted."""
         for start in range(0, len(ids), BATCH):
             async with self._connection.transaction():
                 await self._connection.execute(statement(SESSION["exact_text"]))

@@ -15,7 +15,7 @@ from ftstream.flows import Names, Site, Table
 from ftstream.kafka.errors import KafkaError, KafkaUnreachable
 from ftstream.kafka.security import client_options
 from ftstream.messages.change import REPAIR_REQUEST
-from ftstream.settings import Kafka
+from ftstream.settings import KafkaSettings
 
 
 class Repairs:
@@ -44,7 +44,7 @@ class Repairs:
 
 
 @asynccontextmanager
-async def open_repairs(kafka: Kafka, names: Names, target: Site) -> AsyncIterator[Repairs]:
+async def open_repairs(kafka: KafkaSettings, names: Names, target: Site) -> AsyncIterator[Repairs]:
     """A sender of requests for a flow. Raises KafkaUnreachable."""
     producer = AIOKafkaProducer(**client_options(kafka), acks="all", linger_ms=5)
     try:

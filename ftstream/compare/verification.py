@@ -11,7 +11,12 @@ from psycopg import AsyncConnection
 
 from ftstream.capture import batch
 from ftstream.compare import reconciliation
-from ftstream.compare.comparison import Difference, Kind, differing_columns, differing_rows
+from ftstream.compare.comparison import (
+    Difference,
+    DifferenceKind,
+    differing_columns,
+    differing_rows,
+)
 from ftstream.compare.digests import Digests, compare_ranges, snapshot
 from ftstream.compare.progress import FlowProgress, NotCaughtUp, watch
 from ftstream.compare.repair import open_repairs
@@ -39,7 +44,7 @@ class TableVerdict:
     flow: Flow
     table: Table
     rows: int = 0
-    counts: Counter[Kind] = field(default_factory=Counter)
+    counts: Counter[DifferenceKind] = field(default_factory=Counter)
     listed: list[Difference] = field(default_factory=list)
     only_at: dict[Site, tuple[str, ...]] = field(default_factory=dict)
     """Columns that one site has alone: they are not compared."""
@@ -124,12 +129,12 @@ class Verification:
 
     async def _settle(
         self, table: Table, source: Digests, target: Digests, candidates: Collection[str]
-    ) -> dict[str, Kind]:
+    ) -> dict[str, DifferenceKind]:
         """Which of these rows differ, none of them in flight.
 
         A row counts if both sites held the same in two looks, everything having been applied between.
         """
-        found: dict[str, Kind] = {}
+        found: dict[str, DifferenceKind] = {}
         waiting = set(candidates)
         seen: dict[str, tuple[int | None, int | None]] = {}
         for _ in range(SETTLE_ROUNDS):
@@ -147,7 +152,7 @@ class Verification:
             waiting = odd - sure
             if not waiting:
                 return found
-        return found | dict.fromkeys(waiting, Kind.UNSETTLED)
+        return found | dict.fromkeys(waiting, DifferenceKind.UNSETTLED)
 
     async def _catch_up(self, table: Table, rows: int) -> None:
         try:
@@ -163,7 +168,7 @@ def _only(digests: Mapping[str, int], ids: Collection[str]) -> dict[str, int]:
 
 
 async def _described(
-    source: Digests, target: Digests, kinds: Mapping[str, Kind]
+    source: Digests, target: Digests, kinds: Mapping[str, DifferenceKind]
 ) -> list[Difference]:
     """The differences with the columns in which they are."""
     ours, theirs = await source.column_digests(kinds), await target.column_digests(kinds)

@@ -25,7 +25,7 @@ from ftstream.connect.errors import (
     TaskFailed,
 )
 from ftstream.connect.masking import scrubbed
-from ftstream.settings import Connect
+from ftstream.settings import ConnectSettings
 
 REQUEST_SECONDS = 30.0
 REBALANCE_SECONDS = 60.0
@@ -69,7 +69,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ConnectorStatus:
     """What Connect says of one connector."""
 
     name: str
@@ -104,7 +104,7 @@ class ConnectClient:
     A request refused because the workers are rebalancing is repeated for a minute.
     """
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: ConnectSettings) -> None:
         self._url = connect.url.rstrip("/")
         login = (connect.username, connect.password.get_secret_value())
         self._auth = aiohttp.BasicAuth(*login) if connect.username else None
@@ -162,7 +162,7 @@ class ConnectClient:
         """Create the connector, or give it this configuration."""
         await self._request("PUT", f"{_path(name)}/config", dict(config), secrets=config)
 
-    async def status(self, name: str) -> Status | None:
+    async def status(self, name: str) -> ConnectorStatus | None:
         """None without a connector, and for a moment after it was created."""
         answer = await self._get_or_none(f"{_path(name)}/status")
         return None if answer is None else _status(answer)
@@ -196,7 +196,7 @@ class ConnectClient:
 
     async def wait_running(
         self, name: str, timeout: float, progress: Callable[[str], None] = lambda _: None
-    ) -> Status:
+    ) -> ConnectorStatus:
         """Wait until the connector and at least one task run, all of them, for STEADY_SECONDS.
 
         Raises TaskFailed once a failure has lasted as long, NotRunning after `timeout` seconds.
@@ -309,8 +309,8 @@ def _is_rebalance(error: BaseException) -> bool:
     return any(words in message for words in _REBALANCING)
 
 
-def _status(answer: Mapping[str, Any]) -> Status:
-    return Status(
+def _status(answer: Mapping[str, Any]) -> ConnectorStatus:
+    return ConnectorStatus(
         name=answer["name"],
         connector=_part(None, answer["connector"]),
         tasks=tuple(_part(task["id"], task) for task in answer["tasks"]),
@@ -322,7 +322,7 @@ def _part(task: int | None, answer: Mapping[str, Any]) -> Part:
     return Part(task, answer["state"], answer.get("worker_id", ""), trace)
 
 
-def _raise_failed(status: Status) -> None:
+def _raise_failed(status: ConnectorStatus) -> None:
     if part := status.failed:
         first = "\n".join(map(_shortened, part.trace.splitlines()[:TRACE_LINES]))
         raise TaskFailed(status.name, part.task, part.cause, first)

@@ -12,7 +12,7 @@ from ftstream.kafka.errors import KafkaUnreachable, TopicMissing
 from ftstream.kafka.partition import Partition
 from ftstream.kafka.security import client_options
 from ftstream.kafka.topics import partition_counts
-from ftstream.settings import Kafka
+from ftstream.settings import KafkaSettings
 
 
 class Ends:
@@ -29,7 +29,7 @@ class Ends:
 
 
 @asynccontextmanager
-async def open_ends(kafka: Kafka, topics: Sequence[str]) -> AsyncIterator[Ends]:
+async def open_ends(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncIterator[Ends]:
     """A reader of these topics' ends. Raises KafkaUnreachable, TopicMissing."""
     counts = await partition_counts(kafka)
     missing = [topic for topic in topics if topic not in counts]

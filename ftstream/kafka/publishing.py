@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError as ClientError
 
 from ftstream.kafka.errors import KafkaUnreachable, TopicsDiffer
 from ftstream.kafka.security import client_options
-from ftstream.settings import MAX_REQUEST_BYTES, Kafka
+from ftstream.settings import MAX_REQUEST_BYTES, KafkaSettings
 
 
 class Message(NamedTuple):
@@ -27,7 +27,7 @@ class Message(NamedTuple):
 class Publishing:
     """A producer that keeps the order of a key's records, through retries too."""
 
-    def __init__(self, kafka: Kafka, timeout: float) -> None:
+    def __init__(self, kafka: KafkaSettings, timeout: float) -> None:
         """`timeout`: seconds after which a record that Kafka has not taken is given up."""
         self._kafka = kafka
         self._timeout_ms = int(timeout * 1000)
@@ -36,7 +36,7 @@ class Publishing:
     async def publish(self, messages: Sequence[Message]) -> int:
         """How many of the first messages are in Kafka, on all in-sync replicas.
 
-        Raises KafkaUnreachable if none is: then it begins anew, with another connection; TopicsDiffer if
+        Raises KafkaUnreachable if none is: then it begins again, with another connection; TopicsDiffer if
         a topic lacks a partition that a message is for.
         """
         futures: list[asyncio.Future[Any]] = []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftstream.settings import Kafka
+from ftstream.settings import KafkaSettings
 
 
-def client_options(kafka: Kafka) -> dict[str, Any]:
+def client_options(kafka: KafkaSettings) -> dict[str, Any]:
     """The keyword arguments that aiokafka's consumer, producer and admin client have in common."""
     options: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,

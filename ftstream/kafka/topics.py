@@ -19,7 +19,7 @@ from aiokafka.errors import (
 from ftstream.flows import CaptureNames, Flow, Names, captures_of
 from ftstream.kafka.errors import KafkaUnreachable, TopicRefused, TopicsDiffer
 from ftstream.kafka.security import client_options
-from ftstream.settings import MAX_REQUEST_BYTES, Kafka, Settings
+from ftstream.settings import MAX_REQUEST_BYTES, KafkaSettings, Settings
 
 MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + 64 * 2**10
 """A little over what a producer sends, so that whatever it accepts the broker does too."""
@@ -88,7 +88,7 @@ def topics_of_all(
     )
 
 
-async def partition_counts(kafka: Kafka) -> dict[str, int]:
+async def partition_counts(kafka: KafkaSettings) -> dict[str, int]:
     """Topic to number of partitions, of every topic there is. Raises KafkaUnreachable."""
     async with _admin(kafka) as admin:
         return await _partitions(admin)
@@ -137,7 +137,7 @@ async def delete_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
         return present
 
 
-def _change_config(kafka: Kafka) -> dict[str, str]:
+def _change_config(kafka: KafkaSettings) -> dict[str, str]:
     return {
         # Stated, whatever the broker's defaults are: compaction makes holes in the offsets, and
         # a limit in bytes would drop changes that were not applied yet.
@@ -149,7 +149,7 @@ def _change_config(kafka: Kafka) -> dict[str, str]:
     }
 
 
-def _passing_config(kafka: Kafka, hours: int) -> dict[str, str]:
+def _passing_config(kafka: KafkaSettings, hours: int) -> dict[str, str]:
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(hours * _HOUR),
@@ -159,7 +159,7 @@ def _passing_config(kafka: Kafka, hours: int) -> dict[str, str]:
     }
 
 
-def _cache_config(kafka: Kafka) -> dict[str, str]:
+def _cache_config(kafka: KafkaSettings) -> dict[str, str]:
     """The newest value of each key, as long as the change it tells of may come again."""
     return _passing_config(kafka, hours=kafka.retention_hours) | {
         "cleanup.policy": "compact,delete",
@@ -168,13 +168,13 @@ def _cache_config(kafka: Kafka) -> dict[str, str]:
     }
 
 
-def _durability(kafka: Kafka) -> dict[str, str]:
+def _durability(kafka: KafkaSettings) -> dict[str, str]:
     # Connect asks for acknowledgement by all in-sync replicas: that must be more than the leader.
     return {"min.insync.replicas": "2"} if kafka.replication_factor > 2 else {}
 
 
 @asynccontextmanager
-async def _admin(kafka: Kafka) -> AsyncIterator[Any]:
+async def _admin(kafka: KafkaSettings) -> AsyncIterator[Any]:
     admin = AIOKafkaAdminClient(**client_options(kafka))
     try:
         await admin.start()

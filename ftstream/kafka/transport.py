@@ -85,7 +85,7 @@ class Reader(Protocol):
     def topics(self) -> Sequence[str]: ...
 
     def forget(self) -> None:
-        """Drop what was read: partitions are assigned anew."""
+        """Drop what was read: partitions are reassigned."""
 
     async def locate(self, partitions: set[Partition]) -> Mapping[Partition, int] | None:
         """Where to read on, None for nowhere; waits for the target as long as it takes."""

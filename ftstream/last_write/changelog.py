@@ -20,7 +20,7 @@ from ftstream.kafka.chunk import Record
 from ftstream.kafka.errors import KafkaError, KafkaUnreachable
 from ftstream.kafka.publishing import Message, Publishing
 from ftstream.kafka.security import client_options
-from ftstream.settings import Kafka
+from ftstream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ FETCH_BYTES = 2**20
 class Changelog:
     """Of one Table."""
 
-    def __init__(self, kafka: Kafka, topic: str) -> None:
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         self._kafka = kafka
         self._topic = topic
         self._publishing = Publishing(kafka, WRITE_SECONDS)

@@ -15,7 +15,7 @@ from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Change, Entity, Stamp
 
 
-class Seen(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class SeenWrite(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A write, and the record that it came in."""
 
     version: int
@@ -33,11 +33,11 @@ class Seen(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return Partition(self.topic, self.partition)
 
 
-Look = Callable[[Entity], Seen | None]
+Look = Callable[[Entity], SeenWrite | None]
 """The greatest write that was seen of an entity."""
 
 
-def nothing_seen(_: Entity) -> Seen | None:
+def nothing_seen(_: Entity) -> SeenWrite | None:
     """Of a flow that keeps no account."""
     return None
 
@@ -48,14 +48,14 @@ def key_of(entity: Entity) -> bytes:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Seen).decode
+_decode = msgspec.msgpack.Decoder(SeenWrite).decode
 
 
-def encode(seen: Seen) -> bytes:
+def encode(seen: SeenWrite) -> bytes:
     return _encode(seen)
 
 
-def decode(value: bytes) -> Seen | None:
+def decode(value: bytes) -> SeenWrite | None:
     """None for what is no such value: whoever may write to Kafka may have put it there."""
     try:
         return _decode(value)
@@ -63,7 +63,7 @@ def decode(value: bytes) -> Seen | None:
         return None
 
 
-def has_lost(change: Change, seen: Seen | None, applied: Mapping[Partition, int]) -> bool:
+def has_lost(change: Change, seen: SeenWrite | None, applied: Mapping[Partition, int]) -> bool:
     """Whether a greater write was seen, in a record that the target has applied.
 
     One that is not applied yet may never be: this change might be the last that arrives.

@@ -17,10 +17,10 @@ from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.errors import KafkaError
 from ftstream.kafka.partition import Partition
 from ftstream.last_write.changelog import Changelog
-from ftstream.last_write.seen import Seen, decode, encode, key_of
+from ftstream.last_write.seen import SeenWrite, decode, encode, key_of
 from ftstream.messages.change import Entity
 from ftstream.messages.edit import stamp_in
-from ftstream.settings import Kafka
+from ftstream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class _Table(faust.Table):  # type: ignore[misc]  # Faust is not typed
 class LastWrite:
     """What the agent of one flow and target keeps, and how it is kept."""
 
-    def __init__(self, app: faust.App, names: Names, target: Site, kafka: Kafka) -> None:
+    def __init__(self, app: faust.App, names: Names, target: Site, kafka: KafkaSettings) -> None:
         self._tables = {names.topic(table, target.other): table.name for table in names.flow.tables}
         self._changelog = Changelog(kafka, names.changelog(target))
         self.table = _Table(
@@ -69,7 +69,7 @@ class LastWrite:
         )
         self._restoring: asyncio.Task[None] | None = None
 
-    def look(self, entity: Entity) -> Seen | None:
+    def look(self, entity: Entity) -> SeenWrite | None:
         """The greatest write that was seen of it, if it is known."""
         value = self.table.data.get(key_of(entity))
         return None if value is None else decode(value)
@@ -80,7 +80,7 @@ class LastWrite:
         for number, record in enumerate(chunk.records, 1):
             if found := stamp_in(record.value):
                 entity_id, stamp = found
-                seen = Seen(*stamp, *chunk.partition, record.offset)
+                seen = SeenWrite(*stamp, *chunk.partition, record.offset)
                 if self._is_news(self.look((table, entity_id)), seen):
                     self._make_room(key := key_of((table, entity_id)))
                     self.table[key] = encode(seen)
@@ -88,7 +88,7 @@ class LastWrite:
                 await asyncio.sleep(0)
 
     def forget(self) -> None:
-        """Partitions are assigned anew."""
+        """Partitions are reassigned."""
         if self._restoring is not None:
             self._restoring.cancel()
         self.table.data.clear()
@@ -124,7 +124,7 @@ class LastWrite:
             self._make_room(key)
             self.table.data[key] = value
 
-    def _is_news(self, known: Seen | None, found: Seen) -> bool:
+    def _is_news(self, known: SeenWrite | None, found: SeenWrite) -> bool:
         return known is None or found.stamp > known.stamp
 
     def _make_room(self, key: bytes | None) -> None:

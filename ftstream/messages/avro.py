@@ -19,7 +19,7 @@ from typing import Any, assert_never
 import fastavro
 import msgspec
 
-from ftstream.messages.avro_schema import OPERATIONS, Kind, TableSchema
+from ftstream.messages.avro_schema import OPERATIONS, AvroKind, TableSchema
 from ftstream.messages.change import Change, MalformedMessage, Operation, checked_key
 
 Value = bool | int | float | str | bytes | None
@@ -27,14 +27,14 @@ Value = bool | int | float | str | bytes | None
 _MAGIC = b"\xc3\x01"
 _HEAD = len(_MAGIC) + 8
 
-_RANGES = {Kind.INT: range(-(2**31), 2**31), Kind.LONG: range(-(2**63), 2**63)}
-_TYPES: Mapping[Kind, type] = {
-    Kind.BOOLEAN: bool,
-    Kind.INT: int,
-    Kind.LONG: int,
-    Kind.DOUBLE: float,
-    Kind.BYTES: bytes,
-    Kind.STRING: str,
+_RANGES = {AvroKind.INT: range(-(2**31), 2**31), AvroKind.LONG: range(-(2**63), 2**63)}
+_TYPES: Mapping[AvroKind, type] = {
+    AvroKind.BOOLEAN: bool,
+    AvroKind.INT: int,
+    AvroKind.LONG: int,
+    AvroKind.DOUBLE: float,
+    AvroKind.BYTES: bytes,
+    AvroKind.STRING: str,
 }
 _LATEST = 2**53
 """Microseconds: the year 2255, as of every time in a topic."""
@@ -176,7 +176,7 @@ def _fields(schema: TableSchema, entity_id: str, row: Mapping[str, Value]) -> di
     return fields
 
 
-def _fault(value: Value, kind: Kind) -> str:
+def _fault(value: Value, kind: AvroKind) -> str:
     """Why the value cannot travel so, or nothing: fastavro writes True and 1.5 as 1, and 2^31 into an int."""
     if value is None:
         return ""

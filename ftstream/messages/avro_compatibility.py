@@ -11,22 +11,22 @@ from typing import Any
 import avro.schema
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
-from ftstream.messages.avro_schema import Field, Kind, TableSchema
+from ftstream.messages.avro_schema import AvroKind, Field, TableSchema
 
 _Checker: Any = ReaderWriterCompatibilityChecker  # it has no types
 
 # Avro reads bytes as a string and a string as bytes. Here a string is PostgreSQL's text of a value, which
 # for bytea is hexadecimal: the same bytes would become another value.
-_OTHER_MEANING = {Kind.BYTES, Kind.STRING}
+_OTHER_MEANING = {AvroKind.BYTES, AvroKind.STRING}
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ColumnDifference:
     """A column that travels otherwise, or in one of two versions only."""
 
     column: str
-    was: Kind | None
-    now: Kind | None
+    was: AvroKind | None
+    now: AvroKind | None
     compatible: bool
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Difference:
         return f"{self.column}: {self.was} became {self.now}"
 
 
-def differences(before: TableSchema, after: TableSchema) -> tuple[Difference, ...]:
+def differences(before: TableSchema, after: TableSchema) -> tuple[ColumnDifference, ...]:
     """What differs between two versions, by column.
 
     Columns of one Kind do not differ, whatever their types in PostgreSQL: their values are text, of which
@@ -47,13 +47,15 @@ def differences(before: TableSchema, after: TableSchema) -> tuple[Difference, ..
         raise ValueError(f"schemas of two tables: {before.table} and {after.table}")
     old = {field.column: field for field in before.fields}
     new = {field.column: field for field in after.fields}
-    found: list[Difference] = []
+    found: list[ColumnDifference] = []
     for column in sorted(old.keys() | new.keys()):
         was, now = old.get(column), new.get(column)
         if was != now:
             compatible = _full(_alone(before, was), _alone(before, now))
             kinds = (was.kind if was else None, now.kind if now else None)
-            found.append(Difference(column, *kinds, compatible and set(kinds) != _OTHER_MEANING))
+            found.append(
+                ColumnDifference(column, *kinds, compatible and set(kinds) != _OTHER_MEANING)
+            )
     return tuple(found)
 
 

@@ -38,7 +38,7 @@ class SchemaFileError(ValueError):
     """A schema file is not one that ftstream has written; the message says why."""
 
 
-class Kind(enum.StrEnum):
+class AvroKind(enum.StrEnum):
     """How a column's value travels. All but these types travel as PostgreSQL's own text."""
 
     BOOLEAN = "boolean"
@@ -54,7 +54,7 @@ class Field:
     """One column of a row."""
 
     column: str
-    kind: Kind
+    kind: AvroKind
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def parse(text: str) -> TableSchema:
 
 
 def _field(field: Any) -> Field:
-    return Field(plain_name(field["name"]), Kind(field["type"][1]))
+    return Field(plain_name(field["name"]), AvroKind(field["type"][1]))
 
 
 # Strings of JSON hold no line feed, so that only space between values is meant.

@@ -21,7 +21,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RowState:
     """What an entity was: PostgreSQL's own JSON of the row, in which no number loses a digit; None: no row.
 
     `json_nulls` names the columns in it that hold a JSON null, which there looks like no value at all.
@@ -31,11 +31,11 @@ class State:
     json_nulls: frozenset[str] = frozenset()
 
 
-ABSENT = State(None)
+ABSENT = RowState(None)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """One change as the site `at` has received it.
 
     `stamp`, `author` and what the write left are known of flows captured by outbox: see State. There a
@@ -53,9 +53,9 @@ class Entry:
     json_nulls: frozenset[str] = frozenset()
 
     @property
-    def state(self) -> State:
+    def state(self) -> RowState:
         """What the write left."""
-        return State(self.image, self.json_nulls)
+        return RowState(self.image, self.json_nulls)
 
     @property
     def row(self) -> Row | None:
@@ -74,26 +74,26 @@ def _value(raw: bytes | msgspec.Raw) -> Any:
         return text
 
 
-def ordered(entries: Iterable[Entry]) -> list[Entry]:
+def ordered(entries: Iterable[HistoryEntry]) -> list[HistoryEntry]:
     """In the order of the writes; those that have no stamp in the order of their arrival."""
     return sorted(entries, key=_order)
 
 
-def _order(entry: Entry) -> tuple[float, str, datetime]:
+def _order(entry: HistoryEntry) -> tuple[float, str, datetime]:
     at = entry.source_time or entry.logged_at
     return (at.timestamp(), entry.stamp.site if entry.stamp else "", entry.logged_at)
 
 
-def writes(entries: Iterable[Entry]) -> list[Entry]:
-    """Each write once, in order, however often it came, or was put aside before it was settled."""
-    found: dict[Stamp, Entry] = {}
+def writes(entries: Iterable[HistoryEntry]) -> list[HistoryEntry]:
+    """Each write once, in order, however often it came, or was parked before it was settled."""
+    found: dict[Stamp, HistoryEntry] = {}
     for entry in entries:
         if entry.stamp is not None and entry.outcome not in ("parked", "dead", "duplicate"):
             found.setdefault(entry.stamp, entry)
     return [found[stamp] for stamp in sorted(found)]
 
 
-def effective(entries: Sequence[Entry]) -> list[Entry]:
+def effective(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
     """Of writes in order those that a row was, or is: each is greater than those before it.
 
     A write that was refused never was: what its site takes over then, greater than it, says what the row is.
@@ -116,13 +116,13 @@ class Restoration:
     """What an entity is to be again; `state` None: nobody knows, and `reason` says why."""
 
     entity_id: str
-    state: State | None
+    state: RowState | None
     reason: str = ""
 
 
 def restoration(
     entity_id: str,
-    entries: Sequence[Entry],
+    entries: Sequence[HistoryEntry],
     since: int,
     author: str | None = None,
     *,
@@ -155,7 +155,7 @@ def restoration(
     return Restoration(entity_id, before[-1].state)
 
 
-def _unreceived(entries: Sequence[Entry], since: int, last: Iterable[Stamp]) -> str | None:
+def _unreceived(entries: Sequence[HistoryEntry], since: int, last: Iterable[Stamp]) -> str | None:
     """Why what is known cannot be all: a site has a later write than the logs."""
     known = {entry.stamp for entry in entries}
     for stamp in last:
@@ -163,12 +163,12 @@ def _unreceived(entries: Sequence[Entry], since: int, last: Iterable[Stamp]) -> 
             at = moment(stamp.version)
             return (
                 f"its write on {stamp.site} at {at:%Y-%m-%d %H:%M:%S} UTC is in no log: not received yet"
-                " (`ftstream wait`), put aside (`ftstream dead list`), or older than the logs"
+                " (`ftstream wait`), parked (`ftstream dead list`), or older than the logs"
             )
     return None
 
 
-def _gap(before: Entry, reaches: Mapping[str, int]) -> bool:
+def _gap(before: HistoryEntry, reaches: Mapping[str, int]) -> bool:
     """Whether a later write may be lost: one log tells writes in order, another may begin after this."""
     version = before.stamp.version if before.stamp else 0
     return any(site != before.at and at > version for site, at in reaches.items())
@@ -193,9 +193,9 @@ def version_of(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def _since(entry: Entry, since: int) -> bool:
+def _since(entry: HistoryEntry, since: int) -> bool:
     return entry.stamp is not None and entry.stamp.version >= since
 
 
-def _by(entry: Entry, author: str | None) -> bool:
+def _by(entry: HistoryEntry, author: str | None) -> bool:
     return author is None or entry.author == author

@@ -12,7 +12,7 @@ from ftstream.flows import Site, Table
 from ftstream.messages.change import Stamp
 from ftstream.postgres.connection import SESSION, open_connection
 from ftstream.postgres.queries import Queries, statement
-from ftstream.recover.history import Entry
+from ftstream.recover.history import HistoryEntry
 
 QUERIES = Queries.load(__package__, "history.sql")
 
@@ -30,11 +30,11 @@ async def reading(conninfo: str) -> AsyncIterator[AsyncConnection]:
 
 async def entries(
     connection: AsyncConnection, at: Site, table: Table, ids: Collection[str]
-) -> dict[str, list[Entry]]:
+) -> dict[str, list[HistoryEntry]]:
     """What is logged of these, by entity. Raises psycopg.Error, as all here do."""
     values = {"table": table.name, "ids": list(ids)}
     cursor = await connection.execute(statement(QUERIES["entries"]), values)
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[HistoryEntry]] = {}
     for key, *columns in await cursor.fetchall():
         found.setdefault(key, []).append(_entry(at, *columns))
     return found
@@ -74,9 +74,9 @@ def _entry(
     author: str | None,
     image: str | None,
     json_nulls: Sequence[str],
-) -> Entry:
+) -> HistoryEntry:
     stamp = None if version is None else Stamp(version, site)
-    return Entry(
+    return HistoryEntry(
         at.value,
         logged_at,
         operation,

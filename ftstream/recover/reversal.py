@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ftstream.messages.change import Stamp
-from ftstream.recover.history import State
+from ftstream.recover.history import RowState
 
 TOUCHED = "updated_at"
 """Production's triggers set it at every update: a row that differs in it alone is as it was."""
@@ -35,7 +35,7 @@ class Intent:
     """A row that is to be as it was; `columns`: what differs, as PostgreSQL's text, now and then."""
 
     entity_id: str
-    state: State
+    state: RowState
     live: Live
     columns: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class Impossible:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReversalPlan:
     """All that was asked for; `untouched`: asked for by id, and nothing has happened to them.
 
     `reaches`: by site, since when its log is whole (microseconds).

@@ -14,8 +14,8 @@ from ftstream.flows import Flow, Site, Table
 from ftstream.messages.change import Stamp
 from ftstream.postgres.connection import open_connection
 from ftstream.recover import read_history as history
-from ftstream.recover.history import Entry, Restoration, restoration, version_of, writes
-from ftstream.recover.reversal import Impossible, Intent, Left, Plan, Result, Written
+from ftstream.recover.history import HistoryEntry, Restoration, restoration, version_of, writes
+from ftstream.recover.reversal import Impossible, Intent, Left, Result, ReversalPlan, Written
 from ftstream.recover.rewrite import ChangedMeanwhile, NotWritten, Reversals
 from ftstream.settings import Settings
 
@@ -56,7 +56,7 @@ class Target:
     admin: bool = False
 
 
-async def plan(settings: Settings, target: Target, wish: Since | OneWrite) -> Plan:
+async def plan(settings: Settings, target: Target, wish: Since | OneWrite) -> ReversalPlan:
     """What is to be written, as the rows are now. Raises psycopg.Error, TableMissing, KeyMissing."""
     async with AsyncExitStack() as stack:
         connections = {}
@@ -70,7 +70,7 @@ async def plan(settings: Settings, target: Target, wish: Since | OneWrite) -> Pl
         reversals = await Reversals.open(connections[target.site], target.table)
         intents = [intent async for intent in reversals.intents(states)]
     impossible = (Impossible(r.entity_id, r.reason) for r in found if r.state is None)
-    return Plan(tuple(intents), tuple(impossible), tuple(untouched), reaches)
+    return ReversalPlan(tuple(intents), tuple(impossible), tuple(untouched), reaches)
 
 
 async def carry_out(
@@ -106,7 +106,7 @@ async def _wanted(
             return await _since(connections, target, wish, reaches)
 
 
-def of_write(entries: Sequence[Entry], wish: OneWrite) -> Restoration:
+def of_write(entries: Sequence[HistoryEntry], wish: OneWrite) -> Restoration:
     """What that write left, of the writes of its entity."""
     stamps = [entry.stamp for entry in entries if entry.stamp]
     found = [
@@ -148,7 +148,7 @@ async def _since(
 
 def _restoration(
     key: str,
-    entries: Sequence[Entry],
+    entries: Sequence[HistoryEntry],
     wish: Since,
     last: Sequence[Stamp],
     reaches: Mapping[str, int],
@@ -168,9 +168,9 @@ async def _changed(connections: Connections, table: Table, since: datetime) -> s
 
 async def _known(
     connections: Connections, target: Target, ids: Collection[str]
-) -> dict[str, list[Entry]]:
+) -> dict[str, list[HistoryEntry]]:
     """The writes of each in order: what one site has written is in the other's log."""
-    found: dict[str, list[Entry]] = {key: [] for key in ids}
+    found: dict[str, list[HistoryEntry]] = {key: [] for key in ids}
     for site, connection in connections.items():
         for key, logged in (await history.entries(connection, site, target.table, ids)).items():
             found[key] += logged

@@ -14,7 +14,7 @@ from ftstream.messages.change import Stamp
 from ftstream.postgres.catalog import Column, KeyMissing, read_columns
 from ftstream.postgres.connection import SESSION, Json
 from ftstream.postgres.queries import Queries, identifier, literal, statement
-from ftstream.recover.history import State
+from ftstream.recover.history import RowState
 from ftstream.recover.reversal import Action, Intent, Live
 
 QUERIES = Queries.load(__package__, "revert.sql")
@@ -56,7 +56,7 @@ class Reversals:
         """Raises TableMissing, KeyMissing."""
         return cls(connection, table, await read_columns(connection, table))
 
-    async def intents(self, states: Mapping[str, State]) -> AsyncIterator[Intent]:
+    async def intents(self, states: Mapping[str, RowState]) -> AsyncIterator[Intent]:
         """What is to be done to each of these, as it is now; on a connection of `history.reading`."""
         query = statement(QUERIES["live"]).format(
             **self._names,
@@ -118,20 +118,20 @@ class Reversals:
                     ),
                 )
 
-    def _held(self, state: State) -> list[str]:
+    def _held(self, state: RowState) -> list[str]:
         """The columns of the image that can be written."""
         image = unavailable.names((state.image or "{}").encode())
         return [name for name in self._columns if name in image]
 
     def _differing(
-        self, state: State, now: Sequence[str | None], then: Sequence[str | None]
+        self, state: RowState, now: Sequence[str | None], then: Sequence[str | None]
     ) -> dict[str, tuple[str | None, str | None]]:
         held = self._columns if state.image is None else self._held(state)
         pairs = zip(self._columns, now, then, strict=True)
         return {name: (a, b) for name, a, b in pairs if a != b and name in held}
 
 
-def _wanted(key: str, state: State) -> bytes:
+def _wanted(key: str, state: RowState) -> bytes:
     image = None if state.image is None else msgspec.Raw(state.image.encode())
     return msgspec.json.encode({"id": key, "image": image, "json_nulls": sorted(state.json_nulls)})
 
@@ -143,7 +143,7 @@ def _then(column: str) -> sql.Composed:
     )
 
 
-def _value(column: str, state: State) -> sql.Composed:
+def _value(column: str, state: RowState) -> sql.Composed:
     if column in state.json_nulls:
         return sql.Composed([sql.SQL("'null'::jsonb")])
     return sql.SQL("r.{}").format(identifier(column))

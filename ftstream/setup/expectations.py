@@ -74,7 +74,7 @@ class Right(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RowPolicy:
     """Lets a role that row level security binds see (SELECT) or see and write (ALL) every row."""
 
     table: str
@@ -207,16 +207,16 @@ class Wanted:
         return frozenset(rights)
 
     @property
-    def policies(self) -> tuple[Policy, ...]:
+    def policies(self) -> tuple[RowPolicy, ...]:
         """For both roles; whether a table and a role need one, the catalogs tell."""
         return (
             *(
-                Policy(table.qualified, CAPTURE_POLICY, self.capture_role, "SELECT")
+                RowPolicy(table.qualified, CAPTURE_POLICY, self.capture_role, "SELECT")
                 for capture in self.captures
                 for table in capture.tables
             ),
             *(
-                Policy(
+                RowPolicy(
                     table.qualified,
                     APPLY_POLICY,
                     self.apply_role,
@@ -225,7 +225,7 @@ class Wanted:
                 for flow in self.flows
                 for table in flow.tables
             ),
-            *(Policy(name, APPLY_POLICY, self.apply_role, "ALL") for name in self.own_tables),
+            *(RowPolicy(name, APPLY_POLICY, self.apply_role, "ALL") for name in self.own_tables),
         )
 
     @property

@@ -19,7 +19,14 @@ from ftstream.setup.outside import Topics
 from ftstream.setup.preflight import Problem
 from ftstream.setup.provision import Stage, Step, build, plan_file, plan_site
 from ftstream.setup.site_state import read_state
-from ftstream.setup.survey import PreflightFailed, Seen, SetupFailed, Survey, open_admin, survey
+from ftstream.setup.survey import (
+    PreflightFailed,
+    SetupFailed,
+    Survey,
+    SurveyedSite,
+    open_admin,
+    survey,
+)
 
 ORDER = (Site.SUPABASE, Site.EXTERNAL)
 """The target first, so that nothing is captured that cannot be applied; slots come last of all."""
@@ -130,7 +137,7 @@ def _ordered(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(sorted(steps, key=lambda step: (step.stage, ORDER.index(step.site))))
 
 
-async def _provision(settings: Settings, at: Seen, stage: Stage) -> AsyncIterator[Done]:
+async def _provision(settings: Settings, at: SurveyedSite, stage: Stage) -> AsyncIterator[Done]:
     """A stage at one site in one transaction, planned again under the lock: two `init` at once do no harm."""
     async with await open_admin(settings, at.wanted.site) as connection:
         async with connection.transaction():

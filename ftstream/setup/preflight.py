@@ -1,6 +1,6 @@
 """Everything that would keep the flows from working, found before anything is changed.
 
-Pure: judges what was read of both sites. Each problem says what is wrong and how to mend it.
+Pure: judges what was read of both sites. Each problem says what is wrong and a hint how to fix it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _KEY_TYPES = frozenset(("uuid", "text", "varchar", "int2", "int4", "int8"))
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong where, and the way to mend it; `fatal` ones keep `init` from starting."""
+    """What is wrong where, and how to fix it; `fatal` ones keep `init` from starting."""
 
     where: str
     what: str
-    mend: str
+    hint: str
     fatal: bool = True
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}.{' ' if self.mend else ''}{self.mend}"
+        return f"{self.where}: {self.what}.{' ' if self.hint else ''}{self.hint}"
 
 
 def site_problems(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
@@ -101,8 +101,8 @@ def _tables(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
         for name in (table.qualified for table in flow.tables):
             table = state.tables.get(name)
             if table is None:
-                mend = "Create it, the same on both sites"
-                yield Problem(where, f"table {name} of flow {flow.name} does not exist", mend)
+                hint = "Create it, the same on both sites"
+                yield Problem(where, f"table {name} of flow {flow.name} does not exist", hint)
             elif table.kind not in "rp":
                 yield Problem(
                     where, f"{name} is not a table", "Flows carry tables only: see flows.py"
@@ -115,8 +115,8 @@ def _tables(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
                     f'GRANT "{table.owner}" TO "{state.server.admin}"',
                 )
             elif table.persistence != "p" and _logged(flow, wanted):
-                mend = f"ALTER TABLE {name} SET LOGGED"
-                yield Problem(where, f"{name} is not logged, so changes cannot be captured", mend)
+                hint = f"ALTER TABLE {name} SET LOGGED"
+                yield Problem(where, f"{name} is not logged, so changes cannot be captured", hint)
 
 
 def _logged(flow: Flow, wanted: Wanted) -> bool:
@@ -161,8 +161,8 @@ def _roles(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
 def _login(where: str, role: Role, login: Login | None, applies: bool) -> Iterator[Problem]:
     """`init` never changes the password or the attributes of a role that it did not make."""
     if not role.ours and not role.login:
-        mend = f'ALTER ROLE "{role.name}" LOGIN, or give another role in the settings'
-        yield Problem(where, f"role {role.name} may not log in", mend)
+        hint = f'ALTER ROLE "{role.name}" LOGIN, or give another role in the settings'
+        yield Problem(where, f"role {role.name} may not log in", hint)
     elif login is None or not login.error or (role.ours and login.refused):
         return
     elif login.refused:
@@ -195,8 +195,8 @@ def _capture_role(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
         and server.may_replicate
     )
     if role is not None and not role.ours:
-        mend = f'ALTER ROLE "{name}" REPLICATION, or give another role in connect.capture_user'
-        yield Problem(where, f"role {name} lacks the attribute REPLICATION", mend)
+        hint = f'ALTER ROLE "{name}" REPLICATION, or give another role in connect.capture_user'
+        yield Problem(where, f"role {name} lacks the attribute REPLICATION", hint)
     elif not may_give:
         yield Problem(
             where,
@@ -246,17 +246,17 @@ def _replica_right(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     where, server, name = wanted.site.value, state.server, wanted.apply_role
     what = f"role {name} may not set {REPLICA_PARAMETER}, without which triggers run again"
     if server.version < _PARAMETER_RIGHTS:
-        mend = (
+        hint = (
             "PostgreSQL 14 cannot grant that: use the role postgres on Supabase, or elsewhere a"
             f" superuser, in {where}.dsn"
         )
-        yield Problem(where, what, mend)
+        yield Problem(where, what, hint)
     elif name == server.admin or not (server.superuser or state.may_grant_replica):
-        mend = (
+        hint = (
             f"On Supabase use the role postgres in {where}.dsn; elsewhere have a superuser run:"
             f' GRANT SET ON PARAMETER {REPLICA_PARAMETER} TO "{name}"'
         )
-        yield Problem(where, what, mend)
+        yield Problem(where, what, hint)
 
 
 def _capture(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
@@ -304,7 +304,7 @@ def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Pro
             f"slot {name} is of plugin {slot.plugin}, database {slot.database}",
             f"Set another namespace, or, if nobody needs it: {drop}",
         )
-    elif slot.lost and not capture.outbox:  # that of an outbox `init` makes anew
+    elif slot.lost and not capture.outbox:  # that of an outbox `init` makes again
         yield Problem(
             where,
             f"slot {name} is lost: PostgreSQL removed a part of the log that it had not read"
@@ -320,11 +320,11 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
     there = state.publications.get(name)
     tables = publication_tables(capture, state)
     if there is not None and there.all_tables:
-        mend = f'Set another namespace, or, if nobody needs it: DROP PUBLICATION "{name}"'
-        yield Problem(where, f"publication {name} is FOR ALL TABLES", mend)
+        hint = f'Set another namespace, or, if nobody needs it: DROP PUBLICATION "{name}"'
+        yield Problem(where, f"publication {name} is FOR ALL TABLES", hint)
     elif there is not None and not there.owned and not (there.whole and there.tables == tables):
-        mend = f'ALTER PUBLICATION "{name}" OWNER TO "{state.server.admin}"'
-        yield Problem(where, f"publication {name} must change, and belongs to another role", mend)
+        hint = f'ALTER PUBLICATION "{name}" OWNER TO "{state.server.admin}"'
+        yield Problem(where, f"publication {name} must change, and belongs to another role", hint)
     if any(tables.values()) and state.server.version < _COLUMN_LISTS:
         yield Problem(
             where,
@@ -339,8 +339,8 @@ def _room(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     if not new:
         return
     if not server.may_replicate:
-        mend = f'ALTER ROLE "{server.admin}" REPLICATION'
-        yield Problem(where, f"{server.admin} may not make a replication slot", mend)
+        hint = f'ALTER ROLE "{server.admin}" REPLICATION'
+        yield Problem(where, f"{server.admin} may not make a replication slot", hint)
     for parameter, free in (
         ("max_replication_slots", server.free_slots),
         ("max_wal_senders", server.free_senders),

@@ -20,8 +20,8 @@ from ftstream.setup import migrate
 from ftstream.setup.expectations import (
     CAPTURE_SETTINGS,
     REALTIME_PUBLICATION,
-    Policy,
     Right,
+    RowPolicy,
     Trigger,
     TriggerKind,
     Wanted,
@@ -119,7 +119,7 @@ def plan_file(wanted: Wanted, state: SiteState) -> tuple[Step, ...]:
     )
 
 
-def needs_policy(policy: Policy, state: SiteState) -> bool:
+def needs_policy(policy: RowPolicy, state: SiteState) -> bool:
     """Whether row level security hides rows of the table from the role."""
     role, table = state.roles.get(policy.role), state.tables.get(policy.table)
     if role is not None and role.bypasses_policies:
@@ -136,8 +136,8 @@ def missing_rights(wanted: Wanted, state: SiteState) -> frozenset[Right]:
     return frozenset(r for r in rights - state.held if r.role != state.server.admin)
 
 
-def missing_policies(wanted: Wanted, state: SiteState) -> tuple[Policy, ...]:
-    """The policies that `init` would make, or make anew."""
+def missing_policies(wanted: Wanted, state: SiteState) -> tuple[RowPolicy, ...]:
+    """The policies that `init` would make, or make again."""
     due = (policy for policy in wanted.policies if needs_policy(policy, state))
     return tuple(policy for policy in due if policy not in state.policies)
 
@@ -327,9 +327,9 @@ def identifier(name: str, kind: str = "table") -> sql.Identifier:
     return sql.Identifier(*name.split(".", 1)) if kind == "table" else sql.Identifier(name)
 
 
-def _policy(policy: Policy) -> Iterator[Statement]:
+def _policy(policy: RowPolicy) -> Iterator[Statement]:
     parts = {"name": sql.Identifier(policy.name), "table": identifier(policy.table)}
-    yield Statement(build("drop_policy", **parts), "made anew")
+    yield Statement(build("drop_policy", **parts), "made again")
     query = "policy_select" if policy.command == "SELECT" else "policy_all"
     why = f"row level security would hide every row from {policy.role}, without an error"
     yield Statement(build(query, **parts, role=sql.Identifier(policy.role)), why)

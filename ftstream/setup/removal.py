@@ -19,7 +19,14 @@ from ftstream.setup.outside import Connectors, Topics
 from ftstream.setup.preflight import Problem
 from ftstream.setup.provision import Stage, Step, build
 from ftstream.setup.site_state import read_state
-from ftstream.setup.survey import PreflightFailed, Seen, SetupFailed, Survey, open_admin, survey
+from ftstream.setup.survey import (
+    PreflightFailed,
+    SetupFailed,
+    Survey,
+    SurveyedSite,
+    open_admin,
+    survey,
+)
 
 SLOT_SECONDS = 30.0
 """How long PostgreSQL may take to notice that the connector has gone."""
@@ -113,12 +120,12 @@ def _unseen(found: Survey) -> list[Problem]:
     return [p for p in found.fatal if p.where not in {site.value for site in found.seen}]
 
 
-def _plan(at: Seen, everything: bool, topics_go: bool) -> tuple[Step, ...]:
+def _plan(at: SurveyedSite, everything: bool, topics_go: bool) -> tuple[Step, ...]:
     return deprovision.plan_removal(at.wanted, at.state, everything=everything, topics_go=topics_go)
 
 
 async def _deprovision(
-    settings: Settings, at: Seen, everything: bool, topics_go: bool
+    settings: Settings, at: SurveyedSite, everything: bool, topics_go: bool
 ) -> AsyncIterator[Done]:
     """Slots first, each by itself; then the rest of the site in one transaction."""
     async with await open_admin(settings, at.wanted.site) as connection:

@@ -16,7 +16,7 @@ from ftstream.postgres.catalog import Column, read_columns
 from ftstream.postgres.connection import SESSION, open_connection
 from ftstream.postgres.queries import Queries, statement
 from ftstream.setup import migrate
-from ftstream.setup.expectations import Policy, Right, Wanted
+from ftstream.setup.expectations import Right, RowPolicy, Wanted
 from ftstream.setup.migrate import Applied
 
 _QUERIES = Queries.load(__package__, "site_state.sql")
@@ -162,7 +162,7 @@ class SiteState:
     columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
     held: frozenset[Right] = frozenset()
     public: frozenset[Right] = frozenset()
-    policies: frozenset[Policy] = frozenset()
+    policies: frozenset[RowPolicy] = frozenset()
     triggers: Mapping[tuple[str, str], TriggerState] = field(default_factory=dict)
     """By table and name."""
     publications: Mapping[str, Publication] = field(default_factory=dict)
@@ -224,7 +224,7 @@ async def read_state(
         },
         held=frozenset(held),
         public=frozenset(right for right, public in held.items() if public),
-        policies=frozenset(await _rows(connection, Policy, "policies")),
+        policies=frozenset(await _rows(connection, RowPolicy, "policies")),
         triggers={(t.table, t.name): t for t in await _rows(connection, TriggerState, "triggers")},
         publications={
             p.name: p

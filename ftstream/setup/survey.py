@@ -33,7 +33,7 @@ class SetupFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SurveyedSite:
     """One site: what it should have, what it has, and verifiers of the roles' passwords."""
 
     wanted: Wanted
@@ -46,7 +46,7 @@ class Seen:
 class Survey:
     """Both sites, as far as they could be reached, and every problem found."""
 
-    seen: Mapping[Site, Seen]
+    seen: Mapping[Site, SurveyedSite]
     problems: tuple[Problem, ...]
 
     @property
@@ -70,7 +70,7 @@ async def survey(
     looks = await asyncio.gather(
         *(_see(settings, wanted(site, flows, settings, staying)) for site in ready)
     )
-    seen = {look.wanted.site: look for look in looks if isinstance(look, Seen)}
+    seen = {look.wanted.site: look for look in looks if isinstance(look, SurveyedSite)}
     unreachable = [look for look in looks if isinstance(look, Problem)]
     return Survey(seen, (*unset, *unreachable, *_judged(settings, flows, seen)))
 
@@ -84,23 +84,23 @@ def _unset(settings: Settings, site: Site) -> Iterator[Problem]:
     database = settings.database(site)
     for name, dsn in (("dsn", database.dsn), ("admin_dsn", database.admin_dsn)):
         if not dsn.get_secret_value():
-            mend = f"Give a connection string in FTSTREAM_{site.upper()}__{name.upper()}"
-            yield Problem("settings", f"{site}.{name} is not set", mend)
+            hint = f"Give a connection string in FTSTREAM_{site.upper()}__{name.upper()}"
+            yield Problem("settings", f"{site}.{name} is not set", hint)
 
 
-async def _see(settings: Settings, aim: Wanted) -> Seen | Problem:
+async def _see(settings: Settings, aim: Wanted) -> SurveyedSite | Problem:
     site = aim.site
     try:
         async with await open_admin(settings, site) as connection:
             logins = await _logins(aim, settings)
             state = await look(connection, aim, logins)
-            return Seen(aim, state, logins, _verifiers(aim, state, settings, connection))
+            return SurveyedSite(aim, state, logins, _verifiers(aim, state, settings, connection))
     except psycopg.OperationalError as error:
-        mend = f"Is it running, and is {site}.admin_dsn right?"
-        return Problem(site.value, f"cannot be reached: {str(error).strip()}", mend)
+        hint = f"Is it running, and is {site}.admin_dsn right?"
+        return Problem(site.value, f"cannot be reached: {str(error).strip()}", hint)
     except (psycopg.Error, TableMissing) as error:
-        mend = f"Give {site}.admin_dsn a role that may read the catalogs and owns the tables"
-        return Problem(site.value, f"cannot be looked at: {str(error).strip()}", mend)
+        hint = f"Give {site}.admin_dsn a role that may read the catalogs and owns the tables"
+        return Problem(site.value, f"cannot be looked at: {str(error).strip()}", hint)
 
 
 def _passwords(aim: Wanted, settings: Settings) -> dict[str, str]:
@@ -141,7 +141,7 @@ def _verifiers(
 
 
 def _judged(
-    settings: Settings, flows: Sequence[Flow], seen: Mapping[Site, Seen]
+    settings: Settings, flows: Sequence[Flow], seen: Mapping[Site, SurveyedSite]
 ) -> Iterator[Problem]:
     for at in seen.values():
         yield from site_problems(at.wanted, at.state)
@@ -153,7 +153,7 @@ def _judged(
                 yield from pair_problems(flow, *states, target)
 
 
-def _no_password(at: Seen, settings: Settings) -> Iterator[Problem]:
+def _no_password(at: SurveyedSite, settings: Settings) -> Iterator[Problem]:
     """A role that must be made needs one."""
     for name, password in _passwords(at.wanted, settings).items():
         if not password and name not in at.state.roles:

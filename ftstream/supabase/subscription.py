@@ -1,4 +1,4 @@
-"""One client of Supabase Realtime, from its connection to its end; it is never mended.
+"""One client of Supabase Realtime, from its connection to its end; it is never repaired.
 
 What the library does about a fault by itself loses events or leaves it deaf: one that callbacks kill
 stays "connected", one that rejoins may be closed by its own second join, one that has tried often

@@ -21,7 +21,7 @@ from ftstream.kafka.topics import TopicSpec
 from ftstream.local.demo.schema import load_schema
 from ftstream.local.stack import postgres, prerequisites, process
 from ftstream.local.stack.ports import choose_ports
-from ftstream.settings import Connect, Database, Settings
+from ftstream.settings import ConnectSettings, Database, Settings
 
 PASSWORD = "only-for-tests"
 TEMPLATE = "demo_template"
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 class Cluster:
     """One running cluster."""
 
-    site: postgres.Site
+    site: postgres.ClusterKind
     port: int
     binaries: Path
 
@@ -169,7 +169,9 @@ def made_pair(clusters: dict[Site, Cluster]) -> Iterator[Pair]:
             admin_dsn=SecretStr(supabase.dsn("postgres", name)),
             dsn=SecretStr(supabase.dsn("postgres", name)),
         ),
-        connect=Connect(capture_user=f"capture_{name}", capture_password=SecretStr(PASSWORD)),
+        connect=ConnectSettings(
+            capture_user=f"capture_{name}", capture_password=SecretStr(PASSWORD)
+        ),
     )
     try:
         yield Pair(external, supabase, name, settings)

@@ -20,7 +20,7 @@ from ftstream.apply.offsets import Offsets
 from ftstream.apply.owned import REREAD_ROWS, LogApplier
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.refetch import read_from_owner
-from ftstream.apply.rows import Plan, Tables
+from ftstream.apply.rows import RowPlan, Tables
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES, TableStatements
@@ -246,7 +246,7 @@ async def test_parked_change_is_taken_once(pair: Pair, workers: tuple[Worker, Wo
 async def test_record_that_is_parked_again_takes_the_place_of_the_one_at_its_offset(
     pair: Pair, workers: tuple[Worker, Worker]
 ) -> None:
-    """As after a topic was made anew, or the target restored."""
+    """As after a topic was recreated, or the target restored."""
     worker, _ = workers
     held = classify("55P03", "held")
     for key in (ONE, TWO):
@@ -346,8 +346,8 @@ async def test_what_is_due_at_once_is_bounded_in_bytes(
     monkeypatch.setattr(parked, "DUE_BYTES", 100)
     for key in (ONE, TWO, THREE):
         change = worker.change(key, name="n" * 90)
-        aside = Batch((change,)).without({("gfx_players", key)}, classify("55P03", "held"))
-        await worker.applier.apply(aside)
+        held = Batch((change,)).without({("gfx_players", key)}, classify("55P03", "held"))
+        await worker.applier.apply(held)
     assert [each.entity_id for each in await worker.parked.due([worker.at])] == [ONE]
 
 
@@ -583,7 +583,7 @@ async def test_transaction_writes_with_one_reading_of_the_catalogs(
     one, _ = workers
     write_rows = rows.write_rows
 
-    async def read_meanwhile(target: AsyncConnection, tables: Tables, plan: Plan) -> None:
+    async def read_meanwhile(target: AsyncConnection, tables: Tables, plan: RowPlan) -> None:
         monkeypatch.undo()
         await write_rows(target, tables, plan)
         await write(pair, Site.EXTERNAL, "alter table gfx_players add note text")

@@ -16,10 +16,10 @@ from psycopg import AsyncConnection, sql
 
 from ftstream.capture.batch import RowsRefused, RunHalted, check, look, run, running, table
 from ftstream.capture.batch.drift import drifts
-from ftstream.capture.batch.schedule import Basis, Rows, Schedule, Turn, read_basis, turn
+from ftstream.capture.batch.schedule import Basis, Rows, RunTurn, Schedule, read_basis, turn
 from ftstream.capture.batch.table import BatchTable, Connections, Sending
 from ftstream.capture.batch.table_run import TableRun
-from ftstream.compare.comparison import Kind
+from ftstream.compare.comparison import DifferenceKind
 from ftstream.compare.digests import Digests, snapshot
 from ftstream.flows import WSOP, Site
 from ftstream.kafka.publishing import Message
@@ -98,9 +98,9 @@ async def test_row_is_deleted_only_if_external_asked_again_does_not_have_it(
     async with snapshot(at.source), snapshot(at.target):
         await each.compare(at)
         (kinds,) = [kinds async for kinds in each.differing(at)]
-        assert kinds == {key(2): Kind.EXTRA, key(3): Kind.EXTRA}
+        assert kinds == {key(2): DifferenceKind.EXTRA, key(3): DifferenceKind.EXTRA}
         await external.execute(ADD, [2, 2])  # it comes again meanwhile
-        sending = Sending(each, 7, kafka, Turn(at.ledger), lambda _: None)  # type: ignore[arg-type]
+        sending = Sending(each, 7, kafka, RunTurn(at.ledger), lambda _: None)  # type: ignore[arg-type]
         await each.send_deletes(at, sending, kinds)
         await sending.flush()
     (message,) = kafka.messages
@@ -161,7 +161,11 @@ async def test_dry_run_counts_what_differs(
         await supabase.execute(ADD, [3, 25_001])
         await supabase.execute("update wsop_players set city = 'x' where id <= %s", [key(4)])
     (result,) = await look(WSOP, pair.settings, [PLAYERS])
-    assert result.kinds == {Kind.MISSING: 2, Kind.DIFFERENT: 2, Kind.EXTRA: 1}
+    assert result.kinds == {
+        DifferenceKind.MISSING: 2,
+        DifferenceKind.DIFFERENT: 2,
+        DifferenceKind.EXTRA: 1,
+    }
     assert (result.rows, result.held, result.problem) == (25_000, 24_999, "")
     each = await players(at)
     async with snapshot(at.source), snapshot(at.target):
@@ -278,7 +282,7 @@ async def test_runs_that_were_missed_are_made_up_for_by_one(at: Connections) -> 
 async def test_failed_run_is_tried_again_ever_later(at: Connections) -> None:
     schedule = Schedule(WSOP, "", at.ledger)
     await schedule.set_interval(900)
-    run = TableRun("wsop_events", "events", kinds=Counter({Kind.MISSING: 7}), refused=4)
+    run = TableRun("wsop_events", "events", kinds=Counter({DifferenceKind.MISSING: 7}), refused=4)
     waits: list[float] = []
     for _ in range(9):
         await schedule.failed([run], "no")

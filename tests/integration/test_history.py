@@ -10,7 +10,7 @@ import pytest
 from ftstream.flows import Site
 from ftstream.recover.history import (
     ABSENT,
-    Entry,
+    HistoryEntry,
     Restoration,
     changed,
     effective,
@@ -49,14 +49,14 @@ async def write(place: Place, author: str, body: str | None, key: str = ONE) -> 
             )
 
 
-async def history(two: Two, key: str = ONE) -> list[Entry]:
-    found: list[Entry] = []
+async def history(two: Two, key: str = ONE) -> list[HistoryEntry]:
+    found: list[HistoryEntry] = []
     for place in two.both:
         found += (await entries(place.user, place.site, TABLE, [key])).get(key, [])
     return writes(found)
 
 
-def told(entry: Entry) -> tuple[str, str, str, object]:
+def told(entry: HistoryEntry) -> tuple[str, str, str, object]:
     return entry.at, entry.author, entry.outcome, entry.row and entry.row["body"]
 
 
@@ -76,7 +76,7 @@ async def test_history_has_winner_and_loser_with_who_and_what(two: Two) -> None:
     ]
 
 
-def since(entry: Entry) -> int:
+def since(entry: HistoryEntry) -> int:
     assert entry.stamp is not None
     return entry.stamp.version
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from ftstream import setup
 from ftstream.flows import FLOWS, GFX, OVERRIDES, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.postgres.queries import Queries, statement
-from ftstream.settings import Connect, Database, Realtime
+from ftstream.settings import ConnectSettings, Database, RealtimeSettings
 from ftstream.setup import Done, PreflightFailed, SetupFailed, migrate
 from ftstream.setup.preflight import site_problems
 from ftstream.setup.survey import open_admin, survey
@@ -150,7 +150,7 @@ async def test_a_publication_with_other_tables_is_set_right(pair: Pair) -> None:
 
 
 async def test_realtimes_publication_gets_our_tables_and_keeps_those_of_others(pair: Pair) -> None:
-    realtime = Realtime(url="https://abc.supabase.co", key=SecretStr(PASSWORD))
+    realtime = RealtimeSettings(url="https://abc.supabase.co", key=SecretStr(PASSWORD))
     settings = pair.settings.model_copy(update={"realtime": realtime})
     query = (
         "select tablename from pg_publication_tables where pubname = 'supabase_realtime' order by 1"
@@ -193,7 +193,7 @@ async def test_every_problem_is_told_before_anything_is_changed(pair: Pair) -> N
         )
         await connection.execute("alter table gfx_hands add column must text not null")
         await connection.execute("alter table gfx_sessions drop constraint gfx_sessions_pkey")
-    pair.settings.connect = Connect(capture_user=f"capture_{pair.database}")
+    pair.settings.connect = ConnectSettings(capture_user=f"capture_{pair.database}")
     before = dumps(pair)
     told = "\n".join(await problems(pair))
     for expected in (
@@ -281,7 +281,9 @@ async def test_a_role_init_did_not_make_keeps_its_password(pair: Pair) -> None:
 async def test_a_role_of_ours_gets_the_new_password_of_the_settings(pair: Pair) -> None:
     await initialise(pair)
     capture = pair.settings.connect.capture_user
-    pair.settings.connect = Connect(capture_user=capture, capture_password=SecretStr("a new one"))
+    pair.settings.connect = ConnectSettings(
+        capture_user=capture, capture_password=SecretStr("a new one")
+    )
     done = await initialise(pair)
     assert f"capture role {capture}" in {d.what for d in done if d.changed}
     dsn = pair.external.dsn(capture, pair.database).replace(PASSWORD, "a%20new%20one")
@@ -571,7 +573,7 @@ PINNED = """select r.rolname, s.setconfig from pg_db_role_setting s
 
 
 async def test_what_is_set_elsewhere_never_reaches_what_debezium_reads(pair: Pair) -> None:
-    """The capture role's own settings in the database win over all others; `init` mends them."""
+    """The capture role's own settings in the database win over all others; `init` sets them right."""
     await initialise(pair)
     role = sql.Identifier(f"capture_{pair.database}")
     database = sql.Identifier(pair.database)

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from ftstream.capture import outbox
-from ftstream.capture.outbox import Entry, Outbox
+from ftstream.capture.outbox import Outbox, OutboxEntry
 from ftstream.flows import Capture, Conflict, Flow, Site, Table
 from ftstream.last_write.reconciled import unreconciled
 from ftstream.setup import run_init
@@ -522,7 +522,7 @@ async def test_author_of_a_statement_is_not_lost_at_the_commit(place: Place) -> 
     assert authors == ["kim", "lee", place.user.info.user]
 
 
-async def published(taken: Outbox) -> list[list[Entry]]:
+async def published(taken: Outbox) -> list[list[OutboxEntry]]:
     """What a publisher takes, turn by turn, until nothing is left."""
     turns = []
     while await taken.waiting():

@@ -23,7 +23,7 @@ import pytest
 from psycopg import AsyncConnection, sql
 from pydantic import SecretStr
 
-from ftstream.capture.wake_ups import Seen, seen
+from ftstream.capture.wake_ups import WorkerWakeUp, seen
 from ftstream.capture.waker import Waker
 from ftstream.flows import OVERRIDES, Site
 from ftstream.local.stack import process
@@ -31,7 +31,7 @@ from ftstream.local.stack import realtime as service
 from ftstream.local.stack.ports import choose_ports
 from ftstream.logs import logging_config
 from ftstream.postgres.connection import open_connection
-from ftstream.settings import Realtime as RealtimeSettings
+from ftstream.settings import RealtimeSettings as RealtimeSettings
 from ftstream.setup import run_init
 from ftstream.supabase.realtime import Pauses, Realtime
 from ftstream.supabase.subscription import Patience
@@ -51,7 +51,7 @@ class StandIn:
     """The stand-in as a process of its own, and the database that it watches."""
 
     pair: Pair
-    server: service.Realtime
+    server: service.RealtimeProcess
     identity: process.Identity
 
     @property
@@ -95,10 +95,10 @@ def stand_in(
             process.stop(made.identity, server.stop_signal, 10)
 
 
-def _server(pair: Pair, folder: Path) -> service.Realtime:
+def _server(pair: Pair, folder: Path) -> service.RealtimeProcess:
     (port,) = choose_ports(1)
     dsn = pair.supabase.superuser
-    return service.Realtime(folder, folder / "log", port, dsn, KEY)
+    return service.RealtimeProcess(folder, folder / "log", port, dsn, KEY)
 
 
 class Listener:
@@ -355,7 +355,7 @@ async def test_without_realtime_the_crew_is_told_that_the_publisher_looks_by_its
     assert (waker.state.way, waker.state.reason) == (Way.POLLING, "realtime.url is not set")
 
 
-async def _noted(connection: AsyncConnection, way: str) -> list[Seen]:
+async def _noted(connection: AsyncConnection, way: str) -> list[WorkerWakeUp]:
     deadline = time.monotonic() + 20
     while not (rows := [row for row in await seen(connection, 60) if row.way == way]):
         assert time.monotonic() < deadline, f"nobody is woken by {way}"

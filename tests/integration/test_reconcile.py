@@ -88,7 +88,7 @@ async def carried_out(pair: Pair, plan: TablePlan, flow: Flow = SHEETS) -> int:
 
 
 async def kept(two: Two) -> set[tuple[str, str, str]]:
-    """Site, id and body of what was put aside."""
+    """Site, id and body of what was parked."""
     query: LiteralString = "select entity_id, image->>'body' from ftstream.displaced"
     return {(p.site.value, *row) for p in two.both for row in await p.run(query)}
 

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from ftstream.cli import main
 from ftstream.flows import CUE_SHEETS, Capture, Conflict, Flow, Site, Table
-from ftstream.recover.reversal import Action, Intent, Left, Plan, Written
+from ftstream.recover.reversal import Action, Intent, Left, ReversalPlan, Written
 from ftstream.recover.reversal import Result as Outcome
 from ftstream.recover.revert import OneWrite, Since, Target, carry_out, plan
 from ftstream.recover.rewrite import Reversals
@@ -76,7 +76,7 @@ async def values(place: Place) -> list[tuple[object, ...]]:
 
 async def reverted(
     pair: Pair, two: Two, wish: Since | OneWrite, target: Target = TARGET
-) -> tuple[Plan, list[Outcome]]:
+) -> tuple[ReversalPlan, list[Outcome]]:
     """And the other site has it."""
     found = await plan(pair.settings, target, wish)
     results = await carry_out(pair.settings, target, found.writes, ME)
@@ -85,7 +85,7 @@ async def reverted(
     return found, results
 
 
-def actions(found: Plan) -> dict[str, Action]:
+def actions(found: ReversalPlan) -> dict[str, Action]:
     return {intent.entity_id: intent.action for intent in found.intents}
 
 

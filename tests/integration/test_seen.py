@@ -19,7 +19,7 @@ from ftstream.failures import Policy, classify
 from ftstream.flows import Site
 from ftstream.kafka.partition import Partition
 from ftstream.last_write.rule import newest
-from ftstream.last_write.seen import Seen, losers
+from ftstream.last_write.seen import SeenWrite, losers
 from ftstream.messages.change import Change, Entity
 from tests.integration.conftest import Pair
 from tests.integration.test_outbox import NOTES
@@ -45,8 +45,8 @@ def entity_of(change: Change) -> Entity:
     return change.table, change.entity_id
 
 
-def seen_in(change: Change) -> Seen:
-    return Seen(change.version, change.site, change.topic, change.partition, change.offset)
+def seen_in(change: Change) -> SeenWrite:
+    return SeenWrite(change.version, change.site, change.topic, change.partition, change.offset)
 
 
 async def as_records(place: Place, *changes: Change) -> Batch:
@@ -72,21 +72,21 @@ class Account:
 
     changes: list[Change] = field(default_factory=list)
 
-    def right(self) -> dict[Entity, Seen]:
-        found: dict[Entity, Seen] = {}
+    def right(self) -> dict[Entity, SeenWrite]:
+        found: dict[Entity, SeenWrite] = {}
         for change in self.changes:
             known = found.get(entity_of(change))
             if known is None or change.stamp > known.stamp:
                 found[entity_of(change)] = seen_in(change)
         return found
 
-    def stale(self, chance: random.Random) -> dict[Entity, Seen]:
+    def stale(self, chance: random.Random) -> dict[Entity, SeenWrite]:
         return Account(self.changes[: chance.randint(0, len(self.changes))]).right()
 
-    def made_up(self, chance: random.Random) -> dict[Entity, Seen]:
+    def made_up(self, chance: random.Random) -> dict[Entity, SeenWrite]:
         """Greater than everything, in records that are applied."""
         return {
-            entity: Seen(seen.version + chance.choice([1, 10**9]), seen.site, *seen.at, 0)
+            entity: SeenWrite(seen.version + chance.choice([1, 10**9]), seen.site, *seen.at, 0)
             for entity, seen in self.right().items()
         }
 

@@ -30,7 +30,7 @@ from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
 from ftstream.flows import Capture, Flow, Names, Site
 from ftstream.kafka.partition import Partition
-from ftstream.last_write.seen import Seen
+from ftstream.last_write.seen import SeenWrite
 from ftstream.messages.change import Change, Entity, decode
 from ftstream.messages.edit import decode_edit
 from ftstream.notification import Notification
@@ -56,7 +56,7 @@ class Place:
     settings: Settings
     applier: OutboxApplier
     told: list[Notification] = field(default_factory=list)
-    seen: dict[Entity, Seen] = field(default_factory=dict)
+    seen: dict[Entity, SeenWrite] = field(default_factory=dict)
     """What the applier is told that was seen of the other site's writes: nothing, unless a test says so."""
     offsets: int = 0
 
@@ -263,7 +263,7 @@ async def two_places(
 
 async def _place(pair: Pair, flow: Flow, site: Site) -> Place:
     told: list[Notification] = []
-    seen: dict[Entity, Seen] = {}
+    seen: dict[Entity, SeenWrite] = {}
     sites = Sites(site, pair.settings)
     schema = Schema(flow, site, told.append)
     applier = OutboxApplier(flow, sites, schema, pair.settings.apply, told.append, seen.get)

@@ -294,7 +294,7 @@ def _cut(name: str) -> Callable[[World, float], None]:
         proxy: Proxy = getattr(world, name)
         proxy.cut()
         time.sleep(seconds)
-        proxy.mend()
+        proxy.restore()
 
     return strike
 

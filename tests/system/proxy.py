@@ -75,16 +75,16 @@ class Proxy:
 
         self._loop.call_soon_threadsafe(cut)
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Connections are possible again; those that were cut are reset, as after a timeout."""
 
-        def mend() -> None:
+        def restore() -> None:
             for task in self._severed:
                 task.cancel()
             self._severed.clear()
             self._open.set()
 
-        self._loop.call_soon_threadsafe(mend)
+        self._loop.call_soon_threadsafe(restore)
 
     def hold_at(self, *words: bytes) -> None:
         """Of a stream of changes the message with one of these words, and what comes after it, waits."""

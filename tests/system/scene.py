@@ -310,7 +310,7 @@ class Scene:
         return asyncio.run(self._captured())
 
     def logged(self) -> Counter[Coordinate]:
-        """How often each change was logged, but for its being put aside."""
+        """How often each change was logged, but for its being parked."""
         rows = self.execute(
             "supabase",
             "select topic, kafka_partition, kafka_offset from ftstream.sync_log"

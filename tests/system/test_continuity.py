@@ -1,4 +1,4 @@
-"""A log that does not go on where the target is: the flow halts, says what is lost, and the mend works."""
+"""A log that does not go on where the target is: the flow halts, says what is lost, and the hint works."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def scene(rig: Rig) -> Iterator[Scene]:
 
 
 def halts(scene: Scene, *words: str) -> None:
-    """The flow halts with one line that has these words and the mend."""
+    """The flow halts with one line that has these words and the hint."""
     worker = scene.worker()
     worker.halted()
     for word in (*words, "`ftstream resume`", "`ftstream verify --repair`"):
         assert word in worker.errors[0]
 
 
-def mended(scene: Scene) -> None:
+def repaired(scene: Scene) -> None:
     """What the message says is done, and both sites are equal."""
     assert scene.command("resume", "gfx", "--dry-run").returncode == 0
     assert scene.command("resume", "gfx").returncode == 1  # nobody says yes
@@ -66,7 +66,7 @@ def test_records_deleted_before_they_were_applied(scene: Scene) -> None:
     asyncio.run(delete())
     halts(scene, "records are lost", "were deleted before they were applied")
     assert any("records are lost" in each for each in scene.notifications("flow_halted"))
-    mended(scene)
+    repaired(scene)
 
 
 def test_hole_in_the_log(scene: Scene) -> None:
@@ -84,7 +84,7 @@ def test_hole_in_the_log(scene: Scene) -> None:
     worker.halted()
     assert "expected offset" in worker.errors[0]
     halts(scene, "records are lost", "are not there")
-    mended(scene)
+    repaired(scene)
 
 
 def made_anew(scene: Scene, changes: int) -> None:
@@ -108,15 +108,15 @@ def made_anew(scene: Scene, changes: int) -> None:
 
 def test_topic_made_anew_and_shorter(scene: Scene) -> None:
     made_anew(scene, 40)
-    halts(scene, "the topic was made anew", "it ends at offset")
-    mended(scene)
+    halts(scene, "the topic was recreated", "it ends at offset")
+    repaired(scene)
 
 
 def test_topic_made_anew_and_longer(scene: Scene) -> None:
     ends = sum(scene.offsets().values())
     made_anew(scene, 10 * ends + 1_000)
-    halts(scene, "the topic was made anew", "is not the one that was applied")
-    mended(scene)
+    halts(scene, "the topic was recreated", "is not the one that was applied")
+    repaired(scene)
 
 
 def test_topic_made_anew_and_just_as_long(scene: Scene) -> None:
@@ -131,8 +131,8 @@ def test_topic_made_anew_and_just_as_long(scene: Scene) -> None:
                 assert record.offset + 1 == end
 
     asyncio.run(fill())
-    halts(scene, "the topic was made anew", "is not the one that was applied")
-    mended(scene)
+    halts(scene, "the topic was recreated", "is not the one that was applied")
+    repaired(scene)
 
 
 def test_target_restored_from_an_older_copy_is_read_on_from_there(scene: Scene) -> None:

@@ -17,7 +17,7 @@ from aiokafka.admin import RecordsToDelete
 
 from ftstream.flows import OVERRIDES, Names, Site
 from ftstream.kafka.security import client_options
-from ftstream.last_write.seen import Seen, decode, encode, key_of
+from ftstream.last_write.seen import SeenWrite, decode, encode, key_of
 from ftstream.local.demo.rig import Rig, SiteName
 from ftstream.messages.change import Entity
 from tests.conftest import until
@@ -62,9 +62,9 @@ class Kafka:
         """Topic, partition and offset to key and value, of what is for this site."""
         return asyncio.run(self._read(self._names.topics(target)))
 
-    def known(self, target: Site) -> dict[Entity, Seen]:
+    def known(self, target: Site) -> dict[Entity, SeenWrite]:
         """What the changelog holds of each entity."""
-        found: dict[Entity, Seen] = {}
+        found: dict[Entity, SeenWrite] = {}
         for key, entry in asyncio.run(self._read([self._names.changelog(target)])).values():
             table, entity_id = key.decode().split("\0")
             seen = decode(entry)
@@ -80,7 +80,7 @@ class Kafka:
         }
         return {entity: seen.version for entity, seen in self.known(target).items()} == newest
 
-    def write(self, target: Site, entries: Mapping[Entity, Seen]) -> None:
+    def write(self, target: Site, entries: Mapping[Entity, SeenWrite]) -> None:
         """Put entries into the changelog."""
 
         async def send() -> None:
@@ -223,7 +223,7 @@ def test_whatever_the_changelog_holds_both_sites_agree(scene: Scene) -> None:
     for target in Site:
         entries = enumerate(right[target].items())
         made_up = {
-            entity: Seen(FAR, seen.site, *seen.at, (0, seen.offset + 6)[n % 2])
+            entity: SeenWrite(FAR, seen.site, *seen.at, (0, seen.offset + 6)[n % 2])
             for n, (entity, seen) in entries
         }
         kafka.write(target, made_up)

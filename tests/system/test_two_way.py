@@ -68,8 +68,8 @@ async def test_publisher_that_stalled_after_its_select_sends_nothing_old(
     topics = {table.name: Names(OVERRIDES, scene.rig.namespace).topic(table, Site.SUPABASE)}
     selected, goes_on = asyncio.Event(), asyncio.Event()
 
-    class Stalling(outbox.Turn):
-        async def next(self) -> list[outbox.Entry]:
+    class Stalling(outbox.PublisherTurn):
+        async def next(self) -> list[outbox.OutboxEntry]:
             entries = await super().next()
             if entries:
                 selected.set()
@@ -86,13 +86,13 @@ async def test_publisher_that_stalled_after_its_select_sends_nothing_old(
             while scene.execute("supabase", "select id from ftstream.outbox"):
                 await asyncio.sleep(0.05)
 
-    turn = outbox.Turn
-    monkeypatch.setattr(outbox, "Turn", Stalling)
+    turn = outbox.PublisherTurn
+    monkeypatch.setattr(outbox, "PublisherTurn", Stalling)
     first = publisher.Publisher(scene.rig.settings, topics)
     one = asyncio.create_task(first.run())
     await write("old")
     await selected.wait()
-    monkeypatch.setattr(outbox, "Turn", turn)
+    monkeypatch.setattr(outbox, "PublisherTurn", turn)
     await write("new")
     second = publisher.Publisher(scene.rig.settings, topics)
     other = asyncio.create_task(second.run())

@@ -97,9 +97,9 @@ def test_flow_that_halts_says_in_one_line_what_to_do(scene: Scene) -> None:
     assert "gfx_hand_players" in worker.errors[0]
     assert "create it on the target" in worker.errors[0]
 
-    mended = scene.worker().ready()
+    repaired = scene.worker().ready()
     scene.must_be_in_step()
-    mended.stop()
+    repaired.stop()
 
 
 def test_applied_offset_beyond_the_log_halts_the_flow(scene: Scene) -> None:
@@ -108,7 +108,7 @@ def test_applied_offset_beyond_the_log_halts_the_flow(scene: Scene) -> None:
     worker = scene.worker()
     worker.halted()
     scene.execute("supabase", move, -1_000_000, "%gfx_hands")
-    assert "the topic was made anew: it ends at offset" in worker.errors[0]
+    assert "the topic was recreated: it ends at offset" in worker.errors[0]
     assert "`ftstream resume`" in worker.errors[0]
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from ftstream.capture import oversize
 from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
-from ftstream.capture.heartbeat import Written
+from ftstream.capture.heartbeat import RecordCounts
 from ftstream.capture.oversize import LargeRow
 from ftstream.capture.render import example_settings
 from ftstream.cli import connectors
 from ftstream.cli.connectors import _apply_all
-from ftstream.cli.errors import Failure
-from ftstream.connect.client import Part, Status
+from ftstream.cli.errors import CommandFailure
+from ftstream.connect.client import ConnectorStatus, Part
 from ftstream.connect.errors import TaskFailed
 from ftstream.flows import GFX, OVERRIDES, CaptureNames, Flow, log_captures
 
@@ -52,11 +52,11 @@ class Connect:
     async def debezium_version(self) -> str:
         return "3.7"
 
-    async def status(self, name: str) -> Status | None:
+    async def status(self, name: str) -> ConnectorStatus | None:
         if name not in self.configs:
             return None
         state, trace = ("FAILED", oversize.CAUSE) if name in self.met else ("RUNNING", "")
-        return Status(name, Part(None, "RUNNING", "w"), (Part(0, state, "w", trace),))
+        return ConnectorStatus(name, Part(None, "RUNNING", "w"), (Part(0, state, "w", trace),))
 
     async def get_config(self, name: str) -> dict[str, str] | None:
         return self.configs.get(name)
@@ -125,8 +125,8 @@ def test_first_snapshot_that_is_not_over_does_not_count_as_over(
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
 ) -> None:
-    async def none(*_: object) -> Written:
-        return Written(0, 0)
+    async def none(*_: object) -> RecordCounts:
+        return RecordCounts(0, 0)
 
     monkeypatch.setattr(connectors, "written", none)
     fail_in(monkeypatch, "_wait_streaming", error)
@@ -169,7 +169,7 @@ def test_row_too_large_for_one_connector_keeps_no_other_from_being_applied(
     apply: Callable[..., None],
 ) -> None:
     connect = Connect(first_snapshot=False)
-    with pytest.raises(Failure, match="gfx_sessions 7"):
+    with pytest.raises(CommandFailure, match="gfx_sessions 7"):
         apply(connect, NAMES, OUTBOX, passing=False)
     assert connect.configs[OUTBOX.connector] == connector_config(OUTBOX, SETTINGS)
 
@@ -179,7 +179,7 @@ def test_what_has_failed_is_told_of_each_connector(
     monkeypatch: pytest.MonkeyPatch, apply: Callable[..., None]
 ) -> None:
     fail_in(monkeypatch, "_apply", TaskFailed("outbox", 0, "no slot", "its trace"))
-    with pytest.raises(Failure) as told:
+    with pytest.raises(CommandFailure) as told:
         apply(Connect(first_snapshot=False), NAMES, OUTBOX, passing=False)
     assert "gfx_sessions 7" in told.value.message
     assert "outbox, task 0 failed: no slot\nits trace" in told.value.message

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftstream.messages.avro import Value, ValueRefused, decode, encode
-from ftstream.messages.avro_schema import Field, Kind, TableSchema
+from ftstream.messages.avro_schema import AvroKind, Field, TableSchema
 from ftstream.messages.change import Change, MalformedMessage, Operation
 
 TABLE = "wsop_chip_counts"
@@ -26,13 +26,13 @@ SCHEMA = TableSchema(
     "wsop",
     TABLE,
     (
-        Field("id", Kind.STRING),
-        Field("yes", Kind.BOOLEAN),
-        Field("rank", Kind.INT),
-        Field("chip count", Kind.LONG),
-        Field("ratio", Kind.DOUBLE),
-        Field("raw", Kind.BYTES),
-        Field("stack", Kind.STRING),
+        Field("id", AvroKind.STRING),
+        Field("yes", AvroKind.BOOLEAN),
+        Field("rank", AvroKind.INT),
+        Field("chip count", AvroKind.LONG),
+        Field("ratio", AvroKind.DOUBLE),
+        Field("raw", AvroKind.BYTES),
+        Field("stack", AvroKind.STRING),
     ),
 )
 ROW: Mapping[str, Value] = {
@@ -191,7 +191,7 @@ def test_a_time_that_no_clock_shows_is_refused(read_at: int) -> None:
         encode(SCHEMA, Operation.DELETE, ID, read_at, None)
 
 
-OLD = TableSchema("wsop", TABLE, (Field("id", Kind.STRING), Field("stack", Kind.LONG)))
+OLD = TableSchema("wsop", TABLE, (Field("id", AvroKind.STRING), Field("stack", AvroKind.LONG)))
 
 
 def test_an_old_message_says_nothing_of_newer_columns() -> None:

@@ -19,8 +19,8 @@ from ftstream.messages import kept_schemas
 from ftstream.messages.avro import Value, encode
 from ftstream.messages.avro_compatibility import differences, unaccepted
 from ftstream.messages.avro_schema import (
+    AvroKind,
     Field,
-    Kind,
     SchemaFileError,
     TableSchema,
     avro_name,
@@ -38,13 +38,13 @@ CHIPS = Table("wsop_chip_counts")
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 fields = st.lists(
-    st.builds(Field, names, st.sampled_from(Kind)), unique_by=lambda field: field.column
+    st.builds(Field, names, st.sampled_from(AvroKind)), unique_by=lambda field: field.column
 ).map(tuple)
 
 
-def schema(**columns: Kind) -> TableSchema:
+def schema(**columns: AvroKind) -> TableSchema:
     fields = tuple(Field(name, kind) for name, kind in columns.items())
-    return TableSchema("wsop", CHIPS.name, (Field("id", Kind.STRING), *fields))
+    return TableSchema("wsop", CHIPS.name, (Field("id", AvroKind.STRING), *fields))
 
 
 def broken(schema: TableSchema, *breaks: str) -> TableSchema:
@@ -79,7 +79,7 @@ def test_avro_itself_sees_the_same_schema(table: str, fields: tuple[Field, ...])
 
 
 def test_the_order_of_columns_does_not_matter() -> None:
-    one, other = schema(a=Kind.INT, b=Kind.LONG), schema(b=Kind.LONG, a=Kind.INT)
+    one, other = schema(a=AvroKind.INT, b=AvroKind.LONG), schema(b=AvroKind.LONG, a=AvroKind.INT)
     assert one == other
     assert one.fingerprint == other.fingerprint
 
@@ -92,12 +92,12 @@ def test_the_order_of_columns_does_not_matter() -> None:
         ("{}", "not a schema of a table"),
         ('{"fields": [1]}', "not a schema of a table"),
         ('{"type": "record", "name": "x", "fields": []}', "not a schema of a table"),
-        (schema(a=Kind.INT).text.replace('"null", "int"', '"null", "float"'), "'float' is not"),
-        (schema(a=Kind.INT).text.replace('"null", "int"', '"int", "null"'), "'null' is not"),
-        (schema(a=Kind.INT).text.replace('"update"', '"upsert"'), "was it edited"),
-        (schema(a=Kind.INT).text.replace('"a"', '"_u61_"'), "was it edited"),
-        (schema(a=Kind.INT, b=Kind.INT).text.replace('"b"', '"a"'), "was it edited"),
-        (schema(a=Kind.INT).text.replace('"a"', '"_u110000_"'), "not a schema of a table"),
+        (schema(a=AvroKind.INT).text.replace('"null", "int"', '"null", "float"'), "'float' is not"),
+        (schema(a=AvroKind.INT).text.replace('"null", "int"', '"int", "null"'), "'null' is not"),
+        (schema(a=AvroKind.INT).text.replace('"update"', '"upsert"'), "was it edited"),
+        (schema(a=AvroKind.INT).text.replace('"a"', '"_u61_"'), "was it edited"),
+        (schema(a=AvroKind.INT, b=AvroKind.INT).text.replace('"b"', '"a"'), "was it edited"),
+        (schema(a=AvroKind.INT).text.replace('"a"', '"_u110000_"'), "not a schema of a table"),
     ],
 )
 def test_a_file_that_ftstream_did_not_write_is_refused(text: str, reason: str) -> None:
@@ -109,8 +109,8 @@ def test_a_file_that_ftstream_did_not_write_is_refused(text: str, reason: str) -
     ("before", "after", "said"),
     [
         (schema(), schema(), []),
-        (schema(), schema(notes=Kind.STRING), ["notes: new (string)"]),
-        (schema(rank=Kind.INT), schema(), ["rank: removed (was int)"]),
+        (schema(), schema(notes=AvroKind.STRING), ["notes: new (string)"]),
+        (schema(rank=AvroKind.INT), schema(), ["rank: removed (was int)"]),
     ],
 )
 def test_columns_that_come_and_go_are_compatible(
@@ -121,12 +121,12 @@ def test_columns_that_come_and_go_are_compatible(
     assert all(each.compatible for each in found)
 
 
-@pytest.mark.parametrize("was", Kind)
-@pytest.mark.parametrize("now", Kind)
-def test_a_column_that_travels_as_another_type_is_not(was: Kind, now: Kind) -> None:
+@pytest.mark.parametrize("was", AvroKind)
+@pytest.mark.parametrize("now", AvroKind)
+def test_a_column_that_travels_as_another_type_is_not(was: AvroKind, now: AvroKind) -> None:
     """int to long among them: a reader with the old schema cannot read a long. And text to bytea, which
     Avro takes for the same."""
-    found = differences(schema(a=was, b=Kind.INT), schema(a=now, b=Kind.INT))
+    found = differences(schema(a=was, b=AvroKind.INT), schema(a=now, b=AvroKind.INT))
     if was == now:
         assert found == ()
     else:
@@ -135,17 +135,17 @@ def test_a_column_that_travels_as_another_type_is_not(was: Kind, now: Kind) -> N
         assert not difference.compatible
 
 
-few = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(Kind), max_size=4)
+few = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(AvroKind), max_size=4)
 
 
 @given(few, few)
 def test_the_whole_is_compatible_if_each_column_is(
-    old: dict[str, Kind], new: dict[str, Kind]
+    old: dict[str, AvroKind], new: dict[str, AvroKind]
 ) -> None:
     """As Avro's checker sees it, to which bytes and string are one, and as a reader finds it."""
     before, after = schema(**old), schema(**new)
     compatible = all(
-        each.compatible or {each.was, each.now} == {Kind.BYTES, Kind.STRING}
+        each.compatible or {each.was, each.now} == {AvroKind.BYTES, AvroKind.STRING}
         for each in differences(before, after)
     )
     one, other = avro.schema.parse(before.text), avro.schema.parse(after.text)
@@ -166,13 +166,13 @@ def test_the_whole_is_compatible_if_each_column_is(
 
 
 def row_of(schema: TableSchema) -> dict[str, Value]:
-    values: dict[Kind, Value] = {
-        Kind.BOOLEAN: True,
-        Kind.INT: -1,
-        Kind.LONG: 2**62,
-        Kind.DOUBLE: 0.5,
-        Kind.BYTES: b"x",
-        Kind.STRING: "y",
+    values: dict[AvroKind, Value] = {
+        AvroKind.BOOLEAN: True,
+        AvroKind.INT: -1,
+        AvroKind.LONG: 2**62,
+        AvroKind.DOUBLE: 0.5,
+        AvroKind.BYTES: b"x",
+        AvroKind.STRING: "y",
     }
     return {field.column: values[field.kind] for field in schema.fields}
 
@@ -183,13 +183,13 @@ def test_schemas_of_two_tables_are_not_compared() -> None:
 
 
 def test_a_break_counts_as_accepted_only_in_the_version_that_breaks() -> None:
-    first = schema(chip_count=Kind.LONG)
-    second = schema(chip_count=Kind.STRING)
+    first = schema(chip_count=AvroKind.LONG)
+    second = schema(chip_count=AvroKind.STRING)
     words = "chip_count: long became string"
     assert unaccepted([first, second]) == [words]
     assert unaccepted([first, broken(second, "rank: int became long")]) == [words]
     assert unaccepted([first, broken(second, words)]) == []
-    assert unaccepted([first, broken(second, words), schema(chip_count=Kind.LONG)]) == [
+    assert unaccepted([first, broken(second, words), schema(chip_count=AvroKind.LONG)]) == [
         "chip_count: string became long"
     ]
     assert unaccepted([]) == []
@@ -222,24 +222,24 @@ def test_schemas_are_where_connectors_are() -> None:
 
 def test_a_schema_that_came_back_is_no_fault() -> None:
     words = "a: int became long"
-    found = by_fingerprint([schema(a=Kind.INT), broken(schema(a=Kind.INT), words)])
+    found = by_fingerprint([schema(a=AvroKind.INT), broken(schema(a=AvroKind.INT), words)])
     assert len(found) == 1
 
 
 def test_new_versions_go_into_the_folder_of_ones_own(tmp_path: Path) -> None:
     kept = KeptSchemas(WSOP, [PACKAGED, tmp_path])
     assert kept.newest(CHIPS) == KeptSchemas(WSOP, [PACKAGED]).newest(CHIPS)
-    path = kept.keep(CHIPS, schema(a=Kind.INT))
+    path = kept.keep(CHIPS, schema(a=AvroKind.INT))
     assert path == tmp_path / "wsop" / CHIPS.name / "002.avsc"
     newest = kept.newest(CHIPS)
     assert newest is not None
-    assert (newest.number, newest.schema) == (2, schema(a=Kind.INT))
+    assert (newest.number, newest.schema) == (2, schema(a=AvroKind.INT))
     assert len(kept.by_fingerprint()) == len(WSOP.tables) + 1
 
 
 def test_an_upgrade_that_brings_the_same_number_leaves_both_readable(tmp_path: Path) -> None:
     brought, own = tmp_path / "brought", tmp_path / "own"
-    ours, theirs = schema(a=Kind.INT), schema(b=Kind.INT)
+    ours, theirs = schema(a=AvroKind.INT), schema(b=AvroKind.INT)
     KeptSchemas(WSOP, [own]).keep(CHIPS, ours)
     KeptSchemas(WSOP, [brought]).keep(CHIPS, theirs)
     kept = KeptSchemas(WSOP, [brought, own])

@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 
 from ftstream.capture.batch.table_run import MOST_NAMED, TableRun
-from ftstream.compare.comparison import Kind
+from ftstream.compare.comparison import DifferenceKind
 
 
 def found(deletes: int, held: int, rows: int = 1) -> TableRun:
-    kinds = Counter({Kind.EXTRA: deletes, Kind.MISSING: 9_999})
+    kinds = Counter({DifferenceKind.EXTRA: deletes, DifferenceKind.MISSING: 9_999})
     return TableRun("t", "t", rows=rows, held=held, kinds=kinds)
 
 
@@ -49,7 +49,7 @@ def test_deletes_alone_count() -> None:
 
 
 def test_table_tells_why_it_is_not_done() -> None:
-    run = TableRun("t", "t", kinds=Counter({Kind.EXTRA: 1, Kind.MISSING: 2}))
+    run = TableRun("t", "t", kinds=Counter({DifferenceKind.EXTRA: 1, DifferenceKind.MISSING: 2}))
     assert (run.problem, run.found) == ("", 3)
     run.refuse("t 1: too large")
     assert run.problem == "1 rows cannot travel, all others do: t 1: too large"
@@ -65,7 +65,9 @@ def test_of_rows_that_cannot_travel_the_first_are_named() -> None:
 
 
 def test_details_are_what_sync_log_tells() -> None:
-    run = TableRun("t", "t", rows=5, kinds=Counter({Kind.EXTRA: 1, Kind.DIFFERENT: 2}))
+    run = TableRun(
+        "t", "t", rows=5, kinds=Counter({DifferenceKind.EXTRA: 1, DifferenceKind.DIFFERENT: 2})
+    )
     run.published, run.deleted, run.seconds = 3, 1, 1.23456
     assert run.details == {
         "rows": 5,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftstream.compare.comparison import (
-    Kind,
+    DifferenceKind,
     RangeDigest,
     differing_columns,
     differing_ranges,
@@ -24,9 +24,9 @@ def test_every_row_that_differs_is_told_and_no_other(
     for row in source.keys() | target.keys():
         match row in source, row in target:
             case True, False:
-                assert found[row] is Kind.MISSING
+                assert found[row] is DifferenceKind.MISSING
             case False, True:
-                assert found[row] is Kind.EXTRA
+                assert found[row] is DifferenceKind.EXTRA
             case _:
                 assert (row in found) is (source[row] != target[row])
     assert found.keys() <= source.keys() | target.keys()

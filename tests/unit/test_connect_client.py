@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from ftstream.connect.client import ConnectClient
 from ftstream.connect.errors import ConnectRefused, ConnectUnreachable, PluginMissing, TaskFailed
-from ftstream.settings import Connect
+from ftstream.settings import ConnectSettings
 
 Answer = tuple[int, Any]
 
@@ -31,7 +31,7 @@ async def connect(*answers: Answer) -> AsyncIterator[tuple[ConnectClient, list[w
     application.router.add_route("*", "/{path:.*}", answer)
     async with (
         TestServer(application) as server,
-        ConnectClient(Connect(url=str(server.make_url("/")))) as client,
+        ConnectClient(ConnectSettings(url=str(server.make_url("/")))) as client,
     ):
         yield client, asked
 
@@ -134,7 +134,7 @@ async def test_a_missing_or_old_plugin_is_named(version: str | None) -> None:
 
 
 async def test_nobody_there_is_said_with_the_url() -> None:
-    async with ConnectClient(Connect(url="http://127.0.0.1:1")) as client:
+    async with ConnectClient(ConnectSettings(url="http://127.0.0.1:1")) as client:
         with pytest.raises(ConnectUnreachable, match=r"http://127\.0\.0\.1:1"):
             await client.status("c")
 

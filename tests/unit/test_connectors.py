@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from ftstream.capture.connector_diff import Kind, added_tables, differences
+from ftstream.capture.connector_diff import SettingChange, added_tables, differences
 from ftstream.capture.connectors import connector_config, rendered, snapshot_over
 from ftstream.capture.render import example_settings, examples
 from ftstream.capture.signals import decode_notification, incremental_snapshot
@@ -31,7 +31,7 @@ from ftstream.flows import (
 from ftstream.kafka.security import client_options
 from ftstream.kafka.topics import MAX_MESSAGE_BYTES, change_topics, topics_of_all
 from ftstream.local.stack.kafka import MESSAGE_BYTES
-from ftstream.settings import MAX_REQUEST_BYTES, Database, Kafka, Settings
+from ftstream.settings import MAX_REQUEST_BYTES, Database, KafkaSettings, Settings
 
 FOLDER = Path(__file__).parents[2] / "connectors"
 
@@ -197,7 +197,7 @@ def test_system_certificates_are_javas_own() -> None:
 
 
 def test_signals_log_in_to_kafka_by_reference() -> None:
-    kafka = Kafka(
+    kafka = KafkaSettings(
         bootstrap_servers="kafka:9093",
         security_protocol="SASL_SSL",
         sasl_username="ftstream",
@@ -236,10 +236,10 @@ def test_differences_are_named_and_masked() -> None:
     deployed = {"name": "x", "b": "3", "c": "4", "database.password": "hunter2"}
     found = {one.key: one for one in differences(wanted, deployed)}
     assert {key: one.kind for key, one in found.items()} == {
-        "a": Kind.ADDED,
-        "b": Kind.CHANGED,
-        "c": Kind.REMOVED,
-        "database.password": Kind.CHANGED,
+        "a": SettingChange.ADDED,
+        "b": SettingChange.CHANGED,
+        "c": SettingChange.REMOVED,
+        "database.password": SettingChange.CHANGED,
     }
     assert found["database.password"].deployed == MASK
     assert found["database.password"].wanted == "${env:P}"
@@ -331,9 +331,9 @@ def test_a_skipped_table_counts_as_a_failure(
 
 
 def test_kafka_clients_log_in_only_where_asked() -> None:
-    plain = client_options(Kafka())
+    plain = client_options(KafkaSettings())
     assert plain["ssl_context"] is None and "sasl_mechanism" not in plain
-    kafka = Kafka(
+    kafka = KafkaSettings(
         security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password=SecretStr("p")
     )
     options = client_options(kafka)

@@ -28,11 +28,11 @@ from ftstream.local.stack import (
     process,
     state,
 )
-from ftstream.local.stack.connect import Connect
+from ftstream.local.stack.connect import ConnectWorker
 from ftstream.local.stack.errors import tail
 from ftstream.local.stack.java import Jvm
 from ftstream.local.stack.kafka import new_cluster_id
-from ftstream.local.stack.realtime import Realtime
+from ftstream.local.stack.realtime import RealtimeProcess
 
 
 @pytest.fixture
@@ -157,7 +157,9 @@ def test_without_a_stack_the_message_says_how_to_make_one(tmp_path: Path) -> Non
 
 def test_the_password_of_debezium_is_in_the_environment_and_in_no_file(tmp_path: Path) -> None:
     jvm = Jvm(Path("java"), jars.Jars(tmp_path / "jars"))
-    connect = Connect(tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret")
+    connect = ConnectWorker(
+        tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret"
+    )
     connect.prepare()
     assert connect.command().environment == {"DEBEZIUM_PASSWORD": "secret"}
     assert "secret" not in connect.properties.read_text()
@@ -166,7 +168,7 @@ def test_the_password_of_debezium_is_in_the_environment_and_in_no_file(tmp_path:
 
 def test_the_stand_in_for_realtime_has_its_secrets_in_the_environment_alone(tmp_path: Path) -> None:
     dsn = "postgresql://a:secret@h/db"
-    realtime = Realtime(tmp_path, tmp_path / "log", 15000, dsn, "secret-key")
+    realtime = RealtimeProcess(tmp_path, tmp_path / "log", 15000, dsn, "secret-key")
     assert realtime.command().environment == {"REALTIME_DSN": dsn, "REALTIME_API_KEY": "secret-key"}
     assert "secret" not in repr(realtime) + " ".join(realtime.command().argv)
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ftstream.local.stack import Stack, state
-from ftstream.local.stack.connect import Connect
+from ftstream.local.stack.connect import ConnectWorker
 from ftstream.local.stack.jars import PROVIDED, Jars, pinned
 from ftstream.local.stack.java import Jvm
 from ftstream.local.stack.kafka import MESSAGE_BYTES
@@ -52,7 +52,9 @@ def test_debezium_comes_from_the_pom_itself() -> None:
 
 def test_connect_is_configured_as_in_the_local_stack(tmp_path: Path) -> None:
     jvm = Jvm(Path("java"), Jars(tmp_path))
-    local = Connect(tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret")
+    local = ConnectWorker(
+        tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret"
+    )
     local.prepare()
     here = {"bootstrap.servers", "listeners", "rest.advertised.host.name", "plugin.path"}
     in_docker = properties(DOCKER / "connect" / "connect.properties")

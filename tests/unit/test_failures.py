@@ -1,4 +1,4 @@
-"""Every way an apply can fail has one policy, and what a person must mend has a hint."""
+"""Every way an apply can fail has one policy, and what a person must fix has a hint."""
 
 from __future__ import annotations
 

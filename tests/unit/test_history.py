@@ -9,14 +9,14 @@ import pytest
 from ftstream.messages.change import Stamp
 from ftstream.recover.history import (
     ABSENT,
-    Entry,
+    HistoryEntry,
     Restoration,
-    State,
+    RowState,
     moment,
     restoration,
     version_of,
 )
-from ftstream.recover.reversal import Action, Intent, Live, Plan
+from ftstream.recover.reversal import Action, Intent, Live, ReversalPlan
 
 
 def entry(
@@ -25,15 +25,17 @@ def entry(
     at: str = "supabase",
     operation: str = "update",
     outcome: str = "applied",
-) -> Entry:
+) -> HistoryEntry:
     image = None if operation == "delete" else f'{{"n": {version}}}'
     site = "external" if at == "supabase" else "supabase"
     when = datetime(2026, 11, 24, tzinfo=UTC)
     stamp = Stamp(version, site)
-    return Entry(at, when, operation, outcome, when, stamp, author, image)
+    return HistoryEntry(at, when, operation, outcome, when, stamp, author, image)
 
 
-def restored(*entries: Entry, since: int, author: str | None = None) -> State | str | None:
+def restored(
+    *entries: HistoryEntry, since: int, author: str | None = None
+) -> RowState | str | None:
     found = restoration("x", entries, since, author)
     return None if found is None else found.state or found.reason
 
@@ -101,7 +103,7 @@ def test_version_tells_its_time_to_the_microsecond(version: int) -> None:
     assert version_of(moment(version)) == version
 
 
-ROW = State('{"body": "a"}')
+ROW = RowState('{"body": "a"}')
 
 
 @pytest.mark.parametrize(
@@ -117,8 +119,8 @@ ROW = State('{"body": "a"}')
     ],
 )
 def test_what_is_done_to_a_row(
-    present: bool, state: State, columns: tuple[str, ...], action: Action
+    present: bool, state: RowState, columns: tuple[str, ...], action: Action
 ) -> None:
     intent = Intent("x", state, Live(present, None), dict.fromkeys(columns, ("a", "b")))
     assert intent.action is action
-    assert Plan((intent,)).writes == (() if action is Action.NOTHING else (intent,))
+    assert ReversalPlan((intent,)).writes == (() if action is Action.NOTHING else (intent,))

@@ -22,9 +22,9 @@ from ftstream.kafka.topics import change_topics, changelog_topics
 from ftstream.last_write import changelog
 from ftstream.last_write import table as last_write
 from ftstream.last_write.changelog import Changelog
-from ftstream.last_write.seen import Seen, encode, key_of
+from ftstream.last_write.seen import SeenWrite, encode, key_of
 from ftstream.last_write.table import LastWrite
-from ftstream.settings import Kafka, Settings
+from ftstream.settings import KafkaSettings, Settings
 
 NAMES = Names(OVERRIDES, "rehearsal")
 AT = Partition("rehearsal.external.player_overrides", 3)
@@ -70,7 +70,7 @@ def event() -> Iterator[FakeEvent]:
 def kept(restored: Sequence[Record] = ()) -> tuple[LastWrite, FakePublishing]:
     app = faust.App(app_id("rehearsal"), store="memory://")
     app.consumer = SimpleNamespace(topic_partitions=lambda topic: None)
-    made = LastWrite(app, NAMES, Site.SUPABASE, Kafka())
+    made = LastWrite(app, NAMES, Site.SUPABASE, KafkaSettings())
     publishing = FakePublishing()
 
     async def read(partitions: Sequence[int]) -> AsyncIterator[Record]:
@@ -92,15 +92,17 @@ def chunk(*records: tuple[str, int]) -> Chunk:
     return Chunk(AT, found, 1, 1)
 
 
-def seen(version: int, offset: int = 0) -> Seen:
-    return Seen(version, "external", *AT, offset)
+def seen(version: int, offset: int = 0) -> SeenWrite:
+    return SeenWrite(version, "external", *AT, offset)
 
 
 @pytest.mark.parametrize("flow", [OVERRIDES, CUE_SHEETS], ids=lambda flow: flow.name)
 @pytest.mark.parametrize("target", Site)
 def test_changelog_is_called_what_faust_calls_it(flow: Flow, target: Site) -> None:
     names = Names(flow, "rehearsal")
-    made = LastWrite(faust.App(app_id("rehearsal"), store="memory://"), names, target, Kafka())
+    made = LastWrite(
+        faust.App(app_id("rehearsal"), store="memory://"), names, target, KafkaSettings()
+    )
     assert made.table.changelog_topic_name == names.changelog(target)
 
 
@@ -172,7 +174,7 @@ async def test_changelog_waits_for_kafka_keeps_the_newest_values_and_is_bounded(
     monkeypatch.setattr(changelog, "MOST_WAITING", 2)
     monkeypatch.setattr(changelog, "LINGER_SECONDS", 0)
     monkeypatch.setattr(changelog, "RETRY_SECONDS", 0)
-    written, publishing = Changelog(Kafka(), "t"), FakePublishing()
+    written, publishing = Changelog(KafkaSettings(), "t"), FakePublishing()
     written._publishing = publishing  # type: ignore[assignment]
     publishing.takes = 0
     running = asyncio.create_task(written.run())
@@ -189,7 +191,7 @@ async def test_changelog_waits_for_kafka_keeps_the_newest_values_and_is_bounded(
 
 
 async def test_changelog_that_kafka_does_not_take_holds_up_no_stop() -> None:
-    written, publishing = Changelog(Kafka(), "t"), FakePublishing()
+    written, publishing = Changelog(KafkaSettings(), "t"), FakePublishing()
     written._publishing = publishing  # type: ignore[assignment]
     publishing.takes = 0
     written.put(0, b"a", b"1")

@@ -14,7 +14,7 @@ from ftstream.messages.change import MalformedMessage
 from ftstream.messages.edit import decode_edit, stamp_in
 from ftstream.messages.members import _split, members
 from ftstream.messages.toast import names, split
-from ftstream.recover.history import Entry
+from ftstream.recover.history import HistoryEntry
 
 DEPTH = 10_000
 DEEP = b"[" * DEPTH + b'{"a":"]\\""}' + b"]" * DEPTH
@@ -47,7 +47,7 @@ def test_deep_edit_is_read() -> None:
 
 
 def test_history_shows_the_text_of_what_it_cannot_look_into() -> None:
-    row = Entry("supabase", None, "update", "applied", None, image=ROW.decode()).row  # type: ignore[arg-type]
+    row = HistoryEntry("supabase", None, "update", "applied", None, image=ROW.decode()).row  # type: ignore[arg-type]
     assert row == {"id": "1", "doc": DEEP.decode(), "name": "x"}
 
 

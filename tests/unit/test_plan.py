@@ -23,7 +23,7 @@ from ftstream.apply.merge import (
     fold,
     log_rows,
 )
-from ftstream.apply.parked import Aside, malformed
+from ftstream.apply.parked import ParkedRecord, malformed
 from ftstream.failures import classify
 from ftstream.kafka.partition import Partition
 from ftstream.messages import toast as unavailable
@@ -219,7 +219,7 @@ def mixed_batches(draw: st.DrawFn) -> Batch:
     """Records of up to three partitions: changes, malformed ones, and tombstones, which are neither."""
     kinds = draw(st.lists(st.lists(st.sampled_from("cmt"), max_size=6), min_size=1, max_size=3))
     changes: list[Change] = []
-    aside: list[Aside] = []
+    parked: list[ParkedRecord] = []
     spans: list[Span] = []
     for number, records in enumerate(kinds):
         first = draw(st.integers(0, 5))
@@ -233,12 +233,12 @@ def mixed_batches(draw: st.DrawFn) -> Batch:
                     )
                 )
             elif kind == "m":
-                aside.append(malformed("t", at, offset, b"k", b"v", "odd"))
+                parked.append(malformed("t", at, offset, b"k", b"v", "odd"))
         if records:
             spans.append(Span(at, first, first + len(records), None, 7))
     order = draw(st.permutations(changes))
     in_order = sorted(order, key=lambda c: c.offset)  # of each partition, however they are mixed
-    return Batch(tuple(in_order), tuple(spans), aside=tuple(aside))
+    return Batch(tuple(in_order), tuple(spans), parked=tuple(parked))
 
 
 def singles(batch: Batch) -> list[Batch]:
@@ -251,22 +251,22 @@ def singles(batch: Batch) -> list[Batch]:
 def test_divided_batch_moves_every_offset_once_and_holds_every_record_once(batch: Batch) -> None:
     at = {span.partition: span.expected for span in batch.spans}
     changes: list[Change] = []
-    aside: list[Aside] = []
+    parked: list[ParkedRecord] = []
     for part in singles(batch):
         for span in part.spans:
             assert span.expected == at[span.partition]
             assert span.next > span.expected
             at[span.partition] = span.next
-        held = [(c.at, c.offset) for c in part.changes] + [(a.at, a.offset) for a in part.aside]
+        held = [(c.at, c.offset) for c in part.changes] + [(a.at, a.offset) for a in part.parked]
         for partition, offset in held:
             (span,) = (span for span in part.spans if span.partition == partition)
             assert span.expected <= offset < span.next
         changes += part.changes
-        aside += part.aside
+        parked += part.parked
     assert at == {span.partition: span.next for span in batch.spans}
     assert changes == list(batch.changes)
-    assert sorted(aside, key=lambda a: (a.at, a.offset)) == sorted(
-        batch.aside, key=lambda a: (a.at, a.offset)
+    assert sorted(parked, key=lambda a: (a.at, a.offset)) == sorted(
+        batch.parked, key=lambda a: (a.at, a.offset)
     )
 
 
@@ -279,7 +279,7 @@ def test_row_that_is_put_aside_keeps_all_its_changes_in_order(
     rest = batch.without(entities, classify("55P03", "locked"))
     assert rest.entities == batch.entities - entities
     assert rest.spans == batch.spans
-    moved = [a for a in rest.aside if a not in batch.aside]
+    moved = [a for a in rest.parked if a not in batch.parked]
     assert [(a.at, a.offset) for a in moved] == [
         (c.at, c.offset) for c in batch.changes if (c.table, c.entity_id) in entities
     ]
@@ -294,7 +294,7 @@ def test_what_is_left_after_another_worker_begins_where_that_one_ended(
     }
     left = batch.after(applied)
     assert all(change.offset >= applied[change.at] for change in left.changes)
-    assert all(each.offset >= applied[each.at] for each in left.aside)
+    assert all(each.offset >= applied[each.at] for each in left.parked)
     assert {s.partition: s.expected for s in left.spans} == {
         s.partition: applied[s.partition] for s in batch.spans if applied[s.partition] < s.next
     }

@@ -12,13 +12,13 @@ from pydantic import SecretStr
 
 from ftstream.flows import FLOWS, GFX, OVERRIDES, RENDER_QUEUE, Flow, Site, Table, log_captures
 from ftstream.postgres.catalog import Column
-from ftstream.settings import Database, Realtime, Settings
+from ftstream.settings import Database, RealtimeSettings, Settings
 from ftstream.setup import script
 from ftstream.setup.deprovision import plan_removal
 from ftstream.setup.expectations import (
     CAPTURE_SETTINGS,
-    Policy,
     Right,
+    RowPolicy,
     TriggerKind,
     Wanted,
     role_of,
@@ -223,7 +223,7 @@ def test_a_policy_is_made_where_row_security_would_hide_rows(
 ) -> None:
     role = Role("worker", True, False, False, bypasses, ours=True, elsewhere=False)
     there = replace(state(), tables={"t": table("t", **changes)}, roles={"worker": role})
-    assert needs_policy(Policy("t", "p", "worker", "ALL"), there) is needed
+    assert needs_policy(RowPolicy("t", "p", "worker", "ALL"), there) is needed
 
 
 def test_excluded_and_generated_columns_are_not_published() -> None:
@@ -273,7 +273,7 @@ def test_what_leaves_by_the_outbox_is_captured_last(site: Site) -> None:
 
 
 def woken(site: Site, *flows: Flow) -> Wanted:
-    realtime = Realtime(url="https://abc.supabase.co", key=SecretStr("hidden"))
+    realtime = RealtimeSettings(url="https://abc.supabase.co", key=SecretStr("hidden"))
     return wanted(site, flows, settings().model_copy(update={"realtime": realtime}))
 
 
@@ -310,9 +310,9 @@ def test_a_publication_of_realtimes_that_is_anothers_is_told_if_it_must_change()
         (publication,) = there.publications.values()
         another = {publication.name: replace(publication, owned=False)}
         problems = site_problems(both, replace(there, publications=another))
-        mends = [problem.mend for problem in problems if problem.fatal]
+        hints = [problem.hint for problem in problems if problem.fatal]
         lacks = 'ALTER PUBLICATION "supabase_realtime" OWNER TO "admin"'
-        assert (lacks in mends) is (len(tables) == 1)
+        assert (lacks in hints) is (len(tables) == 1)
 
 
 def test_migrations_have_numbers_of_their_own_and_none_is_skipped() -> None:
@@ -379,7 +379,7 @@ def test_the_role_behind_supabases_pooler_has_no_project_in_its_name() -> None:
 def test_the_server_of_the_source_is_checked(change: dict[str, object], told: str) -> None:
     server = replace(SERVER, **change)  # type: ignore[arg-type]
     problems = site_problems(aim(Site.EXTERNAL), replace(state(), server=server))
-    assert [p for p in problems if p.fatal and told in str(p) and p.mend]
+    assert [p for p in problems if p.fatal and told in str(p) and p.hint]
 
 
 def test_a_source_that_is_as_it_should_be_has_no_problems() -> None:
@@ -407,7 +407,7 @@ def test_sequences_of_both_sites_that_count_alike_are_told() -> None:
 def test_a_lost_slot_is_an_error_that_says_what_to_do() -> None:
     slot = Slot("gfx_slot", "pgoutput", "db", active=False, lost=True)
     (problem,) = site_problems(aim(Site.EXTERNAL), replace(state(), slots={slot.name: slot}))
-    assert "ftstream remove" in problem.mend
+    assert "ftstream remove" in problem.hint
 
 
 def test_a_lost_slot_of_the_outbox_is_made_anew_once_nothing_can_start_with_the_gap() -> None:
@@ -462,7 +462,7 @@ def test_running_connector_is_to_be_restarted_for_new_settings_of_its_role(
     slot = Slot("gfx_slot", "pgoutput", "db", active=True, lost=False)
     there = replace(state(), server=server, roles=roles, slots={slot.name: slot})
     (problem,) = [p for p in site_problems(aimed, there) if "settings" in p.what]
-    assert not problem.fatal and "ftstream connectors delete gfx" in problem.mend
+    assert not problem.fatal and "ftstream connectors delete gfx" in problem.hint
     pinned = replace(there, settings={aimed.capture_role: CAPTURE_SETTINGS})
     idle = replace(there, slots={slot.name: replace(slot, active=False)})
     for each in (pinned, idle):
@@ -481,7 +481,7 @@ def test_key_that_the_log_holds_by_another_index_or_not_at_all() -> None:
         there = state()
         tables = {name: replace(t, **changes) for name, t in there.tables.items()}  # type: ignore[arg-type]
         found = pair_problems(GFX, replace(there, tables=tables), state(), Site.SUPABASE)
-        return [(p.mend.split(" ", 3)[3], p.fatal) for p in found if "gfx_players" in p.what]
+        return [(p.hint.split(" ", 3)[3], p.fatal) for p in found if "gfx_players" in p.what]
 
     assert told(replica_identity="i", logged_columns=["id"]) == []
     assert told(replica_identity="i", logged_columns=["n"]) == [("REPLICA IDENTITY DEFAULT", True)]

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from ftstream.cli import main
 from ftstream.flows import FLOWS, Site
 from ftstream.messages.change import Stamp
-from ftstream.recover.history import Entry, Restoration
+from ftstream.recover.history import HistoryEntry, Restoration
 from ftstream.recover.revert import OneWrite, of_write
 
 
@@ -67,7 +67,9 @@ def test_database_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
 def test_version_that_both_sites_wrote_takes_the_site() -> None:
     at = datetime(2026, 11, 24, tzinfo=UTC)
     ours, theirs = (
-        Entry(site.other, at, "update", "applied", at, Stamp(7, site), image=f'{{"by": "{site}"}}')
+        HistoryEntry(
+            site.other, at, "update", "applied", at, Stamp(7, site), image=f'{{"by": "{site}"}}'
+        )
         for site in Site
     )
     either = of_write([ours, theirs], OneWrite("x", 7))

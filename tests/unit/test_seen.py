@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from ftstream.apply.merge import Batch, Span
 from ftstream.kafka.partition import Partition
 from ftstream.last_write.rule import newest
-from ftstream.last_write.seen import Seen, decode, encode, has_lost, key_of, losers, nothing_seen
+from ftstream.last_write.seen import (
+    SeenWrite,
+    decode,
+    encode,
+    has_lost,
+    key_of,
+    losers,
+    nothing_seen,
+)
 from ftstream.messages.change import Change, Entity, Operation
 
 TOPIC = "external.notes"
@@ -33,8 +41,8 @@ def change(version: int, offset: int = 10, site: str = "external", key: str = "1
     )
 
 
-def seen(version: int, offset: int = 9, site: str = "external", partition: int = 0) -> Seen:
-    return Seen(version, site, TOPIC, partition, offset)
+def seen(version: int, offset: int = 9, site: str = "external", partition: int = 0) -> SeenWrite:
+    return SeenWrite(version, site, TOPIC, partition, offset)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +59,7 @@ def seen(version: int, offset: int = 9, site: str = "external", partition: int =
         (seen(4, site="supabase"), False),
     ],
 )
-def test_greater_write_that_is_applied_makes_a_loser(found: Seen | None, lost: bool) -> None:
+def test_greater_write_that_is_applied_makes_a_loser(found: SeenWrite | None, lost: bool) -> None:
     assert has_lost(change(5), found, APPLIED) is lost
 
 
@@ -82,14 +90,14 @@ def test_flow_without_an_account_has_seen_nothing() -> None:
 def test_what_is_written_is_read_again(
     version: int, site: str, topic: str, partition: int, offset: int
 ) -> None:
-    one = Seen(version, site, topic, partition, offset)
+    one = SeenWrite(version, site, topic, partition, offset)
     assert decode(encode(one)) == one
 
 
 @given(st.binary())
 def test_what_somebody_else_has_written_is_nothing_or_a_write(value: bytes) -> None:
     found = decode(value)
-    assert found is None or isinstance(found, Seen)
+    assert found is None or isinstance(found, SeenWrite)
 
 
 @given(st.tuples(ENTITY := st.text(st.characters(codec="utf-8", exclude_characters="\0")), ENTITY))

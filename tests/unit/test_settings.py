@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from ftstream import app
 from ftstream.kafka.security import client_options
-from ftstream.settings import Database, Kafka, Settings, SettingsError, load_settings
+from ftstream.settings import Database, KafkaSettings, Settings, SettingsError, load_settings
 
 SECRET = "s3cret-of-the-test"
 DSN = f"postgresql://worker:{SECRET}@db.example.com:6543/postgres?sslmode=verify-full"
@@ -123,7 +123,7 @@ def test_connection_string_keeps_what_the_dsn_says() -> None:
 
 
 def test_plain_kafka_needs_no_credentials() -> None:
-    kafka = Kafka(bootstrap_servers="one:9092, two:9093")
+    kafka = KafkaSettings(bootstrap_servers="one:9092, two:9093")
     assert client_options(kafka)["security_protocol"] == "PLAINTEXT"
     assert "sasl_mechanism" not in client_options(kafka)
     assert app._credentials(kafka) is None
@@ -133,7 +133,7 @@ def test_plain_kafka_needs_no_credentials() -> None:
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
 def test_sasl_reaches_both_kafka_clients(protocol: str, mechanism: str) -> None:
-    kafka = Kafka.model_validate(
+    kafka = KafkaSettings.model_validate(
         {
             "security_protocol": protocol,
             "sasl_mechanism": mechanism,
@@ -155,7 +155,7 @@ def test_sasl_reaches_both_kafka_clients(protocol: str, mechanism: str) -> None:
 
 
 def test_tls_verifies_the_broker() -> None:
-    kafka = Kafka(security_protocol="SSL")
+    kafka = KafkaSettings(security_protocol="SSL")
     context = client_options(kafka)["ssl_context"]
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from ftstream.cli.status import Direction, Looked, told
+from ftstream.cli.status import DirectionStatus, Looked, told
 from ftstream.compare.progress import Standing
 from ftstream.flows import Site
 
 STANDING = Standing("gfx", Site.SUPABASE, captures=True, to_capture=0, to_apply=0)
-DONE = Direction("gfx", Site.SUPABASE, STANDING, parked=0, dead=0)
+DONE = DirectionStatus("gfx", Site.SUPABASE, STANDING, parked=0, dead=0)
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,10 @@ DONE = Direction("gfx", Site.SUPABASE, STANDING, parked=0, dead=0)
         (replace(DONE, standing=replace(STANDING, captures=False)), "the connector is not running"),
         (replace(DONE, dead=4), "4 dead (`ftstream dead list`)"),
         (replace(DONE, standing=None, parked=5), "how far it is cannot be seen, 5 parked"),
-        (replace(DONE, parked=None, dead=None), "what was put aside cannot be seen"),
+        (replace(DONE, parked=None, dead=None), "parked changes cannot be seen"),
     ],
 )
-def test_whatever_is_not_applied_is_told_and_fails(direction: Direction, said: str) -> None:
+def test_whatever_is_not_applied_is_told_and_fails(direction: DirectionStatus, said: str) -> None:
     assert not direction.applied and told(direction).startswith(said)
     assert not Looked([DONE, direction]).applied
 

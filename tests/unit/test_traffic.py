@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftstream.local.demo import poker
-from ftstream.local.demo.operations import HandRow, Kind, Operation, PlayerRow, SeatRow, SessionRow
+from ftstream.local.demo.operations import (
+    HandRow,
+    PlayerRow,
+    PlayKind,
+    PlayTransaction,
+    SeatRow,
+    SessionRow,
+)
 from ftstream.local.demo.script import DECK, DECK_SIZE, Script
 from ftstream.local.demo.traffic import QUERIES, Traffic
 
@@ -25,11 +32,11 @@ MAX_INT = 2**31 - 1
 seeds = st.integers(min_value=0, max_value=2**64)
 
 
-def play(seed: int, count: int, **options: int) -> list[Operation]:
+def play(seed: int, count: int, **options: int) -> list[PlayTransaction]:
     return list(islice(Script(seed, **options), count))
 
 
-def written(operations: list[Operation], query: str) -> list[dict[str, Any]]:
+def written(operations: list[PlayTransaction], query: str) -> list[dict[str, Any]]:
     return [
         dict(row)
         for op in operations
@@ -50,14 +57,14 @@ def test_another_seed_plays_other_operations() -> None:
 
 
 def test_every_kind_of_operation_has_its_cards() -> None:
-    assert set(DECK) == set(Kind)
+    assert set(DECK) == set(PlayKind)
 
 
 @settings(max_examples=10)
 @given(seed=seeds)
 def test_every_kind_of_operation_comes_within_two_decks(seed: int) -> None:
     seen = Counter(op.kind for op in play(seed, 2 * DECK_SIZE, largest=SMALL))
-    assert set(seen) == set(Kind)
+    assert set(seen) == set(PlayKind)
 
 
 @settings(max_examples=5)
@@ -108,7 +115,7 @@ def test_one_new_export_in_so_many_is_large(large_every: int) -> None:
     operations = [
         op
         for op in islice(Script(7, large_every=large_every), 150)
-        if op.kind is Kind.SESSION_IMPORTED
+        if op.kind is PlayKind.SESSION_IMPORTED
     ]
     large = [len(row["raw_json"]) > 150_000 for row in written(operations, "upsert_session")]
     assert sum(large) == len(large) // large_every
@@ -177,7 +184,7 @@ def test_a_reimported_session_sends_the_same_file_under_a_new_id() -> None:
     for operation in islice(Script(19, largest=SMALL), 400):
         for row in written([operation], "upsert_session"):
             before = rows.get(row["session_id"])
-            if operation.kind is Kind.SESSION_REIMPORTED and before:
+            if operation.kind is PlayKind.SESSION_REIMPORTED and before:
                 changed += row["id"] != before["id"]
             rows[row["session_id"]] = row
     assert changed
@@ -185,7 +192,7 @@ def test_a_reimported_session_sends_the_same_file_under_a_new_id() -> None:
 
 def test_an_overwritten_hand_keeps_its_id_and_number_and_gets_new_seats() -> None:
     operations = play(23, 300, largest=SMALL)
-    overwritten = [op for op in operations if op.kind is Kind.HAND_OVERWRITTEN]
+    overwritten = [op for op in operations if op.kind is PlayKind.HAND_OVERWRITTEN]
     imported = {(row["session_id"], row["hand_num"]) for row in written(operations, "upsert_hand")}
     for operation in overwritten:
         (hand,) = written([operation], "upsert_hand")

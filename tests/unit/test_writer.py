@@ -17,7 +17,7 @@ from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.intake import Intake
 from ftstream.apply.merge import Batch, Position
 from ftstream.apply.offsets import Offsets
-from ftstream.apply.parked import Aside, State
+from ftstream.apply.parked import ParkedRecord, ParkedState
 from ftstream.apply.parked_store import Parked, ParkedChanges
 from ftstream.apply.parking import Parking
 from ftstream.apply.ports import Applier
@@ -49,7 +49,7 @@ class FakeTarget:
     def __init__(self) -> None:
         self.offsets: dict[Partition, int] = {HANDS: 0, BEATS: 0}
         self.batches: list[Batch] = []
-        self.parked: list[Aside] = []
+        self.parked: list[ParkedRecord] = []
         self.failures: list[str | None] = []
         self.unfit: dict[str, str] = {}
         """Entity id to the SQLSTATE that its changes fail with."""
@@ -74,7 +74,7 @@ class FakeTarget:
         self.batches.append(batch)
         gone = batch.entities if batch.retried else batch.settled
         self.parked = [a for a in self.parked if (a.table, a.entity_id) not in gone]
-        self.parked += batch.aside
+        self.parked += batch.parked
         if self.lost_answers:
             self.lost_answers -= 1
             raise ApplyFailed(classify(None, "server closed the connection"))
@@ -100,7 +100,7 @@ class FakeTarget:
         return [
             Parked(a.table, a.entity_id, a.operation is None, a.at, a.offset, a.key, a.message)
             for a in self.parked
-            if a.state is State.PARKED
+            if a.state is ParkedState.PARKED
         ]
 
     async def postpone(
@@ -305,7 +305,12 @@ async def test_record_that_is_no_change_is_dead_whole_and_the_flow_goes_on(flow:
     async with flow.running():
         await flow.written()
     (dead,) = flow.target.parked
-    assert (dead.state, dead.offset, dead.key, dead.message) == (State.DEAD, 0, b"a", b"surprise")
+    assert (dead.state, dead.offset, dead.key, dead.message) == (
+        ParkedState.DEAD,
+        0,
+        b"a",
+        b"surprise",
+    )
     assert "not a change event" in dead.failure.message
     assert flow.written_offsets == [1]
     assert flow.acknowledged == [0, 1]
@@ -370,7 +375,7 @@ async def test_later_whole_change_takes_the_place_of_parked_ones(flow: Flow) -> 
     async with flow.running():
         await flow.written()
         flow.target.locked = set()
-        flow.target.parked = [replace(a, state=State.DEAD) for a in flow.target.parked]
+        flow.target.parked = [replace(a, state=ParkedState.DEAD) for a in flow.target.parked]
         flow.read(2, key=b"b")
         await flow.written()
     assert flow.target.parked == []

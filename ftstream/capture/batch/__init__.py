@@ -14,15 +14,15 @@ from ftstream.capture.batch.running import (
     run,
     stopped,
 )
-from ftstream.capture.batch.table import Say, Step
+from ftstream.capture.batch.table import RunStep, Say
 
 __all__ = [
     "RowsRefused",
     "RunHalted",
+    "RunStep",
     "RunStopped",
     "RunUnderWay",
     "Say",
-    "Step",
     "check",
     "look",
     "run",

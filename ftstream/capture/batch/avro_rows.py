@@ -13,7 +13,7 @@ from psycopg import AsyncConnection, sql
 
 from ftstream.flows import Flow, Table
 from ftstream.messages.avro import Value
-from ftstream.messages.avro_schema import Field, Kind, TableSchema
+from ftstream.messages.avro_schema import AvroKind, Field, TableSchema
 from ftstream.postgres.catalog import Column, KeyMissing
 from ftstream.postgres.codec import type_name
 from ftstream.postgres.connection import SESSION
@@ -27,12 +27,12 @@ MOST_BYTES = 4 * 2**20
 
 # Not float4: its shortest text is exact, as a double it would show digits that it does not have.
 _KINDS = {
-    "bool": Kind.BOOLEAN,
-    "int2": Kind.INT,
-    "int4": Kind.INT,
-    "int8": Kind.LONG,
-    "float8": Kind.DOUBLE,
-    "bytea": Kind.BYTES,
+    "bool": AvroKind.BOOLEAN,
+    "int2": AvroKind.INT,
+    "int4": AvroKind.INT,
+    "int8": AvroKind.LONG,
+    "float8": AvroKind.DOUBLE,
+    "bytea": AvroKind.BYTES,
 }
 
 
@@ -82,10 +82,10 @@ def _next_number(rows: Sequence[Sequence[Value]]) -> int:
     return max(1, min(MOST_ROWS, 2 * len(rows), fitting))
 
 
-def _kind(column: Column) -> Kind:
+def _kind(column: Column) -> AvroKind:
     if column.is_array or column.base_kind != "b":
-        return Kind.STRING
-    return _KINDS.get(column.base_name, Kind.STRING)
+        return AvroKind.STRING
+    return _KINDS.get(column.base_name, AvroKind.STRING)
 
 
 def _expression(column: Column) -> sql.Composed:
@@ -93,7 +93,7 @@ def _expression(column: Column) -> sql.Composed:
 
 
 def _value(column: Column) -> LiteralString:
-    if _kind(column) is not Kind.STRING:
+    if _kind(column) is not AvroKind.STRING:
         return "{x}"
     if column.base_name == "bpchar" and not column.is_array:
         # A cast to text takes spaces from the end, which a column without a length keeps.

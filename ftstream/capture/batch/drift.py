@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 
 from ftstream.capture.batch.avro_rows import table_schema
 from ftstream.flows import Flow, Table
-from ftstream.messages.avro_compatibility import Difference, differences
+from ftstream.messages.avro_compatibility import ColumnDifference, differences
 from ftstream.messages.avro_schema import TableSchema
 from ftstream.messages.kept_schemas import KeptSchemas, Version
 from ftstream.postgres.catalog import Column, read_columns
@@ -23,7 +23,7 @@ class Drift:
     columns: Sequence[Column]
     kept: Version | None
     now: TableSchema
-    differences: tuple[Difference, ...]
+    differences: tuple[ColumnDifference, ...]
 
     @property
     def equal(self) -> bool:

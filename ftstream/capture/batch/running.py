@@ -14,17 +14,17 @@ from psycopg import AsyncConnection
 from ftstream.capture.batch.drift import Drift, drifts
 from ftstream.capture.batch.schedule import (
     Basis,
-    Reference,
+    ForeignKey,
+    RunTurn,
     Schedule,
-    Turn,
     TurnLost,
     read_basis,
     read_references,
     turn,
 )
-from ftstream.capture.batch.table import BatchTable, Connections, Say, Sending, Step
+from ftstream.capture.batch.table import BatchTable, Connections, RunStep, Say, Sending
 from ftstream.capture.batch.table_run import TableRun
-from ftstream.compare.comparison import Kind
+from ftstream.compare.comparison import DifferenceKind
 from ftstream.compare.digests import snapshot
 from ftstream.compare.progress import watch
 from ftstream.flows import Flow, Table
@@ -177,7 +177,7 @@ class _Run:
         self._settings = settings
         self._say = say
         self._tables: list[BatchTable] = []
-        self._references: list[Reference] = []
+        self._references: list[ForeignKey] = []
         # Tables of which nothing is published.
         self._stopped: set[str] = set()
         self.results: list[TableRun] = []
@@ -196,7 +196,7 @@ class _Run:
         ]
 
     async def carry_out(
-        self, at: Connections, schedule: Schedule, mine: Turn, allow_deletes: bool
+        self, at: Connections, schedule: Schedule, mine: RunTurn, allow_deletes: bool
     ) -> Basis:
         """Find and publish; what was read."""
         await self.prepare(at)
@@ -242,13 +242,13 @@ class _Run:
                 run.doubt, run.withheld = _another(basis, before, run), run.found
                 self._stopped.add(run.table)
             elif excess := run.excess(*most):
-                run.doubt, run.withheld = _too_many(excess, run), run.kinds[Kind.EXTRA]
+                run.doubt, run.withheld = _too_many(excess, run), run.kinds[DifferenceKind.EXTRA]
 
     async def find(self, at: Connections, last: Mapping[str, Basis]) -> None:
         """Compare the tables. In both sites' snapshots."""
         for each in self._tables:
             began = time.monotonic()
-            self._say(Step(each.table.name))
+            self._say(RunStep(each.table.name))
             async with _in_its_snapshot(at, each.run):
                 await each.compare(at, last.get(each.table.name))
             each.run.seconds += time.monotonic() - began
@@ -259,7 +259,7 @@ class _Run:
             await progress.wait(UNAPPLIED_SECONDS, patience=0)
 
     async def _publish(
-        self, at: Connections, basis: Basis, last: Mapping[str, Basis], mine: Turn
+        self, at: Connections, basis: Basis, last: Mapping[str, Basis], mine: RunTurn
     ) -> None:
         publishing = Publishing(self._settings.kafka, PUBLISH_SECONDS)
         going = {each.table.qualified for each in self._tables if not each.run.problem}
@@ -332,10 +332,11 @@ def _another(now: Basis, last: Basis, run: TableRun) -> str:
         what = f"is another server ({now.system}) than the last run read ({last.system})"
     else:
         what = f"is on timeline {now.timeline}, and was on {last.timeline} when it ran last"
-    kinds = run.kinds
+    kinds = DifferenceKind.MISSING, DifferenceKind.DIFFERENT, DifferenceKind.EXTRA
+    new, changed, gone = (f"{run.kinds[kind]:,}" for kind in kinds)
     return (
         f"{run.table}: External {what}: has it failed over, or been restored? Rows may be missing there:"
-        f" {kinds[Kind.MISSING]:,} new, {kinds[Kind.DIFFERENT]:,} changed, {kinds[Kind.EXTRA]:,} gone."
+        f" {new} new, {changed} changed, {gone} gone."
         " Nothing of the table was published. See which rows differ: ftstream verify wsop. If it is right:"
         " ftstream batch run --allow-deletes"
     )

@@ -51,7 +51,7 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ForeignKey:
     """A foreign key between two tables of a flow, with its columns as lists of SQL."""
 
     child: str
@@ -61,7 +61,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class TableStatus:
     """How a table stands, and its last run's details."""
 
     entity_type: str
@@ -137,9 +137,9 @@ class Schedule:
         rows = await (await self._execute("known_bases")).fetchall()
         return {table: Basis(*basis) for table, *basis in rows}
 
-    async def status(self) -> list[Status]:
+    async def status(self) -> list[TableStatus]:
         """Of each table, and how its last run went."""
-        async with self._connection.cursor(row_factory=class_row(Status)) as cursor:
+        async with self._connection.cursor(row_factory=class_row(TableStatus)) as cursor:
             values = {"flow": self._flow.name, "topics": Json.of(self._topics)}
             await cursor.execute(statement(QUERIES["status"]), values)
             return await cursor.fetchall()
@@ -164,7 +164,7 @@ class Schedule:
         return await self._connection.execute(statement(QUERIES[query]), values)
 
 
-class Turn:
+class RunTurn:
     """The right to run a flow; see `turn`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -200,7 +200,7 @@ class Turn:
 @asynccontextmanager
 async def turn(
     connection: AsyncConnection, flow: Flow, patience: float = 0.0
-) -> AsyncIterator[Turn | None]:
+) -> AsyncIterator[RunTurn | None]:
     """The right to run, for the time of a transaction; None if another has it for so many seconds."""
     until = time.monotonic() + patience
     async with connection.transaction():
@@ -212,7 +212,7 @@ async def turn(
             if mine or time.monotonic() >= until:
                 break
             await asyncio.sleep(LOOK_SECONDS)
-        yield Turn(connection) if mine else None
+        yield RunTurn(connection) if mine else None
 
 
 async def read_basis(source: AsyncConnection, target: AsyncConnection) -> Basis:
@@ -225,10 +225,10 @@ async def read_basis(source: AsyncConnection, target: AsyncConnection) -> Basis:
     return Basis(*found)
 
 
-async def read_references(target: AsyncConnection, flow: Flow) -> list[Reference]:
+async def read_references(target: AsyncConnection, flow: Flow) -> list[ForeignKey]:
     """The foreign keys between this flow's tables. Raises psycopg.Error."""
     names = {"tables": [table.qualified for table in flow.tables]}
-    async with target.cursor(row_factory=class_row(Reference)) as cursor:
+    async with target.cursor(row_factory=class_row(ForeignKey)) as cursor:
         await cursor.execute(statement(QUERIES["references"]), names)
         return await cursor.fetchall()
 
@@ -281,7 +281,7 @@ class Rows:
         return await self._ids(target, "applied", ids)
 
     async def referred_to(
-        self, target: AsyncConnection, ids: Collection[str], reference: Reference
+        self, target: AsyncConnection, ids: Collection[str], reference: ForeignKey
     ) -> set[str]:
         """Which of these rows others refer to."""
         schema, _, name = reference.child.partition(".")

@@ -11,9 +11,9 @@ from psycopg import AsyncConnection
 
 from ftstream.capture.batch.avro_rows import read_rows
 from ftstream.capture.batch.drift import Drift
-from ftstream.capture.batch.schedule import Basis, ParkedRow, Reference, Rows, Turn
+from ftstream.capture.batch.schedule import Basis, ForeignKey, ParkedRow, Rows, RunTurn
 from ftstream.capture.batch.table_run import TableRun
-from ftstream.compare.comparison import Kind
+from ftstream.compare.comparison import DifferenceKind
 from ftstream.compare.digests import Digests, Ranges, compare_ranges
 from ftstream.flows import Flow, Names, Site
 from ftstream.kafka.publishing import Message, Publishing
@@ -35,7 +35,7 @@ _OVERHEAD = 4 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RunStep:
     """How far a run is; `total` is None while rows are compared."""
 
     table: str
@@ -43,7 +43,7 @@ class Step:
     total: int | None = None
 
 
-Say = Callable[[Step], None]
+Say = Callable[[RunStep], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class BatchTable:
         self._parked: Mapping[str, ParkedRow] = {}
         self._last: Basis | None = None
         self._ranges: Ranges | None = None
-        self._kept: dict[int, dict[str, Kind]] = {}
+        self._kept: dict[int, dict[str, DifferenceKind]] = {}
 
     async def compare(self, at: Connections, last: Basis | None = None) -> None:
         """Count what differs; `last`: what the last run has read, if it was of the same server."""
@@ -99,7 +99,7 @@ class BatchTable:
             if (kept := kept + len(kinds)) <= MOST_KEPT:
                 self._kept[number] = kinds
 
-    async def differing(self, at: Connections) -> AsyncIterator[dict[str, Kind]]:
+    async def differing(self, at: Connections) -> AsyncIterator[dict[str, DifferenceKind]]:
         """The rows that differ and are to be published, a range at a time."""
         assert self._ranges is not None  # compared
         for number in self._ranges.unequal:
@@ -108,26 +108,32 @@ class BatchTable:
                 kinds = await self._ranges.differing(number)
             yield await self._to_publish(at, kinds)
 
-    async def _to_publish(self, at: Connections, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+    async def _to_publish(
+        self, at: Connections, kinds: Mapping[str, DifferenceKind]
+    ) -> dict[str, DifferenceKind]:
         """All but what waits at the target already, or is dead: a person has it.
 
         That is a delete, or a row with a value that does not fit there and that is as it was at the last run.
         """
         parked = {i: self._parked[i] for i in kinds if i in self._parked}
-        waiting = {i for i, each in parked.items() if each.delete and kinds[i] is Kind.EXTRA}
-        misfits = [i for i, each in parked.items() if each.misfit and kinds[i] is not Kind.EXTRA]
+        waiting = {
+            i for i, each in parked.items() if each.delete and kinds[i] is DifferenceKind.EXTRA
+        }
+        misfits = [
+            i for i, each in parked.items() if each.misfit and kinds[i] is not DifferenceKind.EXTRA
+        ]
         if misfits and self._last is not None:
             seen = self._last.source_seen
             waiting |= await self._rows.unwritten(at.source, misfits, seen, surely=True)
         return {i: kind for i, kind in kinds.items() if i not in waiting}
 
     async def going(
-        self, at: Connections, kinds: Mapping[str, Kind], references: Sequence[Reference]
-    ) -> dict[str, Kind]:
+        self, at: Connections, kinds: Mapping[str, DifferenceKind], references: Sequence[ForeignKey]
+    ) -> dict[str, DifferenceKind]:
         """All but the deletes that wait: none of them goes, or rows at the target refer to theirs."""
         if self.run.doubt:
-            return {i: kind for i, kind in kinds.items() if kind is not Kind.EXTRA}
-        gone = [i for i, kind in kinds.items() if kind is Kind.EXTRA]
+            return {i: kind for i, kind in kinds.items() if kind is not DifferenceKind.EXTRA}
+        gone = [i for i, kind in kinds.items() if kind is DifferenceKind.EXTRA]
         staying: set[str] = set()
         for reference in references:
             staying |= await self._rows.referred_to(at.ledger, gone, reference)
@@ -135,7 +141,7 @@ class BatchTable:
         return {i: kind for i, kind in kinds.items() if i not in staying}
 
     async def keep_edits(
-        self, at: Connections, last: Basis | None, kinds: Mapping[str, Kind]
+        self, at: Connections, last: Basis | None, kinds: Mapping[str, DifferenceKind]
     ) -> None:
         """Keep what was edited on Supabase since the last run: External wins.
 
@@ -145,7 +151,7 @@ class BatchTable:
         if last is None:
             return
         known = {i: kind for i, kind in kinds.items() if i not in self._parked}
-        missing = [i for i, kind in known.items() if kind is Kind.MISSING]
+        missing = [i for i, kind in known.items() if kind is DifferenceKind.MISSING]
         there = known.keys() - missing
         # Where it is not sure, an edit is rather kept that was none.
         unwritten = await self._rows.unwritten(at.ledger, there, last.target_seen, surely=True)
@@ -156,20 +162,24 @@ class BatchTable:
             await self._rows.log_edits(at.ledger, edited)
             self.run.undone += len(edited)
 
-    async def send_rows(self, at: Connections, sending: Sending, kinds: Mapping[str, Kind]) -> None:
+    async def send_rows(
+        self, at: Connections, sending: Sending, kinds: Mapping[str, DifferenceKind]
+    ) -> None:
         """Of the same snapshot that they were compared in."""
-        ids = [entity_id for entity_id, kind in kinds.items() if kind is not Kind.EXTRA]
+        ids = [entity_id for entity_id, kind in kinds.items() if kind is not DifferenceKind.EXTRA]
         # Closed here, where it was opened: else an error would be lost behind that of its transaction.
         async with aclosing(read_rows(at.source, self.table, self._columns, ids)) as rows:
             async for entity_id, row in rows:
-                new = kinds[entity_id] is Kind.MISSING
+                new = kinds[entity_id] is DifferenceKind.MISSING
                 await sending.add(Operation.INSERT if new else Operation.UPDATE, entity_id, row)
 
     async def send_deletes(
-        self, at: Connections, sending: Sending, kinds: Mapping[str, Kind]
+        self, at: Connections, sending: Sending, kinds: Mapping[str, DifferenceKind]
     ) -> None:
         """Of rows that External, asked again, does not have."""
-        gone = iter([entity_id for entity_id, kind in kinds.items() if kind is Kind.EXTRA])
+        gone = iter(
+            [entity_id for entity_id, kind in kinds.items() if kind is DifferenceKind.EXTRA]
+        )
         while ids := list(islice(gone, ROWS)):
             there = await self._rows.existing(at.source_now, ids)
             self.run.returned += len(there)
@@ -183,7 +193,7 @@ class Sending:
     """Messages of one table on their way."""
 
     def __init__(
-        self, each: BatchTable, read_at: int, publishing: Publishing, turn: Turn, say: Say
+        self, each: BatchTable, read_at: int, publishing: Publishing, turn: RunTurn, say: Say
     ) -> None:
         self._each = each
         self._read_at = read_at
@@ -225,4 +235,4 @@ class Sending:
             run.published += done
         run.deleted += self._deletes
         self._messages, self._bytes, self._deletes = [], 0, 0
-        self._say(Step(run.table, run.published, run.found))
+        self._say(RunStep(run.table, run.published, run.found))

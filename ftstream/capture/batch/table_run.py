@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ftstream.compare.comparison import Kind
+from ftstream.compare.comparison import DifferenceKind
 
 MOST_NAMED = 20
 """Rows that cannot travel, of which a run tells."""
@@ -21,7 +21,7 @@ class TableRun:
     """Of the source."""
     held: int = 0
     """Of the target, before."""
-    kinds: Counter[Kind] = field(default_factory=Counter)
+    kinds: Counter[DifferenceKind] = field(default_factory=Counter)
     """What differs."""
     published: int = 0
     """Messages that Kafka has, deletes among them."""
@@ -86,7 +86,7 @@ class TableRun:
 
         Up to `least` are done whatever the share, but not where the source has no row left.
         """
-        deletes = self.kinds[Kind.EXTRA]
+        deletes = self.kinds[DifferenceKind.EXTRA]
         if deletes <= least and self.rows:
             return ""
         if deletes <= most and deletes * 100 <= self.held * percent:

@@ -31,7 +31,7 @@ PLAYER = str(uuid.UUID(int=1))
 
 
 @dataclass(frozen=True, slots=True)
-class Capture:
+class CaptureCost:
     """Microseconds that a captured row costs its writer, over one that is not."""
 
     us_per_row: float
@@ -66,7 +66,7 @@ def publishing(stack: Stack, rows: int, say: Say) -> float:
             return first / (time.monotonic() - began)
 
 
-def capture(stack: Stack, rows: int, say: Say) -> Capture:
+def capture(stack: Stack, rows: int, say: Say) -> CaptureCost:
     """An update of many rows with its commit, captured and not: medians of a few."""
     with rig_for(stack, "benchcapture") as rig:
         rig.run("init")
@@ -84,7 +84,7 @@ def capture(stack: Stack, rows: int, say: Say) -> Capture:
                         connection.execute(statement(QUERIES["update_overrides"]))
                     taken.append(time.monotonic() - began)
         extra = statistics.median(seconds["off"]) - statistics.median(seconds["on"])
-        return Capture(round(extra / rows * 1e6, 1))
+        return CaptureCost(round(extra / rows * 1e6, 1))
 
 
 async def _edit_both(rig: Rig, rate: int, seconds: float) -> None:

@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RunFigures:
     """`first`: onto an empty target, until all is applied; `one_percent`: the same of what changed;
     `idle`: a run as a command, where nothing differs. `rss_mb` is the worker's peak.
     """
@@ -32,7 +32,7 @@ class Batch:
     rss_mb: float
 
 
-def runs(stack: Stack, rows: int, say: Say) -> Batch:
+def runs(stack: Stack, rows: int, say: Say) -> RunFigures:
     """So many chip counts."""
     with rig_for(stack, "benchwsop") as rig:
         rig.run("init")
@@ -48,7 +48,7 @@ def runs(stack: Stack, rows: int, say: Say) -> Batch:
         changed = asyncio.run(_run(rig))
         say("a run that finds nothing")
         idle = measured(rig, "batch", "run", rows=rows)
-        return Batch(
+        return RunFigures(
             rows,
             round(rows / first, 1),
             round(changed, 1),

@@ -45,7 +45,7 @@ async def play(rig: Rig, seconds: float, say: Say) -> None:
 
 
 def decide(rig: Rig, say: Say) -> None:
-    """Look at what is dead: mend and retry one, give the other up."""
+    """Look at what is dead: fix and retry one, give the other up."""
     say(rig.run("dead", "list").rstrip())
     for letter in _letters(rig):
         if letter["operation"] is None:
@@ -59,7 +59,7 @@ def decide(rig: Rig, say: Say) -> None:
                     for line in rig.run("dead", "show", letter["ref"]).splitlines()
                 )
             )
-            say("Supabase's constraint is mended, and the change is retried")
+            say("Supabase's constraint is fixed, and the change is retried")
             _supabase(rig, "allow_odd_players")
             for line in rig.run("dead", "retry", letter["ref"]).splitlines():
                 say(f"    {line}")

@@ -25,5 +25,5 @@ insert into gfx_players (player_hash, name) values (md5('odd'), 'An odd player')
 alter table gfx_players add constraint no_odd_players check (name not like 'An odd%')
 
 -- name: allow_odd_players
--- The mend.
+-- The fix.
 alter table gfx_players drop constraint no_odd_players

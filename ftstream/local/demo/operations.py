@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 
-class Kind(StrEnum):
+class PlayKind(StrEnum):
     """Everything that happens to the gfx tables, each in a transaction of its own."""
 
     SESSION_IMPORTED = "session_imported"
@@ -36,7 +36,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlayStatement:
     """A statement of traffic.sql by name, run once for each row of values."""
 
     query: str
@@ -44,11 +44,11 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class PlayTransaction:
     """Steps that belong to one transaction, which may be repeated if its commit was lost."""
 
-    kind: Kind
-    steps: tuple[Step, ...]
+    kind: PlayKind
+    steps: tuple[PlayStatement, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +160,14 @@ class SeatRow:
 Row = PlayerRow | SessionRow | HandRow | SeatRow
 
 
-def write(query: str, *rows: Row) -> Step:
+def write(query: str, *rows: Row) -> PlayStatement:
     """A step that writes whole rows."""
-    return Step(query, tuple(_values(row) for row in rows))
+    return PlayStatement(query, tuple(_values(row) for row in rows))
 
 
-def call(query: str, **values: Any) -> Step:
+def call(query: str, **values: Any) -> PlayStatement:
     """A step that runs once, with these values."""
-    return Step(query, (values,))
+    return PlayStatement(query, (values,))
 
 
 def _values(row: Row) -> Mapping[str, Any]:

@@ -11,10 +11,17 @@ from dataclasses import replace
 from typing import Final
 
 from ftstream.local.demo import poker, rows
-from ftstream.local.demo.operations import PlayerRow, SeatRow, SessionRow, Step, call, write
+from ftstream.local.demo.operations import (
+    PlayerRow,
+    PlayStatement,
+    SeatRow,
+    SessionRow,
+    call,
+    write,
+)
 from ftstream.local.demo.world import Hand, Session, World
 
-Steps = list[Step]
+Steps = list[PlayStatement]
 SEATS: Final = 10
 
 
@@ -253,7 +260,7 @@ def swap_player_hashes(world: World) -> Steps | None:
     )
     long_names = (one.long_name, one.long_name, two.long_name)
     values = [{**m, "long_name": n} for m, n in zip(moves, long_names, strict=True)]
-    return [Step("move_player_hash", tuple(values))]
+    return [PlayStatement("move_player_hash", tuple(values))]
 
 
 def _imported(world: World) -> Session | None:

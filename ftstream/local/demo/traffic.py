@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, AsyncCursor
 
-from ftstream.local.demo.operations import Kind, Operation, Step
+from ftstream.local.demo.operations import PlayKind, PlayStatement, PlayTransaction
 from ftstream.local.demo.script import Script
 from ftstream.postgres.queries import Queries, statement
 
@@ -28,7 +28,7 @@ class SeedUsedError(Exception):
 class TrafficStats:
     """What one run did: operations by kind, row changes (cascades included), seconds."""
 
-    operations: Mapping[Kind, int]
+    operations: Mapping[PlayKind, int]
     changes: int
     seconds: float
 
@@ -48,7 +48,7 @@ class Traffic:
         self._dsn = dsn
         self._rate = rate
         self._script = Script(seed, large_every=large_every)
-        self._next: Operation | None = None
+        self._next: PlayTransaction | None = None
         self._fresh = True
 
     async def run(
@@ -86,7 +86,7 @@ class Traffic:
         started = now()
         deadline = math.inf if seconds is None else started + seconds
         limit = math.inf if max_changes is None else max_changes
-        done: Counter[Kind] = Counter()
+        done: Counter[PlayKind] = Counter()
         changes = 0
         while changes < limit and now() < deadline and not stop.is_set():
             kind, changed = await self._perform_next(conn)
@@ -96,7 +96,7 @@ class Traffic:
                 await _wait_until(min(started + changes / self._rate, deadline), stop)
         return TrafficStats(dict(done), changes, now() - started)
 
-    async def _perform_next(self, conn: AsyncConnection[Any]) -> tuple[Kind, int]:
+    async def _perform_next(self, conn: AsyncConnection[Any]) -> tuple[PlayKind, int]:
         """Perform the next operation; it stays the next one until it is committed."""
         operation = self._next or next(self._script)
         self._next = operation
@@ -108,7 +108,7 @@ class Traffic:
         return operation.kind, changed
 
 
-async def _run(cursor: AsyncCursor[Any], step: Step) -> int:
+async def _run(cursor: AsyncCursor[Any], step: PlayStatement) -> int:
     """Run a step and return how many rows it changed."""
     if len(step.rows) == 1:
         await cursor.execute(statement(QUERIES[step.query]), step.rows[0])
@@ -128,6 +128,6 @@ async def _wait_until(moment: float, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), remaining)
 
 
-def _first_session(operation: Operation) -> Mapping[str, Any]:
+def _first_session(operation: PlayTransaction) -> Mapping[str, Any]:
     rows = (row for step in operation.steps for row in step.rows)
     return next({"session_id": row["session_id"]} for row in rows if "session_id" in row)

@@ -16,7 +16,7 @@ ENVIRONMENT_PROVIDER = "org.apache.kafka.common.config.provider.EnvVarConfigProv
 
 
 @dataclass(frozen=True)
-class Connect:
+class ConnectWorker:
     """One distributed worker; connectors name the password as ${env:DEBEZIUM_PASSWORD}."""
 
     folder: Path

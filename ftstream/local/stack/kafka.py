@@ -23,7 +23,7 @@ MESSAGE_BYTES = 16 * 1024 * 1024 + 64 * 1024
 
 
 @dataclass(frozen=True)
-class Kafka:
+class Broker:
     """One broker in `folder`, with a listener for clients and one for its own controller.
 
     A third one, at `via_port`, says that it is at `proxy_port`: there a test may put a proxy, which

@@ -15,7 +15,7 @@ _KINDS: dict[bytes, Kind] = {b"I": "INSERT", b"U": "UPDATE", b"D": "DELETE"}
 
 
 @dataclass(frozen=True)
-class Column:
+class LoggedColumn:
     """A column of a relation; `type` is the oid of its type."""
 
     name: str
@@ -29,7 +29,7 @@ class Relation:
 
     schema: str
     table: str
-    columns: tuple[Column, ...]
+    columns: tuple[LoggedColumn, ...]
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def _relation(body: _Body) -> Relation:
     return Relation(schema, table, tuple(_column(body) for _ in range(body.number("H"))))
 
 
-def _column(body: _Body) -> Column:
+def _column(body: _Body) -> LoggedColumn:
     key, name, kind = bool(body.take(1)[0] & 1), body.text(), body.number("I")
     body.take(4)  # the type's modifier
-    return Column(name, key, kind)
+    return LoggedColumn(name, key, kind)
 
 
 def _values(relation: Relation, body: _Body) -> Iterator[tuple[str, str | None]]:

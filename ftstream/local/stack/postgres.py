@@ -45,7 +45,7 @@ SETTINGS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Site:
+class ClusterKind:
     """What distinguishes the two clusters."""
 
     name: str
@@ -54,16 +54,18 @@ class Site:
     database: str
 
 
-EXTERNAL = Site("external", superuser="admin", admin="admin", database="gfx_production")
-SUPABASE = Site("supabase", superuser="supabase_admin", admin="postgres", database="postgres")
-SITES: Mapping[str, Site] = {site.name: site for site in (EXTERNAL, SUPABASE)}
+EXTERNAL = ClusterKind("external", superuser="admin", admin="admin", database="gfx_production")
+SUPABASE = ClusterKind(
+    "supabase", superuser="supabase_admin", admin="postgres", database="postgres"
+)
+SITES: Mapping[str, ClusterKind] = {site.name: site for site in (EXTERNAL, SUPABASE)}
 
 
 @dataclass(frozen=True)
 class Cluster:
     """One cluster in `folder`; `passwords` by role."""
 
-    site: Site
+    site: ClusterKind
     folder: Path
     log: Path
     port: int
@@ -146,7 +148,7 @@ class Cluster:
         return "".join(f"{name} = '{value}'\n" for name, value in settings.items())
 
 
-def probe_server(site: Site, port: int, passwords: Mapping[str, str]) -> str | None:
+def probe_server(site: ClusterKind, port: int, passwords: Mapping[str, str]) -> str | None:
     """None once the server answers a query, else why not."""
     try:
         with _connect(site, port, passwords, "postgres") as connection:
@@ -157,7 +159,7 @@ def probe_server(site: Site, port: int, passwords: Mapping[str, str]) -> str | N
 
 
 def _connect(
-    site: Site, port: int, passwords: Mapping[str, str], database: str
+    site: ClusterKind, port: int, passwords: Mapping[str, str], database: str
 ) -> psycopg.Connection:
     address = url(port, site.superuser, passwords, database)
     return psycopg.connect(address, autocommit=True, connect_timeout=3)

@@ -15,7 +15,7 @@ KEY_VARIABLE = "REALTIME_API_KEY"
 
 
 @dataclass(frozen=True)
-class Realtime:
+class RealtimeProcess:
     """One server; it reaches the database when a client joins, so that either may start first."""
 
     folder: Path

@@ -31,7 +31,7 @@ class Feed:
     """A temporary slot, which ends with its connection; what nobody polls in time is lost with it.
 
     Its changes are streamed: a slot that is asked by pg_logical_slot_get_binary_changes() reads the
-    log of the last half minute anew each time, which takes a core while much is written.
+    log of the last half minute again each time, which takes a core while much is written.
     """
 
     def __init__(self, connection: AsyncConnection, stream: AsyncConnection) -> None:

@@ -54,7 +54,7 @@ class Act(enum.StrEnum):
     GO_AWAY = "go_away"
 
 
-class Server:
+class StandIn:
     """All connections, and how they are treated."""
 
     def __init__(self, dsn: str, key: str) -> None:
@@ -121,7 +121,9 @@ class Server:
 class Connection:
     """One client's socket, and the topics that it has joined."""
 
-    def __init__(self, server: Server, socket: web.WebSocketResponse, request: web.Request) -> None:
+    def __init__(
+        self, server: StandIn, socket: web.WebSocketResponse, request: web.Request
+    ) -> None:
         self._server, self._socket, self._request = server, socket, request
         self.topics: dict[str, asyncio.Task[None]] = {}
         self._ids = itertools.count(1)  # the client takes 0 for none
@@ -260,7 +262,7 @@ def _type(oid: int) -> str:
 
 
 def main() -> None:
-    server = Server(os.environ[DSN_VARIABLE], os.environ[KEY_VARIABLE])
+    server = StandIn(os.environ[DSN_VARIABLE], os.environ[KEY_VARIABLE])
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
     print(f"{stamp} stand-in for Supabase Realtime on port {sys.argv[1]}", flush=True)
     # On loopback only: whoever reaches it may have it misbehave.

@@ -13,16 +13,16 @@ from threading import Event, Lock
 from typing import Literal
 
 from ftstream.local.stack import jars, postgres, prerequisites, process, state
-from ftstream.local.stack.connect import Connect, probe_worker
+from ftstream.local.stack.connect import ConnectWorker, probe_worker
 from ftstream.local.stack.errors import DevstackError
 from ftstream.local.stack.java import Jvm
-from ftstream.local.stack.kafka import Kafka, probe_broker
+from ftstream.local.stack.kafka import Broker, probe_broker
 from ftstream.local.stack.lock import locked
 from ftstream.local.stack.ports import is_free
 from ftstream.local.stack.process import Identity
-from ftstream.local.stack.realtime import Realtime, probe_realtime
+from ftstream.local.stack.realtime import RealtimeProcess, probe_realtime
 from ftstream.local.stack.service import Service
-from ftstream.local.stack.state import APPLY_ROLE, NAMES, State
+from ftstream.local.stack.state import APPLY_ROLE, NAMES, StackState
 
 Progress = Callable[[str], None]
 SiteName = Literal["external", "supabase"]
@@ -32,9 +32,9 @@ STOP_SECONDS = 30.0
 
 STOP_SIGNALS = {
     **dict.fromkeys(postgres.SITES, postgres.Cluster.stop_signal),
-    "kafka": Kafka.stop_signal,
-    "connect": Connect.stop_signal,
-    "realtime": Realtime.stop_signal,
+    "kafka": Broker.stop_signal,
+    "connect": ConnectWorker.stop_signal,
+    "realtime": RealtimeProcess.stop_signal,
 }
 
 # Connect needs Kafka; the rest starts side by side.
@@ -232,7 +232,7 @@ class Stack:
     def _lock_file(self) -> Path:
         return self.folder / "lock"
 
-    def _state(self) -> State:
+    def _state(self) -> StackState:
         found = state.load(self._state_file)
         if found is None:
             raise DevstackError(f"there is no stack in {self.folder}: run `ftstream dev up`")
@@ -262,7 +262,9 @@ class Stack:
         (self.folder / "logs").mkdir(exist_ok=True)
         return {service.name: service for service in self._build(made, programs, jvm)}
 
-    def _build(self, made: State, programs: prerequisites.Programs, jvm: Jvm) -> Iterable[Service]:
+    def _build(
+        self, made: StackState, programs: prerequisites.Programs, jvm: Jvm
+    ) -> Iterable[Service]:
         for site in postgres.SITES.values():
             yield postgres.Cluster(
                 site=site,
@@ -272,7 +274,7 @@ class Stack:
                 binaries=programs.postgres_bin,
                 passwords=made.passwords[site.name],
             )
-        yield Kafka(
+        yield Broker(
             folder=self.folder / "kafka",
             log=self.log("kafka"),
             port=made.ports["kafka"],
@@ -281,7 +283,7 @@ class Stack:
             proxy_port=made.ports["proxy"],
             jvm=jvm,
         )
-        yield Connect(
+        yield ConnectWorker(
             folder=self.folder / "connect",
             log=self.log("connect"),
             port=made.ports["connect"],
@@ -290,7 +292,7 @@ class Stack:
             password=made.debezium_password,
         )
         supabase = postgres.SUPABASE
-        yield Realtime(
+        yield RealtimeProcess(
             folder=self.folder,
             log=self.log("realtime"),
             port=made.ports["realtime"],
@@ -330,7 +332,7 @@ class Stack:
         if not is_free(service.port):
             raise DevstackError(
                 f"{name}: another program holds port {service.port}. End it, or `ftstream dev down "
-                "--wipe` and start anew on other ports (this removes the data)"
+                "--wipe` and start again on other ports (this removes the data)"
             )
         progress(f"{name}: starting")
         began = time.monotonic()
@@ -396,7 +398,7 @@ class Stack:
             self.folder.rmdir()
 
 
-def _probe(name: str, current: State) -> str | None:
+def _probe(name: str, current: StackState) -> str | None:
     """None when the process works, else why not; needs no programs, only what was recorded."""
     port = current.ports[name]
     match name:

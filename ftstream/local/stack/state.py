@@ -21,7 +21,7 @@ APPLY_ROLE = "ftstream_apply"
 
 
 @dataclass
-class State:
+class StackState:
     """`passwords` by site and role. Made once; only the last two fields change afterwards.
 
     A process in `starting` was never seen ready: whoever started it was killed on the way.
@@ -37,9 +37,9 @@ class State:
     starting: set[str] = field(default_factory=set)
 
 
-def new_state(postgres_folder: Path, postgres_version: int) -> State:
+def new_state(postgres_folder: Path, postgres_version: int) -> StackState:
     ports = choose_ports(len(NAMES) + len(EXTRA_PORTS))
-    return State(
+    return StackState(
         postgres_folder=postgres_folder,
         postgres_version=postgres_version,
         ports=dict(zip((*NAMES, *EXTRA_PORTS), ports, strict=True)),
@@ -57,18 +57,18 @@ def new_password() -> str:
     return secrets.token_hex(16)
 
 
-def load(path: Path) -> State | None:
+def load(path: Path) -> StackState | None:
     if not path.exists():
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=State, dec_hook=_decode)
+        return msgspec.json.decode(path.read_bytes(), type=StackState, dec_hook=_decode)
     except msgspec.MsgspecError as error:
         raise DevstackError(
-            f"{path} cannot be read ({error}); remove its folder and start anew"
+            f"{path} cannot be read ({error}); remove its folder and start again"
         ) from error
 
 
-def save(path: Path, state: State) -> None:
+def save(path: Path, state: StackState) -> None:
     document = msgspec.json.encode(state, enc_hook=_encode)
     write_private(path, msgspec.json.format(document, indent=2).decode() + "\n")
 
