@@ -190,7 +190,7 @@ def _give_up(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _awaited(task: asyncio.Task[Any]) -> Iterator[str]:
-    """Where the task waits, from the outermost coroutine inward."""
+    """Say where the task waits, from the outermost coroutine inward."""
     waiting: Any = task.get_coro()
     while frame := getattr(waiting, "cr_frame", None):
         yield f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
@@ -241,7 +241,7 @@ def _credentials(kafka: KafkaSettings) -> CredentialsT | None:
 
 
 def _publisher(settings: Settings, flows: Sequence[Flow]) -> Publisher | None:
-    """Of what is written on Supabase; on External, Debezium reads the outbox."""
+    """Publish what is written on Supabase; on External, Debezium reads the outbox."""
     topics = {
         table.name: Names(flow, settings.namespace).topic(table, Site.SUPABASE)
         for flow, table in _published(flows)
@@ -256,7 +256,7 @@ def _waker(settings: Settings, flows: Sequence[Flow], publisher: Publisher | Non
 
 
 def _published(flows: Sequence[Flow]) -> Iterator[tuple[Flow, Table]]:
-    """What leaves Supabase by its outbox."""
+    """Return what leaves Supabase by its outbox."""
     for flow in flows:
         if flow.capture is Capture.OUTBOX and Site.SUPABASE in flow.sources:
             yield from ((flow, table) for table in flow.tables)

@@ -88,7 +88,7 @@ class Flow:
         return None if self.owner is None else self.owner.other
 
     def entity_type(self, table: Table) -> str:
-        """What sync_status calls a table: without its flow's prefix (guidelines 4.2)."""
+        """Return what sync_status calls a table: without its flow's prefix (guidelines 4.2)."""
         return table.name.removeprefix(f"{self.name}_")
 
     def table(self, name: str) -> Table:
@@ -204,7 +204,7 @@ class Names:
         return f"{self.topic_prefix(source)}{table.name}"
 
     def topic_prefix(self, source: Site) -> str:
-        """What stands before the table's name."""
+        """Return what stands before the table's name."""
         origin = source.value if self.flow.capture is Capture.OUTBOX else self.flow.name
         return f"{_dotted(self.namespace)}{origin}."
 
@@ -280,7 +280,7 @@ class CaptureNames:
 
 
 def app_id(namespace: str) -> str:
-    """What Faust's app is called, and so the workers' consumer group."""
+    """Return what Faust's app is called, and so the workers' consumer group."""
     return f"{_dotted(namespace)}ftstream"
 
 

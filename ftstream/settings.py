@@ -312,7 +312,7 @@ def _problem(kind: str, message: str) -> str:
 
 
 def _misspelt_variables(environment: Iterable[str]) -> list[tuple[str, str]]:
-    """Those with one underscore where there are two: they would be passed over without a word."""
+    """Return those with one underscore where there are two: they would be passed over without a word."""
     meant = {
         f"FTSTREAM_{group}_{name}".upper(): f"FTSTREAM_{group}__{name}".upper()
         for group, field in Settings.model_fields.items()

@@ -203,7 +203,7 @@ class ChangeAgent:
             self._last_write.forget()
 
     async def locate(self, partitions: set[Partition]) -> Mapping[Partition, int] | None:
-        """Where the target is, once it answers; None if the flow is halted, or halts over it."""
+        """Say where the target is, once it answers; None if the flow is halted, or halts over it."""
         if self.halted is not None:
             return None
         try:
@@ -324,7 +324,7 @@ class ChangeAgent:
                 await asyncio.sleep(KAFKA_RETRY_SECONDS)
 
     async def _ends(self) -> Mapping[Partition, int] | None:
-        """Where the change topics end, partitions of other workers included; None: nobody knows."""
+        """Say where the change topics end, partitions of other workers included; None: nobody knows."""
         try:
             ends = await self._app.consumer.ends([TP(*partition) for partition in self._changes])
         except KafkaError as error:

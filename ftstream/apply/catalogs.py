@@ -100,7 +100,7 @@ class Catalogs:
                     raise
 
     async def _changed(self, failure: Failure) -> bool:
-        """Whether the failure may come of a table that has changed: its statements are new then."""
+        """Say whether the failure may come of a table that has changed: its statements are new then."""
         lately = time.monotonic() - self._read_at < AGAIN_SECONDS
         if failure.policy is Policy.PARK and lately:
             return False

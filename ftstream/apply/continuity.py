@@ -97,7 +97,7 @@ class _Log:
         return [*found, *recreated, *holes]
 
     async def _holes(self, unread: Mapping[Partition, int]) -> list[Discontinuity]:
-        """Those whose log goes on later than at the applied offset, if it does."""
+        """Return those whose log goes on later than at the applied offset, if it does."""
         records = await self._records(unread)
         return [
             _hole(partition, unread[partition], unread[partition], record.offset)
@@ -120,7 +120,7 @@ class _Log:
     async def _recreated(
         self, inside: Mapping[Partition, Position], bounds: Mapping[Partition, tuple[int, int]]
     ) -> list[Discontinuity]:
-        """Those whose record before the applied offset is another one, or is not there."""
+        """Return those whose record before the applied offset is another one, or is not there."""
         before = await self._records({p: at.next - 1 for p, at in inside.items()})
         found = []
         for partition, at in inside.items():
@@ -176,6 +176,6 @@ def _outside(partition: Partition, applied: int, first: int, end: int) -> Discon
 
 
 def summary(found: Sequence[Discontinuity]) -> str:
-    """What is broken, the first few by name."""
+    """Return what is broken, the first few by name."""
     more = f", and {len(found) - 3} more" if len(found) > 3 else ""
     return "; ".join(map(str, found[:3])) + more

@@ -45,7 +45,7 @@ async def letters(
     ids: Sequence[int] | None = None,
     limit: int | None = None,
 ) -> list[Letter]:
-    """Those that fit, the oldest first. Raises psycopg.Error, as all here do."""
+    """Return those that fit, the oldest first. Raises psycopg.Error, as all here do."""
     async with connection.cursor(row_factory=class_row(Letter)) as cursor:
         await cursor.execute(
             statement(QUERIES["list"]), {"flow": flow, "state": state, "ids": ids, "limit": limit}

@@ -109,7 +109,7 @@ def fold(effect: Effect | None, change: Change) -> Effect:
 
 
 def effects(changes: Iterable[Change]) -> dict[Entity, Effect]:
-    """What the changes, in order, come to for each entity."""
+    """Return what the changes, in order, come to for each entity."""
     result: dict[Entity, Effect] = {}
     for change in changes:
         if change.operation is not Operation.TRUNCATE:
@@ -223,7 +223,7 @@ class Batch:
         return {span.partition: span.expected for span in self.spans}
 
     def after(self, applied: Mapping[Partition, int]) -> Batch:
-        """What is left of the batch once the target has applied up to these offsets."""
+        """Return what is left of the batch once the target has applied up to these offsets."""
         return replace(
             self,
             settled=frozenset(),

@@ -49,7 +49,7 @@ class Misfits:
         return failure
 
     async def unwritable(self, tables: Tables, names: Iterable[str]) -> dict[str, Failure]:
-        """Those of these tables whose statements fail without any row, and why."""
+        """Return those of these tables whose statements fail without any row, and why."""
         found = {}
         for name in names:
             failure = await self._failure(tables[name].writing, [])

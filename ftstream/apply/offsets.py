@@ -25,7 +25,7 @@ class Offsets:
         self._sites = sites
 
     async def applied(self, partitions: Iterable[Partition]) -> dict[Partition, Position]:
-        """How far the target is in each of these; 0 in one of which it knows nothing."""
+        """Say how far the target is in each of these; 0 in one of which it knows nothing."""
         asked = {"partitions": Json.of([p._asdict() for p in partitions])}
         async with self._sites.exclusively():
             target = await self._sites.target()

@@ -190,7 +190,7 @@ class LogApplier:
         return replace(plan, rows=rows, clash=plan.clash or failure.sqlstate != ROW_MISSING)
 
     async def _held(self, plan: RowPlan, written: RowPlan) -> set[Entity]:
-        """Which of the batch's rows wait for others, who hold them or one in their way.
+        """Return which of the batch's rows wait for others, who hold them or one in their way.
 
         None, if it is a whole table. Raises ApplyFailed.
         """

@@ -132,7 +132,7 @@ class Parents:
         return bool(row and row[0])
 
     async def _hasten(self, parents: Collection[str]) -> None:
-        """What comes in batches would come in a quarter of an hour."""
+        """Have a batch run begin at once, which would bring the row in a quarter of an hour."""
         if self._sites.target_site is not Site.SUPABASE or not BATCHED.keys() & parents:
             return
         async with self._sites.exclusively():

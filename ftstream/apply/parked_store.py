@@ -91,7 +91,7 @@ class ParkedChanges:
             return [*map(_parked, await cursor.fetchall())]
 
     async def waiting(self, entities: Collection[Entity]) -> set[Entity]:
-        """Those of these rows that have parked or dead changes."""
+        """Return those of these rows that have parked or dead changes."""
         async with self._sites.exclusively():
             target = await self._sites.target()
             asked = {"entities": _entities(entities)}
@@ -138,7 +138,7 @@ def _parked(row: Sequence[Any]) -> Parked:
 
 
 async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
-    """What a batch does to parked changes, in its transaction."""
+    """Write what a batch does to parked changes, in its transaction."""
     if batch.retried:
         records = _records((change.at, change.offset) for change in batch.changes)
         await target.execute(statement(QUERIES["lock_offsets"]), {"records": records})

@@ -166,7 +166,7 @@ class Parking:
                 self._queued.pop(entity, None)
 
     async def _readable(self, due: Sequence[Parked]) -> list[Decoded]:
-        """Those that are changes; the others, which somebody has had retried, are dead again."""
+        """Return those that are changes; the others, which somebody has had retried, are dead again."""
         readable: list[Decoded] = []
         for parked in due:
             try:
@@ -243,7 +243,7 @@ class Parking:
             await self._try(rest, passed)
 
     async def _parked_among(self, needs: Mapping[Entity, Collection[Entity]]) -> set[Entity]:
-        """Those of the needed rows that have parked changes, whoever tries them."""
+        """Return those of the needed rows that have parked changes, whoever tries them."""
         rows = {row for needed in needs.values() for row in needed}
         return {parked.entity for parked in await self._store.of(rows)} if rows else set()
 
@@ -316,7 +316,7 @@ def _queues(changes: Sequence[Decoded]) -> list[Queue]:
 
 
 def _needs(error: ApplyFailed) -> set[Entity]:
-    """What the rows wait for that could not be applied. Raises the error if no row is to blame for it."""
+    """Return what the rows that failed wait for. Raises the error if no row is to blame for it."""
     if error.failure.policy is Policy.RETRY:
         raise error
     return {row for needed in error.needs.values() for row in needed}

@@ -80,7 +80,7 @@ async def _require_visible(
 
 
 def _settled(effect: Effect | None) -> bool:
-    """Whether a row in the way makes room, or is as its owner holds it."""
+    """Say whether a row in the way makes room, or is as its owner holds it."""
     return isinstance(effect, Read | Gone | Displace | Delete)
 
 

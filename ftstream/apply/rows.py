@@ -63,7 +63,7 @@ async def write_rows(target: AsyncConnection, tables: Tables, plan: RowPlan) -> 
 async def execute_all(
     target: AsyncConnection, statements: Statements, images: Sequence[bytes]
 ) -> None:
-    """What these statements do with these images, or messages."""
+    """Execute these statements with these images, or messages."""
     document = Json.array(images)
     for query in statements:
         await target.execute(query, {"images": document, "messages": document, "rows": len(images)})
@@ -72,7 +72,7 @@ async def execute_all(
 async def keeping(
     target: AsyncConnection, tables: Tables, rows: Mapping[Entity, Effect]
 ) -> dict[Entity, Effect]:
-    """Those that are read, with what the target holds of them in columns that it has alone."""
+    """Return those that are read, with what the target holds of them in columns that it has alone."""
     result = dict(rows)
     reads = {entity: effect for entity, effect in rows.items() if isinstance(effect, Read)}
     for name, ids in _by_table(reads).items():
@@ -84,7 +84,7 @@ async def keeping(
 
 
 async def missing(target: AsyncConnection, tables: Tables, rows: Iterable[Entity]) -> set[Entity]:
-    """Which of these the target does not have."""
+    """Return which of these the target does not have."""
     found: set[Entity] = set()
     for name, ids in _by_table(rows).items():
         cursor = await target.execute(tables[name].existing, {"ids": ids})
@@ -94,7 +94,7 @@ async def missing(target: AsyncConnection, tables: Tables, rows: Iterable[Entity
 
 
 async def locked(target: AsyncConnection, tables: Tables, rows: Iterable[Entity]) -> set[Entity]:
-    """Which of these other sessions hold; none, if it is a whole table."""
+    """Return which of these other sessions hold; none, if it is a whole table."""
     found: set[Entity] = set()
     for name, ids in _by_table(rows).items():
         cursor = await target.execute(tables[name].locked, {"ids": ids})

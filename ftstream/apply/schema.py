@@ -42,7 +42,7 @@ Newest = Mapping[tuple[str, Partition], Shape]
 
 
 def newest_shapes(batch: Batch) -> Newest:
-    """Of this batch; one of parked changes has none, its images are of any age."""
+    """Return those of this batch; one of parked changes has none, its images are of any age."""
     if batch.retried:
         return {}
     newest = {(c.table, c.at): c.image for c in batch.changes if c.image is not None}
@@ -129,7 +129,7 @@ class Schema:
         )
 
     def unknown(self, newest: Newest) -> set[tuple[str, Shape]]:
-        """Those of these column lists that were never met: the catalogs are to be read for them."""
+        """Return those of these column lists that were never met: the catalogs are to be read for them."""
         current = {(name, made.shape) for name, made in self.statements.items()}
         return {(table, shape) for (table, _), shape in newest.items()} - self._met - current
 

@@ -113,7 +113,7 @@ class OutboxApplier:
             return None
 
     async def _otherwise(self, writes: Writes, error: ApplyFailed) -> Outcomes:
-        """What to do where the batch cannot be applied as it is. Raises ApplyFailed."""
+        """Return what to do where the batch cannot be applied as it is. Raises ApplyFailed."""
         failure = error.failure
         if failure.policy is Policy.WAIT:
             raise await self._waiting(failure, writes.newest) from error

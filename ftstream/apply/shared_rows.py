@@ -53,7 +53,7 @@ class Writes:
 
 
 def stamp(change: Change) -> dict[str, object]:
-    """What advance.sql and shared.sql are told of a write."""
+    """Return what advance.sql and shared.sql are told of a write."""
     return {
         "table": change.table,
         "id": change.entity_id,
@@ -173,7 +173,7 @@ async def _take_over(target: AsyncConnection, refusals: list[Change]) -> set[Ent
 async def _alone(
     target: AsyncConnection, tables: Tables, by_table: Mapping[str, list[Change]]
 ) -> dict[str, list[bytes]]:
-    """What the target alone holds of rows that are deleted and inserted again."""
+    """Return what the target alone holds of rows that are deleted and inserted again."""
     found = {}
     for name, changes in by_table.items():
         if query := tables[name].read_alone:

@@ -123,7 +123,7 @@ class TableStatements:
         return self.won(self.shape) if self._outbox else self.of(self.shape).upsert
 
     def won(self, shape: Shape) -> Statements:
-        """What writes images of this shape from an outbox, where they are the last write."""
+        """Return what writes images of this shape from an outbox, where they are the last write."""
         if shape not in self._won:
             pairs = [pair for pair in self._pairs if pair[0].name in shape]
             name = literal(self._table.name)
@@ -276,12 +276,12 @@ def _listed(parts: Sequence[sql.Composable]) -> sql.Composed:
 
 
 def _numbered(pairs: Pairs) -> Pairs:
-    """Those whose values the target takes at an insert only."""
+    """Return those whose values the target takes at an insert only."""
     return [pair for pair in pairs if pair[1].identity]
 
 
 def _assigned(pairs: Pairs, key: str) -> Pairs:
-    """Those that an update of a row assigns: all others, but for the key, which found it."""
+    """Return those that an update of a row assigns: all others, but for the key, which found it."""
     return [pair for pair in pairs if not pair[1].identity and pair[1].name != key]
 
 

@@ -80,7 +80,7 @@ class Writer:
                 await asyncio.sleep(0.01)
 
     async def applied(self, partitions: Collection[Partition]) -> Mapping[Partition, Position]:
-        """Where the target is, which is where to read on; and what waits there is known."""
+        """Say where the target is, which is where to read on; and what waits there is known."""
 
         async def look() -> Mapping[Partition, Position]:
             await self._parking.begin(partitions)
@@ -124,7 +124,7 @@ class Writer:
             self._told(parked)
 
     def _divided(self, batch: Batch, error: ApplyFailed) -> Sequence[Batch]:
-        """What to apply in place of a batch that cannot be."""
+        """Return what to apply in place of a batch that cannot be."""
         if error.entities:
             return [batch.without(error.entities, error.failure, error.causes)]
         if len(batch.changes) > 1:
@@ -158,7 +158,7 @@ class Writer:
             )
 
     async def _unapplied(self, batch: Batch) -> list[Batch]:
-        """What another worker, or a commit whose answer was lost, has left of it, if anything."""
+        """Return what another worker, or a commit whose answer was lost, has left of it, if anything."""
         partitions = {span.partition for span in batch.spans}
         # What it has parked is in the database, and nobody here took note.
         await self._parking.learn(partitions)

@@ -190,7 +190,7 @@ def _signals(names: CaptureNames, kafka: KafkaSettings) -> dict[str, str]:
 
 
 def _notifications(names: CaptureNames, *, log_only: bool) -> dict[str, str]:
-    """What the connector tells of its snapshots; `backfill` waits for it. An outbox has none.
+    """Return what the connector tells of its snapshots; `backfill` waits for it. An outbox has none.
 
     Not during the first snapshot. There a notification written to Kafka can carry an offset
     without a position, which after a restart counts as "a completed snapshot": the rest of the
@@ -205,7 +205,7 @@ def _notifications(names: CaptureNames, *, log_only: bool) -> dict[str, str]:
 
 
 def snapshot_over(deployed: Mapping[str, str]) -> bool:
-    """Whether a deployed connector has been seen streaming, and so been given its final form."""
+    """Say whether a deployed connector has been seen streaming, and so been given its final form."""
     return "sink" in deployed.get("notification.enabled.channels", "").split(",")
 
 

@@ -42,7 +42,7 @@ async def written(kafka: KafkaSettings, names: CaptureNames) -> RecordCounts:
 
 
 async def last_heartbeat(kafka: KafkaSettings, names: CaptureNames) -> datetime | None:
-    """When Connect wrote the newest record of the heartbeat topic; None if that is empty.
+    """Say when Connect wrote the newest record of the heartbeat topic; None if that is empty.
 
     Raises KafkaUnreachable.
     """

@@ -39,7 +39,7 @@ class Outbox:
         self._connection: AsyncConnection | None = None
 
     async def waiting(self) -> bool:
-        """Whether there is anything to publish."""
+        """Say whether there is anything to publish."""
         connection = await self._open()
         cursor = await connection.execute(statement(QUERIES["waiting"]), {"tables": self._tables})
         row = await cursor.fetchone()

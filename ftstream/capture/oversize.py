@@ -22,7 +22,7 @@ class LargeRow:
 
 
 def told(rows: Sequence[LargeRow], limit: int, flow: str) -> str:
-    """Which rows hold up a flow, and the way on."""
+    """Return which rows hold up a flow, and the way on."""
     named = "; ".join(map(str, rows)) or (
         "none as External holds it now. It was shortened or deleted since, and the log has it as it was, or"
         " an update carries it twice (REPLICA IDENTITY FULL)"

@@ -65,7 +65,7 @@ class Publisher:
         await self._outbox.close()
 
     async def _look(self) -> bool:
-        """Whether anything was published, so that there may be more."""
+        """Say whether anything was published, so that there may be more."""
         return await self._outbox.waiting() and await self._publish()
 
     async def _publish(self) -> bool:

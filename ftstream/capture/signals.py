@@ -148,7 +148,7 @@ class Notifications:
         await self._consumer.stop()
 
     async def of(self, signal: Signal, patience: float) -> AsyncIterator[SnapshotStep]:
-        """Those of this signal, up to the last. Raises SignalUnanswered after `patience` seconds
+        """Return those of this signal, up to the last. Raises SignalUnanswered after `patience` seconds
         without one.
         """
         deadline = time.monotonic() + patience

@@ -260,7 +260,7 @@ def _show_status(found: Sequence[dict[str, Any]]) -> None:
 
 
 def _console() -> Console:
-    """Where it goes to no terminal, a table is not cut to eighty columns."""
+    """Make one that cuts no table to eighty columns where it goes to no terminal."""
     return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
 
 

@@ -192,7 +192,7 @@ async def _find(
 async def _chosen(
     references: Sequence[LetterReference], every: bool, flow: str | None, state: str | None = "dead"
 ) -> Found:
-    """Those that are named, or all in this state."""
+    """Return those that are named, or all in this state."""
     if bool(references) is every:
         raise click.UsageError("name some, as `ftstream dead list` has them, or --all")
     if every:
@@ -213,7 +213,7 @@ async def _show(reference: LetterReference) -> tuple[Letter, bytes | None, bytes
 
 
 async def _retry(found: Found, timeout: float) -> Found:
-    """Those that are not applied when the time is up."""
+    """Return those that are not applied when the time is up."""
     for site, ids in _by_site(found).items():
         conninfo = load_settings().database(site).conninfo()
         async with await open_connection(conninfo) as connection:

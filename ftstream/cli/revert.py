@@ -123,7 +123,7 @@ def revert(
 
 
 def _target(table: tuple[Flow, Table], site: Site | None, admin: bool) -> Target:
-    """Where to write. Raises UsageError where nothing can be."""
+    """Say where to write. Raises UsageError where nothing can be."""
     flow, chosen = table
     if flow.capture is not Capture.OUTBOX:
         owner = (flow.owner or flow.sources[0]).value.capitalize()

@@ -33,7 +33,7 @@ console = Console(markup=False, highlight=False)
 
 
 def _flows() -> list[Flow]:
-    """Whether they are ready or not: a schema is accepted before the first message is written."""
+    """Return the flows that travel in Avro."""
     return [flow for flow in FLOWS if flow.capture is Capture.BATCH]
 
 

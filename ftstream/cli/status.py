@@ -124,7 +124,7 @@ async def _look_at(
     flows: Sequence[Flow],
     settings: Settings,
 ) -> None:
-    """What one site knows by itself."""
+    """Return what one site knows by itself."""
     here = [direction for direction in looked.directions if direction.target is site]
     if here:
         counts = await put_aside(connection)
@@ -151,7 +151,7 @@ def _lines(looked: Looked) -> Iterator[str]:
 
 
 def told(direction: DirectionStatus) -> str:
-    """How far a direction is, in words."""
+    """Say how far a direction is, in words."""
     if direction.applied:
         return "everything captured is applied"
     return ", ".join(_left(direction)) or "parked changes cannot be seen"

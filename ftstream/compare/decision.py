@@ -53,7 +53,7 @@ def decide(
     prefer: str | None = None,
     horizon: int = 0,
 ) -> Decision | None:
-    """What to do about an entity of which the sites differ; None if neither has ever had it.
+    """Return what to do about an entity of which the sites differ; None if neither has ever had it.
 
     The owner's row stays, if there is one; else the last write, or for rows that are older than ftstream
     that of the site to `prefer`. Versions up to the `horizon` would be refused.

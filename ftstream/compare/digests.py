@@ -110,7 +110,7 @@ class Ranges:
 
 @asynccontextmanager
 async def snapshot(connection: AsyncConnection) -> AsyncIterator[None]:
-    """What is read in this block is of one moment."""
+    """Have what is read in this block be of one moment."""
     async with connection.transaction():
         await connection.execute(statement(_QUERIES["snapshot"]))
         await connection.execute(statement(_QUERIES["stay"]))
@@ -127,7 +127,7 @@ async def compare_ranges(source: Digests, target: Digests) -> Ranges:
 
 
 async def _both(ours: Awaitable[T], theirs: Awaitable[T]) -> tuple[T, T]:
-    """What both sites answer; where one fails, the other's transaction is over, too, when it raises."""
+    """Return what both sites answer; where one fails, the other is over, too, when it raises."""
     found = await asyncio.gather(ours, theirs, return_exceptions=True)
     for each in found:
         if isinstance(each, BaseException):

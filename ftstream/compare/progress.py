@@ -133,7 +133,7 @@ class Direction:
             await self._in_log(timeout, say)
 
     async def _published(self, timeout: float, say: Say) -> None:
-        """What Supabase's outbox holds now is taken out once Kafka has it."""
+        """Wait until Kafka has what Supabase's outbox holds now, which is taken out then."""
         tables = [table.name for table in self._flow.tables]
         (last,) = await self._one(self._at_source, "newest_in_outbox", tables=tables)
         least, deadline = math.inf, time.monotonic() + timeout
@@ -166,7 +166,7 @@ class Direction:
             await self._pause(deadline, say, state)
 
     async def look(self) -> Standing:
-        """How far it is now. Raises SlotMissing."""
+        """Say how far it is now. Raises SlotMissing."""
         captures, to_capture = True, 0
         if self.target is Site.EXTERNAL:
             tables = [table.name for table in self._flow.tables]
@@ -184,7 +184,7 @@ class Direction:
         return len(await self._applied())
 
     async def lag(self, seconds: float) -> Lag:
-        """What the target logged in the last seconds."""
+        """Return what the target logged in the last seconds."""
         topics = list(self._topics)
         return Lag(*await self._one(self._at_target, "lag", topics=topics, seconds=seconds))
 
@@ -254,7 +254,7 @@ class FlowProgress:
             await direction.captured(timeout, say)
 
     async def look(self) -> list[Standing]:
-        """How far each direction is now. Raises SlotMissing."""
+        """Say how far each direction is now. Raises SlotMissing."""
         return [await direction.look() for direction in self.directions]
 
     async def assigned(self) -> int:

@@ -43,7 +43,7 @@ class Holding:
         }
 
     async def held(self, ids: Collection[str]) -> dict[str, Held]:
-        """Of each of these entities."""
+        """Return what the site holds of each of these entities."""
         rows = await self._read("held", ids=list(ids))
         return {
             entity_id: Held(

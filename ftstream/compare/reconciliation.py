@@ -45,7 +45,7 @@ class TablePlan:
     """Up to which version a site refuses writes of entities that it does not know."""
 
     def wins(self) -> Counter[tuple[str, bool]]:
-        """How many rows stay, by site and whether only that site has them."""
+        """Say how many rows stay, by site and whether only that site has them."""
         return Counter((each.winner, each.alone) for each in self.decisions.values())
 
 

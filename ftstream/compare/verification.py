@@ -130,7 +130,7 @@ class Verification:
     async def _settle(
         self, table: Table, source: Digests, target: Digests, candidates: Collection[str]
     ) -> dict[str, DifferenceKind]:
-        """Which of these rows differ, none of them in flight.
+        """Return which of these rows differ, none of them in flight.
 
         A row counts if both sites held the same in two looks, everything having been applied between.
         """

@@ -144,7 +144,7 @@ class ConnectClient:
         return str(version)
 
     async def validate(self, name: str, config: Mapping[str, str]) -> tuple[str, ...]:
-        """What is wrong with a configuration, one line a setting; it connects to the database."""
+        """Return what is wrong with a configuration, one line a setting; it connects to the database."""
         path = f"/connector-plugins/{_quoted(config['connector.class'])}/config/validate"
         answer = await self._request("PUT", path, {**config, "name": name}, secrets=config)
         return tuple(

@@ -22,12 +22,12 @@ _ASSIGNED = re.compile(
 
 
 def is_reference(value: str) -> bool:
-    """Whether the value only names a secret for Connect to look up: `${env:DEBEZIUM_PASSWORD}`."""
+    """Say whether the value only names a secret for Connect to look up: `${env:DEBEZIUM_PASSWORD}`."""
     return _REFERENCE.fullmatch(value) is not None
 
 
 def is_secret(key: str, value: str) -> bool:
-    """Whether this setting holds a secret itself."""
+    """Say whether this setting holds a secret itself."""
     return bool(value) and _SECRET_NAME.search(key) is not None and not is_reference(value)
 
 

@@ -34,7 +34,7 @@ class Publishing:
         self._producer: Any = None
 
     async def publish(self, messages: Sequence[Message]) -> int:
-        """How many of the first messages are in Kafka, on all in-sync replicas.
+        """Say how many of the first messages are in Kafka, on all in-sync replicas.
 
         Raises KafkaUnreachable if none is: then it begins again, with another connection; TopicsDiffer if
         a topic lacks a partition that a message is for.

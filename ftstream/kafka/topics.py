@@ -49,7 +49,7 @@ def change_topics(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
 
 
 def changelog_topics(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
-    """Where the agents of a flow that both sites may write keep what they have seen."""
+    """Say where the agents of a flow that both sites may write keep what they have seen."""
     kafka = settings.kafka
     return tuple(
         # As many partitions as the changes have: each stands beside theirs.
@@ -60,7 +60,7 @@ def changelog_topics(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
 
 
 def capture_topics(names: CaptureNames, settings: Settings) -> tuple[TopicSpec, ...]:
-    """What a connector needs besides."""
+    """Return what a connector needs besides."""
     kafka = settings.kafka
     return tuple(
         # One partition: what they hold has one order, and Debezium reads signals from one only.

@@ -56,7 +56,7 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is 
             self._epochs[tp] = epoch
 
     async def ends(self, partitions: Collection[TP]) -> dict[TP, int]:
-        """Where partitions end, whoever reads them."""
+        """Say where partitions end, whoever reads them."""
         found: dict[TP, int] = await self.call_thread(
             self._ensure_consumer().end_offsets, list(partitions)
         )
@@ -88,7 +88,7 @@ class Reader(Protocol):
         """Drop what was read: partitions are reassigned."""
 
     async def locate(self, partitions: set[Partition]) -> Mapping[Partition, int] | None:
-        """Where to read on, None for nowhere; waits for the target as long as it takes."""
+        """Say where to read on, None for nowhere; waits for the target as long as it takes."""
 
     def begin(self, offsets: Mapping[Partition, int], epoch: int) -> None:
         """Records come from these offsets on, in chunks of this epoch; others are to be dropped."""
@@ -115,7 +115,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust is not typed
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def ends(self, partitions: Collection[TP]) -> dict[TP, int]:
-        """Where partitions end, whoever reads them."""
+        """Say where partitions end, whoever reads them."""
         ends: dict[TP, int] = await self._thread.ends(partitions)
         return ends
 
@@ -215,7 +215,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust is not typed
         return message
 
     def _new_offset(self, tp: TP) -> int | None:
-        """What to commit: agents acknowledge in order, so the newest acknowledged chunk covers all."""
+        """Return what to commit: agents acknowledge in order, so the newest acknowledged chunk covers all."""
         acked = self._acked[tp]
         if not acked:
             return None

@@ -13,7 +13,7 @@ _QUERIES = Queries.load(__package__, "reconciled.sql")
 
 
 async def unreconciled(connection: AsyncConnection, tables: Iterable[Table]) -> list[str]:
-    """Those of these tables whose rows the other site may not know. Raises psycopg.Error."""
+    """Return those of these tables whose rows the other site may not know. Raises psycopg.Error."""
     names = {"tables": [table.name for table in tables]}
     cursor = await connection.execute(statement(_QUERIES["unreconciled"]), names)
     return [row[0] for row in await cursor.fetchall()]

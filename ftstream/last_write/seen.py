@@ -38,7 +38,7 @@ Look = Callable[[Entity], SeenWrite | None]
 
 
 def nothing_seen(_: Entity) -> SeenWrite | None:
-    """Of a flow that keeps no account."""
+    """Stand for a flow that keeps no account."""
     return None
 
 
@@ -64,7 +64,7 @@ def decode(value: bytes) -> SeenWrite | None:
 
 
 def has_lost(change: Change, seen: SeenWrite | None, applied: Mapping[Partition, int]) -> bool:
-    """Whether a greater write was seen, in a record that the target has applied.
+    """Say whether a greater write was seen, in a record that the target has applied.
 
     One that is not applied yet may never be: this change might be the last that arrives.
     """

@@ -60,7 +60,7 @@ async def _old(
 async def _agreed(
     connection: AsyncConnection, table: Table, tombstones: dict[str, Stamp]
 ) -> dict[str, Stamp]:
-    """Those that this site has too, or has forgotten before. It may never have heard of one."""
+    """Return those that this site has too, or has forgotten before. It may never have heard of one."""
     forgotten = await horizon(connection, table)
     names = {"table": identifier(table.schema, table.name), "key": identifier(table.key)}
     cursor = await connection.execute(

@@ -38,7 +38,7 @@ class ColumnDifference:
 
 
 def differences(before: TableSchema, after: TableSchema) -> tuple[ColumnDifference, ...]:
-    """What differs between two versions, by column.
+    """Return what differs between two versions, by column.
 
     Columns of one Kind do not differ, whatever their types in PostgreSQL: their values are text, of which
     the target's type makes what it holds, or refuses it.
@@ -75,7 +75,7 @@ def _alone(schema: TableSchema, field: Field | None) -> TableSchema:
 
 
 def _full(one: TableSchema, other: TableSchema) -> bool:
-    """Whether a reader of each can read what the other has written.
+    """Say whether a reader of each can read what the other has written.
 
     Checker and schemas are new each time: it remembers pairs by the identity of their objects.
     """

@@ -115,7 +115,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def stamp(self) -> Stamp:
-        """Of a change from an outbox."""
+        """When and where it was written; of a change from an outbox."""
         return Stamp(self.version, self.site)
 
 
@@ -258,7 +258,7 @@ _decode_heartbeat = msgspec.json.Decoder(_Heartbeat).decode
 
 
 def heartbeat_time(value: bytes | None) -> float | None:
-    """When a heartbeat was written at the source, in seconds since 1970; None for anything else."""
+    """Say when a heartbeat was written at the source, in seconds since 1970; None for anything else."""
     try:
         beat = _decode_heartbeat(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -67,11 +67,11 @@ class KeptSchemas:
         )
 
     def unaccepted(self, table: Table) -> list[str]:
-        """How versions break with those before them, without anybody having accepted it."""
+        """Say how versions break with those before them, without anybody having accepted it."""
         return unaccepted([version.schema for version in self.versions(table)])
 
     def next_path(self, table: Table) -> Path:
-        """Where the next version goes. Raises NoFolder."""
+        """Say where the next version goes. Raises NoFolder."""
         folder = self._folders[-1]
         if folder == PACKAGED and not (PACKAGED.parents[1] / "pyproject.toml").is_file():
             raise NoFolder(
@@ -148,7 +148,7 @@ class Readable(Mapping[bytes, TableSchema]):
 
 
 def kept_schemas(flow: Flow, settings: Settings) -> KeptSchemas:
-    """What ftstream brings along, and what was accepted here. Raises SettingsError."""
+    """Return what ftstream brings along, and what was accepted here. Raises SettingsError."""
     own = settings.schemas.folder
     if own is not None and not own.is_dir():
         # Without it, say while it is not mounted, old schemas would pass for the newest.

@@ -58,7 +58,7 @@ KEY_FIELD = "ftstream_key"
 
 
 def may_be_partial(image: bytes) -> bool:
-    """Whether a placeholder may be in the image: a fast search that `split` confirms or refutes."""
+    """Say whether a placeholder may be in the image: a fast search that `split` confirms or refutes."""
     return any(sign in image for sign in _SIGNS)
 
 

@@ -89,7 +89,7 @@ async def require_logged_key(connection: AsyncConnection, table: Table) -> None:
 async def read_fingerprint(
     connection: AsyncConnection, table: Table
 ) -> tuple[tuple[int, str], ...]:
-    """What shows that the table's columns are as they were: see the statement."""
+    """Return what shows that the table's columns are as they were: see the statement."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(statement(_QUERIES["fingerprint"]), {"table": table.qualified})
         return tuple((row[0], row[1]) for row in await cursor.fetchall())

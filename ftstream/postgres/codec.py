@@ -108,7 +108,7 @@ _TOLD_ARRAYS = frozenset(
 
 
 def debezium_codec(column: Column) -> Codec:
-    """How this column of the source comes in Debezium's events; raises UnsupportedType."""
+    """Say how this column of the source comes in Debezium's events; raises UnsupportedType."""
     codec = _array(column) if column.is_array else _scalar(column)
     if codec is None:
         dimensions = f" of {column.dimensions} dimensions" if column.dimensions > 1 else ""
@@ -120,19 +120,19 @@ def debezium_codec(column: Column) -> Codec:
 
 
 def text_codec(column: Column) -> Codec:
-    """How any column comes when its owner is read directly: as PostgreSQL's text."""
+    """Say how any column comes when its owner is read directly: as PostgreSQL's text."""
     return Codec("text", "{x}::{type}")
 
 
 def outbox_codec(column: Column) -> Codec:
-    """How this column comes in a message m of an outbox; raises UnsupportedType."""
+    """Say how this column comes in a message m of an outbox; raises UnsupportedType."""
     if column.base_name == "jsonb" and not column.is_array:
         return Codec("", "case when {name} = any(m.json_nulls) then 'null'::jsonb else {x} end")
     return image_codec(column)
 
 
 def image_codec(column: Column) -> Codec:
-    """How this column comes in a row image that a site's trigger has made; raises UnsupportedType."""
+    """Say how this column comes in a row image that a site's trigger has made; raises UnsupportedType."""
     if column.base_name == "json" or (column.base_name == "jsonb" and column.is_array):
         raise UnsupportedType(
             f"column {column.name} has type {column.type}, of which an image does not keep everything (how"
@@ -149,7 +149,7 @@ def image_codec(column: Column) -> Codec:
 
 
 def hides_unchanged(column: Column) -> bool:
-    """Whether the log cannot tell an unchanged TOAST value of this column.
+    """Say whether the log cannot tell an unchanged TOAST value of this column.
 
     Measured: Debezium has a placeholder for few types of arrays. For others it sends NULL with a
     warning, or stops. Such a table needs REPLICA IDENTITY FULL.

@@ -51,7 +51,7 @@ _EACH: LiteralString = """case when {x} is not null then concat(array_dims({x}),
 
 
 def differ(here: Column, there: Column) -> bool:
-    """Whether two sites' columns are of types that may hold different values.
+    """Say whether two sites' columns are of types that may hold different values.
 
     Not enums: a label that one of them lacks is an error, never another label.
     """
@@ -61,7 +61,7 @@ def differ(here: Column, there: Column) -> bool:
 
 
 def inexact(here: Column, there: Column) -> bool:
-    """Whether a value of the column `here` may be one that the column `there` does not hold exactly."""
+    """Say whether a value of the column `here` may be one that the column `there` does not hold exactly."""
     if not differ(here, there):
         return False
     return here.is_array or there.is_array or not _holds_all(here, there)
@@ -155,7 +155,7 @@ def _looked_at(here: Column, there: Column) -> Column | None:
 
 
 def _rounds(there: Column) -> bool:
-    """Whether assigning to it may lose something without an error, whatever the value's type was.
+    """Say whether assigning to it may lose something without an error, whatever the value's type was.
 
     Not char(n): the blanks that it cuts are no part of its value. bit(n) raises an error by itself.
     """
@@ -173,7 +173,7 @@ def _floats(here: Column, there: Column) -> bool:
 
 
 def _spelt(there: Column, carried: codec.Codec) -> bool:
-    """Whether a value comes as a text, of which a cast takes what the type holds."""
+    """Say whether a value comes as a text, of which a cast takes what the type holds."""
     plain = there.builtin and not there.is_array
     return plain and there.base_name in _MORE and carried.wire in ("", "text")
 
@@ -205,7 +205,7 @@ def _holds_all(here: Column, there: Column) -> bool:
 
 
 def _digits_fit(here: int, there: int) -> bool:
-    """Whether a numeric with one modifier holds those with the other."""
+    """Say whether a numeric with one modifier holds those with the other."""
     if here < 0:
         return False
     (precision, scale), (precision_there, scale_there) = _numeric(here), _numeric(there)
@@ -230,7 +230,7 @@ def _form(here: Column, there: Column) -> LiteralString:
 
 
 def _castable(x: sql.Composable, here: Column, there: Column) -> sql.Composable:
-    """What can be cast to the target's type by an explicit cast, which never fails to round."""
+    """Return what can be cast to the target's type by an explicit cast, which never fails to round."""
     if here.is_array == there.is_array:
         pair = {here.base_name, there.base_name}
         whole = there.base_name in _INTEGERS

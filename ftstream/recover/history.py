@@ -169,7 +169,7 @@ def _unreceived(entries: Sequence[HistoryEntry], since: int, last: Iterable[Stam
 
 
 def _gap(before: HistoryEntry, reaches: Mapping[str, int]) -> bool:
-    """Whether a later write may be lost: one log tells writes in order, another may begin after this."""
+    """Say whether a later write may be lost: one log tells writes in order, another may begin after this."""
     version = before.stamp.version if before.stamp else 0
     return any(site != before.at and at > version for site, at in reaches.items())
 

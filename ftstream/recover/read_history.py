@@ -31,7 +31,7 @@ async def reading(conninfo: str) -> AsyncIterator[AsyncConnection]:
 async def entries(
     connection: AsyncConnection, at: Site, table: Table, ids: Collection[str]
 ) -> dict[str, list[HistoryEntry]]:
-    """What is logged of these, by entity. Raises psycopg.Error, as all here do."""
+    """Return what is logged of these, by entity. Raises psycopg.Error, as all here do."""
     values = {"table": table.name, "ids": list(ids)}
     cursor = await connection.execute(statement(QUERIES["entries"]), values)
     found: dict[str, list[HistoryEntry]] = {}

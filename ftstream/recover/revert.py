@@ -57,7 +57,7 @@ class Target:
 
 
 async def plan(settings: Settings, target: Target, wish: Since | OneWrite) -> ReversalPlan:
-    """What is to be written, as the rows are now. Raises psycopg.Error, TableMissing, KeyMissing."""
+    """Return what is to be written, as the rows are now. Raises psycopg.Error, TableMissing, KeyMissing."""
     async with AsyncExitStack() as stack:
         connections = {}
         for site in Site:
@@ -97,7 +97,7 @@ async def carry_out(
 async def _wanted(
     connections: Connections, target: Target, wish: Since | OneWrite, reaches: Mapping[str, int]
 ) -> tuple[list[Restoration], list[str]]:
-    """What each entity is to be, and the ids that were asked for to which nothing has happened."""
+    """Return what each entity is to be, and the ids that were asked for to which nothing has happened."""
     match wish:
         case OneWrite(entity_id):
             known = await _known(connections, target, [entity_id])
@@ -107,7 +107,7 @@ async def _wanted(
 
 
 def of_write(entries: Sequence[HistoryEntry], wish: OneWrite) -> Restoration:
-    """What that write left, of the writes of its entity."""
+    """Return what that write left, of the writes of its entity."""
     stamps = [entry.stamp for entry in entries if entry.stamp]
     found = [
         entry
@@ -186,7 +186,7 @@ async def _reaches(connections: Connections, flow: Flow) -> dict[str, int]:
 async def _results(
     connection: AsyncConnection, reversals: Reversals, intents: Sequence[Intent], author: str
 ) -> AsyncIterator[Result]:
-    """Those that fail are tried again as long as others succeed, which may be what they wait for.
+    """Try those that fail again as long as others succeed, which may be what they wait for.
 
     Parents before children, values that another row is to give up: nobody has to know the order.
     """
@@ -226,7 +226,7 @@ async def _written(reversals: Reversals, intent: Intent, author: str) -> Result:
 
 
 def _words(error: psycopg.Error, broken: bool) -> str:
-    """What the database says, and what to do."""
+    """Return what the database says, and what to do."""
     said = ": ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
     said = said or str(error).strip()
     match error:

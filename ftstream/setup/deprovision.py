@@ -19,7 +19,7 @@ from ftstream.setup.site_state import SiteState
 def plan_removal(
     wanted: Wanted, state: SiteState, *, everything: bool, topics_go: bool = True
 ) -> tuple[Step, ...]:
-    """What `remove` does at one site, in order; `wanted` names the flows that go.
+    """Return what `remove` does at one site, in order; `wanted` names the flows that go.
 
     With `everything` the schema and the roles that `init` made go, too. Where the topics stay, so
     does how far they are applied.
@@ -49,7 +49,7 @@ def plan_removal(
 
 
 def left_behind(wanted: Wanted, state: SiteState) -> tuple[str, ...]:
-    """What `remove` leaves, each with the reason: for the operator to decide."""
+    """Return what `remove` leaves, each with the reason: for the operator to decide."""
     return tuple(_left_behind(wanted, state))
 
 
@@ -127,7 +127,7 @@ def _policies(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
 
 
 def _rights(wanted: Wanted, state: SiteState, everything: bool) -> Iterator[Statement]:
-    """Those of roles that `init` made; of one flow the rights on its tables, else all."""
+    """Return those of roles that `init` made; of one flow the rights on its tables, else all."""
     tables = {table.qualified for table in wanted.tables}
     ours = {name for name in wanted.roles if name in state.roles and state.roles[name].ours}
     given = (right for right in state.held - state.public if right.role in ours)
@@ -146,7 +146,7 @@ def _goes(right: Right, tables: set[str], everything: bool) -> bool:
 
 
 def _settings(wanted: Wanted, state: SiteState) -> Iterator[Step]:
-    """Those of a role that stays; of one that goes they go with it."""
+    """Return those of a role that stays; of one that goes they go with it."""
     if not wanted.captures:
         return
     role, name = state.roles.get(wanted.capture_role), wanted.capture_role

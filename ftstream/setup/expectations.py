@@ -316,7 +316,7 @@ class Wanted:
 def wanted(
     site: Site, flows: Sequence[Flow], settings: Settings, staying: Sequence[Flow] = ()
 ) -> Wanted:
-    """What `site` should have for these flows."""
+    """Return what `site` should have for these flows."""
     database = settings.database(site)
     return Wanted(
         site=site,

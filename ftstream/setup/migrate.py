@@ -77,7 +77,7 @@ class Migration:
 
 
 def migrations(site: Site) -> tuple[Migration, ...]:
-    """What this version of ftstream has for a site, in order."""
+    """Return what this version of ftstream has for a site, in order."""
     root = files(__package__).joinpath("migrations")
     found = [_read(file) for folder in _FOLDERS[site] for file in root.joinpath(folder).iterdir()]
     functions = [
@@ -88,7 +88,7 @@ def migrations(site: Site) -> tuple[Migration, ...]:
 
 
 def folded(site: Site, applied: Sequence[Applied]) -> tuple[Applied, ...]:
-    """What a database has seen, the migrations before the baseline taken for the baseline.
+    """Return what a database has seen, the migrations before the baseline taken for the baseline.
 
     Raises MigrationChanged.
     """
@@ -105,7 +105,7 @@ def folded(site: Site, applied: Sequence[Applied]) -> tuple[Applied, ...]:
 
 
 def pending(known: Sequence[Migration], applied: Sequence[Applied]) -> tuple[Migration, ...]:
-    """Those still to be applied, in order. Raises MigrationChanged, naming all that differ."""
+    """Return those still to be applied, in order. Raises MigrationChanged, naming all that differ."""
     seen = {entry.version: entry for entry in applied}
     differ = [m for m in known if m.version in seen and seen[m.version].checksum != m.checksum]
     changed = [m.label for m in differ if not m.functions]
@@ -164,7 +164,7 @@ async def lock(connection: AsyncConnection) -> None:
 
 
 async def read_applied(connection: AsyncConnection) -> tuple[Applied, ...]:
-    """What the database has seen; nothing where there is no record yet."""
+    """Return what the database has seen; nothing where there is no record yet."""
     recorded = await (await connection.execute(statement(_QUERIES["recorded"]))).fetchone()
     if not recorded or not recorded[0]:
         return ()

@@ -44,7 +44,7 @@ class Problem:
 
 
 def site_problems(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
-    """What is wrong with one database by itself."""
+    """Return what is wrong with one database by itself."""
     yield from _server(wanted, state)
     yield from _tables(wanted, state)
     yield from _schema(wanted, state)
@@ -55,7 +55,7 @@ def site_problems(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
 
 
 def pair_problems(flow: Flow, source: SiteState, target: SiteState, at: Site) -> Iterator[Problem]:
-    """What keeps a flow from being carried to the site `at`, besides missing tables."""
+    """Return what keeps a flow from being carried to the site `at`, besides missing tables."""
     for table in flow.tables:
         here, there = (state.columns.get(table.qualified) for state in (source, target))
         if not (here and there):
@@ -120,7 +120,7 @@ def _tables(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
 
 
 def _logged(flow: Flow, wanted: Wanted) -> bool:
-    """Whether the flow is read from this site's log."""
+    """Say whether the flow is read from this site's log."""
     return flow.capture is Capture.LOG and wanted.site in flow.sources
 
 

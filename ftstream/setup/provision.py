@@ -80,7 +80,7 @@ Verifiers = Mapping[str, str]
 
 
 def plan_site(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> tuple[Step, ...]:
-    """What `init` does at one site, in order. Raises MigrationChanged."""
+    """Return what `init` does at one site, in order. Raises MigrationChanged."""
     applied = migrate.folded(wanted.site, state.applied)
     due = migrate.pending(migrate.migrations(wanted.site), applied)
     return (
@@ -120,7 +120,7 @@ def plan_file(wanted: Wanted, state: SiteState) -> tuple[Step, ...]:
 
 
 def needs_policy(policy: RowPolicy, state: SiteState) -> bool:
-    """Whether row level security hides rows of the table from the role."""
+    """Say whether row level security hides rows of the table from the role."""
     role, table = state.roles.get(policy.role), state.tables.get(policy.table)
     if role is not None and role.bypasses_policies:
         return False
@@ -131,7 +131,7 @@ def needs_policy(policy: RowPolicy, state: SiteState) -> bool:
 
 
 def missing_rights(wanted: Wanted, state: SiteState) -> frozenset[Right]:
-    """What `init` would grant; the administrator grants itself nothing."""
+    """Return what `init` would grant; the administrator grants itself nothing."""
     rights = wanted.apply_rights | wanted.capture_rights
     return frozenset(r for r in rights - state.held if r.role != state.server.admin)
 
@@ -143,7 +143,7 @@ def missing_policies(wanted: Wanted, state: SiteState) -> tuple[RowPolicy, ...]:
 
 
 def wants_replica_right(wanted: Wanted, state: SiteState) -> bool:
-    """Whether the apply role must be granted the right to switch triggers off."""
+    """Say whether the apply role must be granted the right to switch triggers off."""
     role, login = state.roles.get(wanted.apply_role), state.logins.get(wanted.apply_role)
     may = state.may_set_replica or (role is not None and role.superuser)
     return bool(wanted.applied) and not (may or (login is not None and login.may_replicate))
@@ -366,7 +366,7 @@ def untold(wanted: Wanted, state: SiteState) -> tuple[str, ...]:
 
 
 def _realtime(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
-    """What others have put into the publication stays; a file may meet it in whatever state."""
+    """Add what is missing; what others have put there stays. A file may meet it in any state."""
     parts = {"name": sql.Identifier(REALTIME_PUBLICATION)}
     literal = {"publication": sql.Literal(REALTIME_PUBLICATION)}
     if REALTIME_PUBLICATION not in state.publications:
@@ -402,7 +402,7 @@ _EVENTS = {
 
 
 def as_made(trigger: Trigger) -> TriggerState:
-    """What the catalogs hold once it is as it should be."""
+    """Return what the catalogs hold once it is as it should be."""
     kind = trigger.kind
     return TriggerState(
         table=trigger.table,

@@ -59,7 +59,7 @@ async def plan_removal(
     connectors: Connectors,
     ready: Sequence[Flow] = FLOWS,
 ) -> RemovalPlan:
-    """What would go: one flow, or with None all of ftstream. Raises PreflightFailed.
+    """Return what would go: one flow, or with None all of ftstream. Raises PreflightFailed.
 
     Without `topics` they are kept.
     """

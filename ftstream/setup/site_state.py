@@ -249,7 +249,7 @@ async def look(
 
 
 async def try_login(conninfo: str) -> Login:
-    """Whether a role's password works, and whether it may switch triggers off for a transaction."""
+    """Say whether a role's password works, and whether it may switch triggers off for a transaction."""
     try:
         connection = await open_connection(conninfo)
     except psycopg.OperationalError as error:
@@ -264,7 +264,7 @@ async def try_login(conninfo: str) -> Login:
 
 
 def _is_refusal(error: psycopg.OperationalError) -> bool:
-    """Whether the server answered and said no to the role or its password.
+    """Say whether the server answered and said no to the role or its password.
 
     A failed connection has no SQLSTATE in libpq, only PostgreSQL's words; those of other languages
     count as any other failure.

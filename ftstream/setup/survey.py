@@ -112,7 +112,7 @@ def _passwords(aim: Wanted, settings: Settings) -> dict[str, str]:
 
 
 async def _logins(aim: Wanted, settings: Settings) -> dict[str, Login]:
-    """What comes of connecting as each role; one that does not exist yet is refused."""
+    """Try to connect as each role; one that does not exist yet is refused."""
     database = settings.database(aim.site)
     conninfos = {aim.apply_role: database.conninfo()}
     password = settings.connect.capture_password.get_secret_value()

@@ -76,7 +76,7 @@ async def read_rows(
 
 
 def _next_number(rows: Sequence[Sequence[Value]]) -> int:
-    """How many rows like these to read next."""
+    """Say how many rows like these to read next."""
     held = sum(len(value) for row in rows for value in row if isinstance(value, str | bytes))
     fitting = MOST_BYTES * len(rows) // max(held, 1)
     return max(1, min(MOST_ROWS, 2 * len(rows), fitting))

@@ -48,7 +48,7 @@ class Drift:
 async def drifts(
     external: AsyncConnection, flow: Flow, kept: KeptSchemas, tables: Sequence[Table] | None = None
 ) -> list[Drift]:
-    """Of these tables of the flow, or of all. Raises TableMissing, KeyMissing, SchemaFileError."""
+    """Find those of these tables of the flow, or of all. Raises TableMissing, KeyMissing, SchemaFileError."""
     found = []
     for table in flow.tables if tables is None else tables:
         columns = await read_columns(external, table)

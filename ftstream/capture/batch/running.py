@@ -132,7 +132,7 @@ async def look(
     *,
     allow_deletes: bool = False,
 ) -> list[TableRun]:
-    """What a run would find in these tables; `problem` says what would keep it from publishing it.
+    """Return what a run would find in these tables; `problem` says what would keep it from publishing it.
 
     Raises like `run`.
     """
@@ -162,7 +162,7 @@ async def check(flow: Flow, settings: Settings) -> list[TableRun]:
 
 
 def stopped(results: Sequence[TableRun]) -> RunStopped:
-    """What to raise for a run in which some tables have met trouble."""
+    """Return what to raise for a run in which some tables have met trouble."""
     told = "; ".join(result.problem for result in results if result.problem)
     if any(result.doubt for result in results):
         return RunHalted(told, results)
@@ -217,7 +217,7 @@ class _Run:
         self._references = await read_references(at.ledger, self._flow)
 
     async def read_schemas(self, external: AsyncConnection) -> None:
-        """Of each table, as it is and as it is kept."""
+        """Read the schema of each table, as it is and as it is kept."""
         kept, namespace = kept_schemas(self._flow, self._settings), self._settings.namespace
         for number, result in enumerate(self.results):
             with _own_trouble(result):
@@ -254,7 +254,7 @@ class _Run:
             each.run.seconds += time.monotonic() - began
 
     async def _until_applied(self) -> None:
-        """What an earlier run has published is not to be found, and published, again."""
+        """Wait: what an earlier run has published is not to be found, and published, again."""
         async with watch(self._flow, self._settings) as progress:
             await progress.wait(UNAPPLIED_SECONDS, patience=0)
 
@@ -307,7 +307,7 @@ async def _in_its_snapshot(at: Connections, run: TableRun) -> AsyncIterator[None
 
 @contextmanager
 def _own_trouble(run: TableRun) -> Iterator[None]:
-    """What is wrong with one table, which is not run; what concerns all of them is raised on."""
+    """Return what is wrong with one table, which is not run; what concerns all of them is raised on."""
     try:
         yield
     except (TableMissing, KeyMissing) as error:
@@ -327,7 +327,7 @@ def _too_many(excess: str, run: TableRun) -> str:
 
 
 def _another(now: Basis, last: Basis, run: TableRun) -> str:
-    """How External is not the one that the last run read, and what differs."""
+    """Say how External is not the one that the last run read, and what differs."""
     if now.system != last.system:
         what = f"is another server ({now.system}) than the last run read ({last.system})"
     else:
@@ -360,7 +360,7 @@ def _drifted(table: Table, broken: Sequence[str]) -> str:
 
 
 async def _note(noting: Awaitable[None]) -> None:
-    """What came of a run, if the database takes it: it may be why the run has failed."""
+    """Note what came of a run, if the database takes it: it may be why the run has failed."""
     try:
         async with asyncio.timeout(NOTE_SECONDS):
             await noting

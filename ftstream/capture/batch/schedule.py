@@ -46,7 +46,7 @@ class Basis:
     target_seen: str
 
     def same_history(self, other: Basis) -> bool:
-        """Whether both are of one External, which has neither failed over nor been restored."""
+        """Say whether both are of one External, which has neither failed over nor been restored."""
         return (self.system, self.timeline) == (other.system, other.timeline)
 
 
@@ -89,7 +89,7 @@ class Schedule:
         self._connection = connection
 
     async def set_interval(self, seconds: float) -> None:
-        """What the settings say."""
+        """Note the interval of the settings."""
         await self._execute("set_interval", seconds=seconds)
 
     async def due(self) -> tuple[Table, ...]:
@@ -112,7 +112,7 @@ class Schedule:
         await self._log(Outcome.RUN_DONE, runs, read_at)
 
     async def note_basis(self, runs: Sequence[TableRun], basis: Basis) -> None:
-        """What the next run compares with; in the caller's transaction, too."""
+        """Note what the next run compares with; in the caller's transaction, too."""
         await self._execute(
             "note_basis",
             system=basis.system,
@@ -138,7 +138,7 @@ class Schedule:
         return {table: Basis(*basis) for table, *basis in rows}
 
     async def status(self) -> list[TableStatus]:
-        """Of each table, and how its last run went."""
+        """Return how each table stands, and how its last run went."""
         async with self._connection.cursor(row_factory=class_row(TableStatus)) as cursor:
             values = {"flow": self._flow.name, "topics": Json.of(self._topics)}
             await cursor.execute(statement(QUERIES["status"]), values)
@@ -216,7 +216,7 @@ async def turn(
 
 
 async def read_basis(source: AsyncConnection, target: AsyncConnection) -> Basis:
-    """Of the snapshots that the run reads. Raises psycopg.Error."""
+    """Read what the snapshots of the run are of. Raises psycopg.Error."""
     found: list[Any] = []
     for connection, query in ((source, "source"), (target, "target")):
         row = await (await connection.execute(statement(QUERIES[query]))).fetchone()
@@ -263,13 +263,13 @@ class Rows:
         return {row[0]: ParkedRow(*row[1:]) for row in await cursor.fetchall()}
 
     async def existing(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
-        """Which of these rows there are."""
+        """Return which of these rows there are."""
         return await self._ids(connection, "existing", ids)
 
     async def unwritten(
         self, connection: AsyncConnection, ids: Collection[str], seen: str, *, surely: bool
     ) -> set[str]:
-        """Which of these rows there are that nobody has written since that snapshot.
+        """Return which of these rows there are that nobody has written since that snapshot.
 
         Of a transaction that was under way then, rows written in a savepoint are among them, unless it is to
         be sure: then some of those that committed shortly before are not.
@@ -277,13 +277,13 @@ class Rows:
         return await self._ids(connection, "unwritten", ids, seen=seen, surely=surely)
 
     async def applied(self, target: AsyncConnection, ids: Collection[str]) -> set[str]:
-        """Which of these rows are as ftstream has written them, as far as sync_log reaches."""
+        """Return which of these rows are as ftstream has written them, as far as sync_log reaches."""
         return await self._ids(target, "applied", ids)
 
     async def referred_to(
         self, target: AsyncConnection, ids: Collection[str], reference: ForeignKey
     ) -> set[str]:
-        """Which of these rows others refer to."""
+        """Return which of these rows others refer to."""
         schema, _, name = reference.child.partition(".")
         query = statement(QUERIES["referred_to"]).format(
             **self._parts,

@@ -165,7 +165,7 @@ class BatchTable:
     async def send_rows(
         self, at: Connections, sending: Sending, kinds: Mapping[str, DifferenceKind]
     ) -> None:
-        """Of the same snapshot that they were compared in."""
+        """Publish rows of the same snapshot that they were compared in."""
         ids = [entity_id for entity_id, kind in kinds.items() if kind is not DifferenceKind.EXTRA]
         # Closed here, where it was opened: else an error would be lost behind that of its transaction.
         async with aclosing(read_rows(at.source, self.table, self._columns, ids)) as rows:
@@ -176,7 +176,7 @@ class BatchTable:
     async def send_deletes(
         self, at: Connections, sending: Sending, kinds: Mapping[str, DifferenceKind]
     ) -> None:
-        """Of rows that External, asked again, does not have."""
+        """Publish deletes of rows that External, asked again, does not have."""
         gone = iter(
             [entity_id for entity_id, kind in kinds.items() if kind is DifferenceKind.EXTRA]
         )

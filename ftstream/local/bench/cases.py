@@ -106,7 +106,7 @@ def latency(stack: Stack, rate: int, seconds: float, say: Say) -> Latency:
 
 
 def quantiles(lags: list[float]) -> Latency:
-    """Of milliseconds."""
+    """Return the quantiles of milliseconds."""
     cuts = statistics.quantiles(lags, n=100)
     return Latency(round(cuts[49], 1), round(cuts[94], 1), round(cuts[98], 1))
 

@@ -107,7 +107,7 @@ def _lags(dsn: str, since: float) -> Latency:
 
 
 def _first_published(connection: psycopg.Connection, rows: int) -> int:
-    """What is left when the first changes are gone."""
+    """Return what is left when the first changes are gone."""
     while (left := _waiting(connection)) == rows:
         time.sleep(POLL_SECONDS)
     return left

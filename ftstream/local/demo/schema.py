@@ -17,7 +17,7 @@ def load_schema(conn: Connection[Any]) -> None:
 
 
 def has_schema(conn: Connection[Any]) -> bool:
-    """Whether the demo's tables are there."""
+    """Say whether the demo's tables are there."""
     row = conn.execute("select to_regclass('public.gfx_sessions') is not null").fetchone()
     return bool(row and row[0])
 

@@ -57,7 +57,7 @@ def cache_folder() -> Path:
 
 
 def cached() -> Jars:
-    """Where the jars of this pom.xml are, or will be: another pom has another folder."""
+    """Say where the jars of this pom.xml are, or will be: another pom has another folder."""
     # PROVIDED is part of the key, because it changes what the folder holds.
     digest = hashlib.sha256(POM.read_bytes() + repr(PROVIDED).encode()).hexdigest()
     return Jars(cache_folder() / f"jars-{digest[:16]}")

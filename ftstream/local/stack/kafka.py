@@ -103,7 +103,7 @@ class Broker:
 
 
 def new_cluster_id() -> str:
-    """What `kafka-storage random-uuid` prints, without a JVM for it."""
+    """Return what `kafka-storage random-uuid` prints, without a JVM for it."""
     identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     # A leading dash would be read as an option; 1 in 64 has one.
     return new_cluster_id() if identity.startswith("-") else identity

@@ -114,7 +114,7 @@ def _column(body: _Body) -> LoggedColumn:
 
 
 def _values(relation: Relation, body: _Body) -> Iterator[tuple[str, str | None]]:
-    """Of a tuple; a large value that did not change is not in it."""
+    """Read a tuple; a large value that did not change is not in it."""
     for column in relation.columns[: body.number("H")]:
         match body.take(1):
             case b"t":

@@ -147,7 +147,7 @@ def _postgres_folders() -> Iterable[Path]:
 
 
 def _has_extensions(folder: Path) -> bool:
-    """Whether the contrib extensions are installed (told where there is a pg_config)."""
+    """Say whether the contrib extensions are installed (told where there is a pg_config)."""
     share = (_output([str(folder / "pg_config"), "--sharedir"]) or "").strip()
     controls = (Path(share) / "extension" / f"{name}.control" for name in EXTENSIONS)
     return not share or all(control.exists() for control in controls)

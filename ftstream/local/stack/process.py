@@ -92,7 +92,7 @@ def run(argv: tuple[str, ...], folder: Path, user: str | None = None) -> None:
 
 
 def alive(identity: Identity | None) -> bool:
-    """Whether this very process still runs (not another one with its pid, not a zombie)."""
+    """Say whether this very process still runs (not another one with its pid, not a zombie)."""
     return _find(identity) is not None
 
 
@@ -176,7 +176,7 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _wait_for_end(processes: list[psutil.Process], seconds: float) -> bool:
-    """Whether all of them ended in time.
+    """Say whether all of them ended in time.
 
     Not psutil's own wait: it counts a zombie as running, and the init process that inherits ours
     may take seconds to reap it.
@@ -198,7 +198,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def is_zombie(pid: int) -> bool:
-    """Whether a process has ended but its parent has not taken note of it yet."""
+    """Say whether a process has ended but its parent has not taken note of it yet."""
     _reap(pid)
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

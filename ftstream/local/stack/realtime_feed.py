@@ -40,13 +40,13 @@ class Feed:
         self._at = 0
 
     async def lacking(self, tables: Collection[tuple[str, str]]) -> list[str]:
-        """Those of the tables that Realtime does not publish. "*" stands for any."""
+        """Return those of the tables that Realtime does not publish. "*" stands for any."""
         cursor = await self._connection.execute(_PUBLISHED)
         there = set(await cursor.fetchall())
         return [f"{s}.{t}" for s, t in tables if "*" not in (s, t) and (s, t) not in there]
 
     def poll(self) -> Sequence[RowChange]:
-        """What has been committed since the last time. Raises psycopg.Error."""
+        """Return what has been committed since the last time. Raises psycopg.Error."""
         decoded = [self._decoder.decode(message) for message in self._messages()]
         # PostgreSQL ends a stream of which it hears nothing, and keeps the log of what is not confirmed.
         self._stream.put_copy_data(struct.pack(">cqqqqB", b"r", *[self._at] * 3, 0, 0))
@@ -54,7 +54,7 @@ class Feed:
         return [change for change in decoded if change is not None]
 
     def _messages(self) -> Iterator[bytes]:
-        """Those of pgoutput that have come, without the stream's own."""
+        """Return those of pgoutput that have come, without the stream's own."""
         self._stream.consume_input()
         while (answer := self._stream.get_copy_data(1))[0] > 0:
             message = bytes(answer[1])

@@ -168,7 +168,7 @@ class Stack:
         return f"http://127.0.0.1:{self._state().ports['connect']}"
 
     def realtime_url(self, dbname: str | None = None) -> str:
-        """Of the stand-in for Supabase Realtime; another database than the site's has a path."""
+        """The stand-in for Supabase Realtime; another database than the site's has a path."""
         return f"http://127.0.0.1:{self._state().ports['realtime']}" + (
             f"/{dbname}" if dbname else ""
         )
