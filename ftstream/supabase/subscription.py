@@ -23,10 +23,16 @@ from realtime import (
     ServerMessage,
     SuccessSystemPayload,
 )
+from supabase import AsyncClient, AsyncClientOptions
 from websockets.exceptions import WebSocketException
 
 CHANNEL = "ftstream"
 PHOENIX = "phoenix"
+OPTIONS = AsyncClientOptions(
+    realtime={"auto_reconnect": False, "max_retries": 1},
+    auto_refresh_token=False,
+    persist_session=False,
+)
 BEAT = Message(topic=PHOENIX, event=ChannelEvents.heartbeat, payload={})
 
 
@@ -63,9 +69,7 @@ class Subscription:
         self._joined = asyncio.Event()
         self._over: asyncio.Future[str] = self._loop.create_future()
         self._heard = self._loop.time()
-        self._client = AsyncRealtimeClient(
-            f"{url.rstrip('/')}/realtime/v1", key, auto_reconnect=False, max_retries=1
-        )
+        self._client = AsyncClient(url, key, OPTIONS).realtime
         self._channel = self._client.channel(CHANNEL).on_system(self._on_system)
         for schema, table in tables:
             self._channel.on_postgres_changes(
