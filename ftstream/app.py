@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import threading
@@ -269,6 +270,7 @@ def _app() -> Worker:
 
 def __getattr__(name: str) -> Any:
     if name == "app":
+        importlib.import_module("ftstream.faust_commands")  # whoever asks is Faust's command line
         return _app()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -58,6 +58,13 @@ START_SECONDS = 10.0
 """For which the other flows of a worker wait for one that cannot be prepared."""
 
 
+class _Topics(faust.Topic):  # type: ignore[misc]  # Faust is not typed
+    """Several topics of one agent, which `faust agents` can name."""
+
+    def get_topic_name(self) -> str:
+        return ", ".join(self.topics)
+
+
 class ChangeAgent:
     """Generic over flows: what differs between them comes from flows.py.
 
@@ -228,9 +235,15 @@ class ChangeAgent:
         log.warning("%s: %s", told.title, told.message)
         self._notifier.tell(told)
 
+    @property
+    def table(self) -> faust.Table | None:
+        """The Faust Table of last writes, of a flow that both sites may write."""
+        return self._last_write.table if self._last_write else None
+
     def _declare(self) -> None:
-        topic = self._app.topic(
-            *self.topics,
+        topic = _Topics(
+            self._app,
+            topics=self.topics,
             key_type=bytes,
             value_type=bytes,
             key_serializer="raw",
@@ -252,9 +265,12 @@ class ChangeAgent:
                     if self._last_write:
                         await self._last_write.note(chunk)
 
+        read.__doc__ = f"applies what flow {self.flow.name} carries to {self.target}"
         # Its supervisor ends the process: the default one restarts the agent and commits past the failure.
         self._app.agent(
-            topic, name=f"{self.flow.name}-{self.target}", supervisor_strategy=CrashingSupervisor
+            topic,
+            name=f"{self.flow.name}-{self.target}",
+            supervisor_strategy=CrashingSupervisor,
         )(read)
 
     async def _write(self) -> None:

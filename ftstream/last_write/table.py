@@ -60,6 +60,7 @@ class LastWrite:
             app,
             self._changelog,
             name=names.last_write(target),
+            help=f"last writes of {names.flow.name} that the agent to {target} has seen",
             key_type=bytes,
             value_type=bytes,
             partitions=kafka.partitions,
