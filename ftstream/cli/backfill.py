@@ -11,6 +11,7 @@ import click
 from ftstream.capture.signals import Notifications, Signal, SnapshotStep, incremental_snapshot, send
 from ftstream.cli.errors import EXIT_CODES, CommandFailure
 from ftstream.cli.flows import log_flows
+from ftstream.cli.options import dry_run_option
 from ftstream.connect.client import ConnectClient
 from ftstream.flows import CaptureNames, Flow, Table, log_captures
 from ftstream.settings import Settings, load_settings
@@ -23,7 +24,7 @@ PROGRESS_SECONDS = 2.0
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("tables", metavar="TABLE...", nargs=-1, required=True)
-@click.option("--dry-run", is_flag=True, help="Show the signal, send nothing.")
+@dry_run_option
 @click.option("--wait/--no-wait", default=True, help="Wait for the end (the default) or not.")
 def backfill(tables: tuple[str, ...], dry_run: bool, wait: bool) -> None:
     """Send every row of TABLE through Kafka again, as Debezium's incremental snapshot.

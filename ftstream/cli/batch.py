@@ -30,6 +30,7 @@ from ftstream.capture.batch.schedule import Schedule, TableStatus
 from ftstream.capture.batch.table_run import TableRun
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED
+from ftstream.cli.options import dry_run_option, json_option
 from ftstream.compare.comparison import DifferenceKind
 from ftstream.flows import FLOWS, Capture, Flow, Table
 from ftstream.postgres.connection import open_connection
@@ -69,7 +70,7 @@ Exit codes: 0 Kafka has all that differed (with --dry-run: a run would go throug
 a decision, 2 wrong use or settings, 3 Kafka does not answer."""
 )
 @click.argument("tables", nargs=-1, type=click.Choice([*_tables()]), metavar="[TABLE]...")
-@click.option("--dry-run", is_flag=True, help="Show what a run would publish; publish nothing.")
+@dry_run_option
 @click.option(
     "--allow-deletes",
     is_flag=True,
@@ -82,7 +83,7 @@ a decision, 2 wrong use or settings, 3 Kafka does not answer."""
     show_default=True,
     help="Seconds to wait for a run that is under way.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@json_option
 def run(
     tables: tuple[str, ...], dry_run: bool, allow_deletes: bool, timeout: float, as_json: bool
 ) -> None:
@@ -133,7 +134,7 @@ Examples:
 Exit codes: 0 the last run of each table was done, and in time, 1 one failed, is overdue, or has never been,
 2 wrong settings."""
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@json_option
 def status(as_json: bool) -> None:
     """Show when each table went over last, how its last run ended, and when it runs next."""
     settings = load_settings()

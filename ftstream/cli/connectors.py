@@ -23,6 +23,7 @@ from ftstream.capture.oversize import LargeRow
 from ftstream.capture.oversize_rows import too_large
 from ftstream.cli.errors import EXIT_CODES, CommandFailure, failure
 from ftstream.cli.flows import FlowType, captures_for
+from ftstream.cli.options import dry_run_option, json_option, yes_option
 from ftstream.compare.progress import watch
 from ftstream.compare.repair import open_repairs
 from ftstream.connect.client import ConnectClient, ConnectorStatus
@@ -52,9 +53,6 @@ LARGEST_VALUES = MAX_REQUEST_BYTES - 64 * 2**10
 console = Console(markup=False, highlight=False)
 
 flows_argument = click.argument("flows", metavar="[FLOW]...", nargs=-1, type=FlowType())
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Show what would be done, do nothing."
-)
 
 
 @click.group(epilog=EXIT_CODES)
@@ -112,7 +110,7 @@ def diff(context: click.Context, flows: tuple[Flow, ...]) -> None:
 
 @connectors.command(epilog=EXIT_CODES)
 @flows_argument
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@json_option
 @click.pass_context
 def status(context: click.Context, flows: tuple[Flow, ...], as_json: bool) -> None:
     """Show connectors, tasks and the last heartbeat; exit code 1 unless all of them run.
@@ -137,7 +135,7 @@ def status(context: click.Context, flows: tuple[Flow, ...], as_json: bool) -> No
 @connectors.command(epilog=EXIT_CODES)
 @flows_argument
 @click.option("--forget", is_flag=True, help="Its offsets too: the next apply reads all rows.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @dry_run_option
 def delete(flows: tuple[Flow, ...], forget: bool, yes: bool, dry_run: bool) -> None:
     """Delete connectors; slot, publication, topics and offsets stay (`ftstream remove` takes them).

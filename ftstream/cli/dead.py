@@ -17,6 +17,7 @@ from rich.table import Table as Grid
 from ftstream.apply import dead_letters
 from ftstream.apply.dead_letters import Letter
 from ftstream.cli.errors import CommandFailure
+from ftstream.cli.options import json_option, yes_option
 from ftstream.flows import FLOWS, Site
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import load_settings
@@ -27,8 +28,6 @@ SHOWN_BYTES = 4_000
 FLOW = click.option("--flow", type=click.Choice([flow.name for flow in FLOWS]), help="One flow.")
 EVERY_DEAD = click.option("--all", "every", is_flag=True, help="All dead ones.")
 EVERY = click.option("--all", "every", is_flag=True, help="All that `dead list` shows.")
-YES = click.option("--yes", is_flag=True, help="Do not ask.")
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def dead() -> None:
 @FLOW
 @click.option("--state", type=click.Choice(["dead", "parked"]), help="Only these; both without.")
 @click.option("--limit", default=100, show_default=True, help="At most so many on a site.")
-@JSON
+@json_option
 def list_(flow: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List parked and dead changes, the oldest first."""
     found = asyncio.run(_find(flow=flow, state=state, limit=limit))
@@ -115,7 +114,7 @@ def list_(flow: str | None, state: str | None, limit: int, as_json: bool) -> Non
 @dead.command()
 @click.argument("reference", metavar="REF", type=ReferenceType())
 @click.option("--raw", is_flag=True, help="The record's value only, byte for byte.")
-@JSON
+@json_option
 def show(reference: LetterReference, raw: bool, as_json: bool) -> None:
     """Show one: the error, the hint, where the record came from, and the record."""
     letter, key, message = asyncio.run(_show(reference))
@@ -157,7 +156,7 @@ def retry(
 @REFERENCES
 @EVERY_DEAD
 @FLOW
-@YES
+@yes_option
 def drop(references: tuple[LetterReference, ...], every: bool, flow: str | None, yes: bool) -> None:
     """Give them up for good; sync_log notes it. The row may then differ: see `ftstream verify`."""
     found = asyncio.run(_chosen(references, every, flow))

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import click
 
+from ftstream.cli.options import json_option
 from ftstream.local.demo.rig import Rig
 from ftstream.local.stack import NAMES, ProcessStatus, Stack
 
@@ -80,7 +81,7 @@ def down(stack: Stack, wipe: bool) -> None:
 
 
 @dev.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, for programs.")
+@json_option
 @click.pass_obj
 def status(stack: Stack, as_json: bool) -> None:
     """Show what runs; exit with 1 unless everything does.

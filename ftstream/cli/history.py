@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from ftstream.cli.flows import TableType
+from ftstream.cli.options import json_option
 from ftstream.flows import Flow, Table
 from ftstream.recover.history import HistoryEntry, changed, ordered
 from ftstream.recover.read_history import entries, reading
@@ -30,7 +31,7 @@ Exit codes: 0, 1 nothing is known of it or a database does not answer, 2 wrong u
 )
 @click.argument("table", metavar="TABLE", type=TableType())
 @click.argument("entity_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="For programs: whole rows, exact numbers.")
+@json_option
 @click.pass_context
 def history(
     context: click.Context, table: tuple[Flow, Table], entity_id: str, as_json: bool

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from ftstream.cli.errors import WRONG_USE
+from ftstream.cli.options import dry_run_option, json_option
 from ftstream.settings import Settings, load_settings
 from ftstream.setup import (
     Done,
@@ -37,14 +38,14 @@ Examples:
                                  Supabase's part for `supabase db push`; `init` does the rest
 Exit codes: 0 done, 1 a step failed, 2 something must be fixed first (nothing was changed)."""
 )
-@click.option("--dry-run", is_flag=True, help="Print SQL and topics; change nothing.")
+@dry_run_option
 @click.option(
     "--as-migration",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write Supabase's part into this folder instead, as a migration of the Supabase CLI.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@json_option
 def init(dry_run: bool, folder: Path | None, as_json: bool) -> None:
     """Make schema, roles, rights, guards, publication, slot and topics for the flows.
 

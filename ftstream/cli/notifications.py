@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 
 from ftstream.apply.housekeeping import QUERIES
 from ftstream.cli.encoding import encoded
+from ftstream.cli.options import json_option
 from ftstream.postgres.connection import open_connection
 from ftstream.postgres.queries import statement
 from ftstream.settings import load_settings
@@ -26,7 +27,7 @@ Examples:
 Exit codes: 0, also when there are some; 1 the database does not answer, 2 wrong use."""
 )
 @click.option("--all", "every", is_flag=True, help="Also those that somebody has read.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @click.option("--read", "ids", multiple=True, type=int, metavar="ID", help="Mark this one as read.")
 @click.option("--read-all", is_flag=True, help="Mark all as read.")
 def notifications(every: bool, as_json: bool, ids: tuple[int, ...], read_all: bool) -> None:

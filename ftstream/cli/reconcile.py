@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
+from ftstream.cli.options import dry_run_option, json_option, yes_option
 from ftstream.compare.decision import Clash
 from ftstream.compare.reconciliation import TablePlan, reconciliation
 from ftstream.flows import FLOWS, Capture, Flow, Site
@@ -56,7 +57,7 @@ Examples:
 Exit codes: 0 done, or nothing differs; 1 somebody must decide first, declined, or failed; 2 wrong use."""
 )
 @click.argument("names", metavar="[FLOW]...", nargs=-1)
-@click.option("--dry-run", is_flag=True, help="Show it; change nothing.")
+@dry_run_option
 @click.option(
     "--prefer",
     type=click.Choice([site.value for site in Site]),
@@ -70,8 +71,8 @@ Exit codes: 0 done, or nothing differs; 1 somebody must decide first, declined, 
     help="Two rows are one entity: this one goes, that one stays.",
 )
 @click.option("--limit", default=20, show_default=True, help="Rows listed, a table.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@yes_option
+@json_option
 def reconcile(
     names: Sequence[str],
     dry_run: bool,

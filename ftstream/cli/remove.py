@@ -9,6 +9,7 @@ import click
 
 from ftstream.cli.errors import WRONG_USE
 from ftstream.cli.init import show_done, show_problems
+from ftstream.cli.options import dry_run_option, yes_option
 from ftstream.flows import FLOWS, Flow, flow_named
 from ftstream.settings import Settings, load_settings
 from ftstream.setup import (
@@ -34,8 +35,8 @@ Exit codes: 0 done, 1 a step failed or you declined, 2 something must be fixed f
 @click.argument(
     "name", metavar="[FLOW]", type=click.Choice([f.name for f in FLOWS]), required=False
 )
-@click.option("--dry-run", is_flag=True, help="Print what would go; change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
+@yes_option
 @click.option("--keep-topics", is_flag=True, help="Leave the topics, with all they hold, in Kafka.")
 def remove(name: str | None, dry_run: bool, yes: bool, keep_topics: bool) -> None:
     """Take a flow away again, or all of ftstream: the rows of your tables stay, on both sites.

@@ -10,6 +10,7 @@ from ftstream.apply.continuity import Break, Discontinuity, discontinuities
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.sites import Sites
 from ftstream.cli.errors import CommandFailure
+from ftstream.cli.options import dry_run_option, yes_option
 from ftstream.flows import FLOWS, Flow, Names, Site, flow_named
 from ftstream.kafka.partition import Partition
 from ftstream.settings import Settings, load_settings
@@ -24,8 +25,8 @@ Then start the worker, and: ftstream verify gfx --repair
 Exit codes: 0 done, or nothing is lost; 1 declined or failed, 2 wrong use, 3 Kafka does not answer."""
 )
 @click.argument("name", metavar="FLOW", type=click.Choice([flow.name for flow in FLOWS]))
-@click.option("--dry-run", is_flag=True, help="Show it; change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
+@yes_option
 def resume(name: str, dry_run: bool, yes: bool) -> None:
     """Accept that records of a halted flow are lost, and read on from what Kafka holds.
 

@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
 from ftstream.cli.flows import TableType
+from ftstream.cli.options import dry_run_option, json_option, yes_option
 from ftstream.cli.since import SinceType
 from ftstream.flows import Capture, Flow, Site, Table
 from ftstream.recover.history import moment
@@ -73,9 +74,9 @@ Exit codes: 0 done, or nothing to do; 1 some rows could not be reverted, or a da
 )
 @click.option("--author", default=_default_author, help="Of the edit.  [default: you (revert)]")
 @click.option("--admin", is_flag=True, help="Write as the tables' owner (admin_dsn).")
-@click.option("--dry-run", is_flag=True, help="Show it; change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: whole values, as text.")
+@dry_run_option
+@yes_option
+@json_option
 @click.pass_context
 def revert(
     context: click.Context,

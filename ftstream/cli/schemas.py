@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ftstream.capture.batch.drift import Drift, drifts
 from ftstream.cli.errors import FAILED, CommandFailure
+from ftstream.cli.options import dry_run_option, json_option
 from ftstream.flows import FLOWS, Capture, Flow, Table
 from ftstream.messages.avro_compatibility import ColumnDifference
 from ftstream.messages.kept_schemas import kept_schemas
@@ -75,7 +76,7 @@ def schemas() -> None:
 
 @schemas.command(epilog=EXIT_CODES)
 @tables_argument
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@json_option
 @click.pass_context
 def diff(context: click.Context, tables: tuple[Table, ...], as_json: bool) -> None:
     """Compare the newest kept schemas with External's tables now; exit code 1 if they do not agree.
@@ -100,7 +101,7 @@ def diff(context: click.Context, tables: tuple[Table, ...], as_json: bool) -> No
 
 @schemas.command(epilog=EXIT_CODES)
 @tables_argument
-@click.option("--dry-run", is_flag=True, help="Show what would be written; write nothing.")
+@dry_run_option
 @click.option("--yes", is_flag=True, help="Do not ask, even if it is incompatible.")
 def accept(tables: tuple[Table, ...], dry_run: bool, yes: bool) -> None:
     """Keep External's tables as they are now as the next version of their schemas.

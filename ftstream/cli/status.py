@@ -18,6 +18,7 @@ from ftstream.capture.batch.schedule import Schedule
 from ftstream.capture.wake_ups import WorkerWakeUp, seen
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import failure
+from ftstream.cli.options import json_option
 from ftstream.compare.progress import SlotMissing, Standing, put_aside, watch
 from ftstream.flows import FLOWS, Capture, Flow, Site
 from ftstream.kafka.errors import KafkaError
@@ -72,7 +73,7 @@ Examples:
 Exit codes: 0 everything captured is applied, 1 it is not, or a database does not answer,
 2 wrong settings, 3 Kafka does not answer."""
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def status(as_json: bool) -> None:
     """Show how far each flow is, what is parked, and what wakes the publishers.
 
