@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, assert_never
 
@@ -268,19 +268,10 @@ class Batch:
         )
         return first, second
 
-    def without(
-        self,
-        entities: Collection[Entity],
-        failure: Failure,
-        causes: Mapping[Entity, Failure] | None = None,
-    ) -> Batch:
-        """The batch with the changes of these rows parked: for the failure, or for causes of their own."""
-        kept = tuple(c for c in self.changes if c.entity not in entities)
-        parked = (
-            park(c, (causes or {}).get(c.entity, failure))
-            for c in self.changes
-            if c.entity in entities
-        )
+    def parking(self, rows: Mapping[Entity, Failure]) -> Batch:
+        """The batch with the changes of these rows parked, each for its failure."""
+        kept = tuple(c for c in self.changes if c.entity not in rows)
+        parked = (park(c, rows[c.entity]) for c in self.changes if c.entity in rows)
         return replace(self, changes=kept, parked=(*self.parked, *parked)).settling(self.settled)
 
     def settling(self, entities: frozenset[Entity]) -> Batch:

@@ -116,7 +116,7 @@ class Parking:
             return batch
         mine = [c for c in batch.changes if (c.table, c.entity_id) in touched]
         behind = {e for e, effect in effects(mine).items() if isinstance(effect, Patch)}
-        routed = batch.without(behind, WAITS_BEHIND) if behind else batch
+        routed = batch.parking(dict.fromkeys(behind, WAITS_BEHIND)) if behind else batch
         return routed.settling(frozenset(touched) - behind)
 
     def applied(self, batch: Batch) -> None:

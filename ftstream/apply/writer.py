@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from ftstream.apply.buffer import Buffer, Buffered
 from ftstream.apply.intake import Intake
@@ -17,6 +17,16 @@ from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import ParkedRecord
 from ftstream.apply.parking import Parking
 from ftstream.apply.ports import Applier
+from ftstream.apply.result import (
+    Applied,
+    Blocked,
+    Fenced,
+    Halt,
+    Rejected,
+    Retry,
+    TooLarge,
+    result_of,
+)
 from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.tally import Tally
 from ftstream.failures import Failure, FlowHalted, Policy
@@ -26,9 +36,6 @@ from ftstream.settings import Apply
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_PASSED_ON = frozenset((Policy.FENCED, Policy.WAIT, Policy.DIVIDE, Policy.PARK))
-"""Policies that depend on what is in the batch."""
 
 
 class Writer:
@@ -108,30 +115,35 @@ class Writer:
         waiting = [batch]
         while waiting:
             part = self._parking.route(waiting.pop())
-            try:
-                passed_on = _PASSED_ON if part.changes else _PASSED_ON - {Policy.DIVIDE}
-                await self.until_done("apply", partial(self._applier.apply, part), passed_on)
-            except ApplyFailed as error:
-                if error.failure.policy is Policy.FENCED:
+            match await self.until_done("apply", partial(self._apply, part)):
+                case Applied():
+                    self._parking.applied(part)
+                    self._tally.add(part)
+                    parked += part.parked
+                case Fenced():
                     waiting += await self.until_done("fence", partial(self._unapplied, part))
-                else:
-                    waiting += reversed(self._divided(part, error))
-            else:
-                self._parking.applied(part)
-                self._tally.add(part)
-                parked += part.parked
+                case TooLarge():
+                    waiting += reversed(part.halves())
+                case Rejected(rows) | Blocked(rows):
+                    waiting.append(part.parking(rows))
+                case _ as never:
+                    assert_never(never)
         if parked:
             self._told(parked)
 
-    def _divided(self, batch: Batch, error: ApplyFailed) -> Sequence[Batch]:
-        """Return what to apply in place of a batch that cannot be."""
-        if error.entities:
-            return [batch.without(error.entities, error.failure, error.causes)]
-        if len(batch.changes) > 1:
-            return batch.halves()
-        if not batch.changes:
-            raise FlowHalted(self._flow, error.failure)
-        return [batch.without(batch.entities, error.failure)]
+    async def _apply(self, batch: Batch) -> Applied | Fenced | TooLarge | Rejected | Blocked:
+        """Raises FlowHalted, and ApplyFailed for what is to be tried again."""
+        try:
+            await self._applier.apply(batch)
+        except ApplyFailed as error:
+            match result_of(error, batch):
+                case Retry(failure):
+                    raise ApplyFailed(failure) from error
+                case Halt(failure):
+                    raise FlowHalted(self._flow, failure) from error
+                case result:
+                    return result
+        return Applied()
 
     def _told(self, parked: Sequence[ParkedRecord]) -> None:
         first = parked[0]
@@ -170,28 +182,17 @@ class Writer:
         left = batch.after(applied)
         return [left] if left.spans else []
 
-    async def until_done(
-        self,
-        work: str,
-        attempt: Callable[[], Awaitable[T]],
-        passed_on: Collection[Policy] = frozenset(),
-    ) -> T:
+    async def until_done(self, work: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until it succeeds; one line in the log for each change of what is wrong.
 
-        Raises FlowHalted, and ApplyFailed if the policy is to be passed on; a wait that names no row
-        is for a whole table, and is waited for here.
+        Raises FlowHalted.
         """
         for tries in itertools.count():
             try:
                 result = await attempt()
             except ApplyFailed as error:
-                policy = error.failure.policy
-                if policy is Policy.HALT:
+                if error.failure.policy is Policy.HALT:
                     raise FlowHalted(self._flow, error.failure) from error
-                whole_table = policy is Policy.WAIT and not error.entities
-                if error.entities or (policy in passed_on and not whole_table):
-                    self._over(work, tries)
-                    raise
                 self._trouble(work, error.failure)
                 await asyncio.sleep(_backoff(tries))
             else:

@@ -79,7 +79,7 @@ class Worker:
         """As if a user held its row."""
         change = msgspec.structs.replace(change, partial=partial)
         held = classify("55P03", "held")
-        await self.applier.apply(Batch((change,)).without({change.entity}, held))
+        await self.applier.apply(Batch((change,)).parking({change.entity: held}))
 
     def repair(self, key: str) -> Change:
         return self._decoded(key, REPAIR_REQUEST)
@@ -232,7 +232,7 @@ async def test_parked_change_is_taken_once(pair: Pair, workers: tuple[Worker, Wo
     failure = ApplyFailed
     with pytest.raises(failure) as error:
         await worker.applier.apply(worker.batch(worker.change(TWO, player_hash=5.5, name=None)))
-    parked = Batch((change,), ()).without({("gfx_players", ONE)}, error.value.failure)
+    parked = Batch((change,), ()).parking({("gfx_players", ONE): error.value.failure})
     await worker.applier.apply(parked)
     (found,) = await worker.parked.due([worker.at])
     assert (found.entity_id, found.message) == (ONE, change.message)
@@ -251,7 +251,7 @@ async def test_record_that_is_parked_again_takes_the_place_of_the_one_at_its_off
     held = classify("55P03", "held")
     for key in (ONE, TWO):
         change = msgspec.structs.replace(worker.change(key, name=key), offset=0)
-        parked = Batch((change,)).without({("gfx_players", key)}, held)
+        parked = Batch((change,)).parking({("gfx_players", key): held})
         await worker.applier.apply(parked)
     (found,) = await worker.parked.due([worker.at])
     assert found.entity_id == TWO
@@ -346,7 +346,7 @@ async def test_what_is_due_at_once_is_bounded_in_bytes(
     monkeypatch.setattr(parked, "DUE_BYTES", 100)
     for key in (ONE, TWO, THREE):
         change = worker.change(key, name="n" * 90)
-        held = Batch((change,)).without({("gfx_players", key)}, classify("55P03", "held"))
+        held = Batch((change,)).parking({("gfx_players", key): classify("55P03", "held")})
         await worker.applier.apply(held)
     assert [each.entity_id for each in await worker.parked.due([worker.at])] == [ONE]
 
@@ -478,7 +478,7 @@ async def test_table_that_takes_no_row_holds_back_its_own_changes_alone(
     assert set(error.value.entities) == {("gfx_players", ONE), ("gfx_players", TWO)}
     assert error.value.failure.message.startswith("gfx_players: ")
     assert "ADD PRIMARY KEY" in error.value.failure.hint
-    left = batch.without(error.value.entities, error.value.failure, error.value.causes)
+    left = batch.parking({e: error.value.causes[e] for e in error.value.entities})
     await worker.applier.apply(left)
     async with await pair.connect(Site.SUPABASE) as connection:
         found = await connection.execute("select id::text from gfx_sessions")

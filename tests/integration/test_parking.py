@@ -40,7 +40,9 @@ async def park(place: Place, *changes: Change) -> None:
         batch = Batch((change,))
         with pytest.raises(ApplyFailed) as failed:
             await place.applier.apply(batch)
-        await place.applier.apply(batch.without(batch.entities, failed.value.failure))
+        await place.applier.apply(
+            batch.parking(dict.fromkeys(batch.entities, failed.value.failure))
+        )
 
 
 async def retry(place: Place, *partitions: Partition) -> list[tuple[str, str, str]]:

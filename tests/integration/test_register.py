@@ -382,7 +382,7 @@ async def test_stale_repetition_takes_no_newer_change_out_of_the_parked_ones(two
     await write(external, ONE, "new")
     old, new = await external.captured()
     held = classify("55P03", "held by a user")
-    await supabase.applier.apply(Batch((new,)).without({("notes", ONE)}, held))
+    await supabase.applier.apply(Batch((new,)).parking({("notes", ONE): held}))
     await supabase.applier.apply(Batch((old,)).settling(frozenset({("notes", ONE)})))
     waiting = "select kafka_offset from ftstream.parked_change"
     assert await supabase.run(waiting) == [(new.offset,)]

@@ -194,7 +194,7 @@ async def test_greater_write_that_is_parked_makes_no_loser(two: Two) -> None:
     old, new = await external.captured()
     batch = await as_records(supabase, new)
     held = classify("55P03", "held by a user")
-    await supabase.applier.apply(batch.without({entity_of(new)}, held))
+    await supabase.applier.apply(batch.parking({entity_of(new): held}))
     supabase.seen[entity_of(new)] = seen_in(batch.changes[0])
     await arrive(supabase, old)
     assert await supabase.outcomes() == ["parked", "applied"]

@@ -276,7 +276,7 @@ def test_row_that_is_put_aside_keeps_all_its_changes_in_order(
 ) -> None:
     rows = sorted(batch.entities)
     entities = data.draw(st.sets(st.sampled_from(rows))) if rows else set()
-    rest = batch.without(entities, classify("55P03", "locked"))
+    rest = batch.parking(dict.fromkeys(entities, classify("55P03", "locked")))
     assert rest.entities == batch.entities - entities
     assert rest.spans == batch.spans
     moved = [a for a in rest.parked if a not in batch.parked]
