@@ -43,7 +43,9 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is 
     logger = SERVICES
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        # Faust casts calls from the main thread into this one's loop as if it were its own. uvloop crashes
+        # over that, seen once in a hundred stops (its issues 76 and 706); asyncio's loop does not.
+        super().__init__(*arguments, thread_loop=asyncio.SelectorEventLoop(), **options)
         self._epochs: dict[TP, int] = {}
 
     async def seek_from(self, offsets: Mapping[TP, int], epoch: int) -> None:
