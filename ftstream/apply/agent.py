@@ -20,13 +20,13 @@ from ftstream.apply.housekeeping import Housekeeper, Notifier
 from ftstream.apply.intake import Decode, Intake
 from ftstream.apply.merge import Position
 from ftstream.apply.offsets import Offsets
-from ftstream.apply.owned import LogApplier
+from ftstream.apply.owned import OwnedApplier
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.parking import Parking
 from ftstream.apply.ports import Applier
 from ftstream.apply.pruning import Pruning
 from ftstream.apply.schema import Schema
-from ftstream.apply.shared import OutboxApplier
+from ftstream.apply.shared import SharedApplier
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
@@ -137,10 +137,10 @@ class ChangeAgent:
         bounds = self._settings.apply
         match self.flow.capture:
             case Capture.LOG | Capture.BATCH:
-                return LogApplier(self.flow, self._sites, schema, bounds)
+                return OwnedApplier(self.flow, self._sites, schema, bounds)
             case Capture.OUTBOX:
                 look = self._last_write.look if self._last_write else nothing_seen
-                return OutboxApplier(self.flow, self._sites, schema, bounds, self._tell, look)
+                return SharedApplier(self.flow, self._sites, schema, bounds, self._tell, look)
 
     def _decode(self) -> Decode:
         match self.flow.capture:

@@ -29,7 +29,7 @@ Attempt = Callable[[Mapping[str, Shape]], Awaitable[None]]
 """Given the column list of all images of a table, where they have but one."""
 
 
-class Catalogs:
+class FittingStatements:
     """Reads both sites' catalogs, when an image or an error says that a table has changed."""
 
     def __init__(self, sites: Sites, schema: Schema, misfits: Misfits) -> None:

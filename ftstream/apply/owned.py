@@ -12,7 +12,7 @@ from functools import partial
 import psycopg
 from psycopg import AsyncConnection
 
-from ftstream.apply.catalogs import Catalogs
+from ftstream.apply.catalogs import FittingStatements
 from ftstream.apply.merge import (
     Batch,
     Delete,
@@ -59,7 +59,7 @@ SILENT_SECONDS = 5.0
 _TOO_MANY = Failure(Policy.DIVIDE, "", "more rows to read from their owner than go into memory", "")
 
 
-class LogApplier:
+class OwnedApplier:
     """Writes the changes of a flow captured from the log to its target site."""
 
     def __init__(self, flow: Flow, sites: Sites, schema: Schema, settings: Apply) -> None:
@@ -67,7 +67,7 @@ class LogApplier:
         self._sites = sites
         self._schema = schema
         self._transactions = Transactions(flow.name, settings)
-        self._catalogs = Catalogs(sites, schema, Misfits(sites, self._transactions))
+        self._catalogs = FittingStatements(sites, schema, Misfits(sites, self._transactions))
         # When to ask an owner again who has not answered.
         self._silent_until = 0.0
 

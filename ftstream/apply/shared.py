@@ -11,14 +11,14 @@ from functools import partial
 import msgspec
 
 from ftstream import notification
-from ftstream.apply.catalogs import Catalogs
+from ftstream.apply.catalogs import FittingStatements
 from ftstream.apply.merge import Batch, parked_row
 from ftstream.apply.misfit import Misfits
 from ftstream.apply.parents import Parents, decode_missing, decode_referring, referred_to
 from ftstream.apply.refuse import Obstacles, Refusals, Tell, named
 from ftstream.apply.rows import locked
 from ftstream.apply.schema import Schema
-from ftstream.apply.shared_rows import RegisterRows, Writes, stamp
+from ftstream.apply.shared_rows import SharedRows, Writes, stamp
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES, SHARED, Shape
 from ftstream.apply.transaction import Transactions, own_names
@@ -42,7 +42,7 @@ Outcomes = Mapping[Outcome, tuple[int, int]]
 """How often each outcome came to be, and the least lag in milliseconds."""
 
 
-class OutboxApplier:
+class SharedApplier:
     """Writes the changes of a flow captured by outbox to one target site."""
 
     def __init__(
@@ -62,10 +62,10 @@ class OutboxApplier:
         self._settings = settings
         self._tell = tell
         self._transactions = Transactions(flow.name, settings)
-        self._catalogs = Catalogs(sites, schema, Misfits(sites, self._transactions))
+        self._catalogs = FittingStatements(sites, schema, Misfits(sites, self._transactions))
         self._refusals = Refusals(flow, sites, schema, self._transactions, tell)
         self._parents = Parents(sites, self._transactions)
-        self._rows = RegisterRows(flow)
+        self._rows = SharedRows(flow)
 
     async def prepare(self, sites: Sites | None = None) -> bool:
         """Read both catalogs, through these connections or its own; True if a table has changed.

@@ -63,7 +63,7 @@ def stamp(change: Change) -> dict[str, object]:
     }
 
 
-class RegisterRows:
+class SharedRows:
     """Of one flow. Every method may raise psycopg.Error."""
 
     def __init__(self, flow: Flow) -> None:

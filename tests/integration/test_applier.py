@@ -17,7 +17,7 @@ from ftstream.apply import owned as log_applier
 from ftstream.apply import parked_store as parked
 from ftstream.apply.merge import Batch, Effect, Span
 from ftstream.apply.offsets import Offsets
-from ftstream.apply.owned import REREAD_ROWS, LogApplier
+from ftstream.apply.owned import REREAD_ROWS, OwnedApplier
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.refetch import read_from_owner
 from ftstream.apply.rows import RowPlan, Tables
@@ -45,7 +45,7 @@ class Worker:
         self.told: list[Notification] = []
         self.sites = Sites(Site.SUPABASE, pair.settings)
         self.schema = Schema(GFX, Site.SUPABASE, self.told.append)
-        self.applier = LogApplier(GFX, self.sites, self.schema, pair.settings.apply)
+        self.applier = OwnedApplier(GFX, self.sites, self.schema, pair.settings.apply)
         self.offsets = Offsets(self.sites)
         self.parked = ParkedChanges(GFX, self.sites)
         self.at = Partition(TOPIC, partition)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ftstream.apply.merge import Batch
-from ftstream.apply.owned import LogApplier
+from ftstream.apply.owned import OwnedApplier
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.failures import REFERRED_TO, Policy
@@ -179,7 +179,7 @@ async def test_batches_carry_numbers_too(pair: Pair) -> None:
     async for _ in run_init(pair.settings, MemoryTopics(), [WSOP]):
         pass
     sites = Sites(Site.SUPABASE, pair.settings)
-    applier = LogApplier(
+    applier = OwnedApplier(
         WSOP, sites, Schema(WSOP, Site.SUPABASE, lambda _: None), pair.settings.apply
     )
     await applier.prepare()

@@ -9,10 +9,14 @@ from collections.abc import Coroutine, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import uvloop
 from faust.types import TP
+from pydantic import SecretStr
 
+from ftstream.app import Worker
 from ftstream.kafka.partition import Partition
 from ftstream.kafka.transport import Consumer
+from ftstream.settings import Database, Settings
 
 HANDS, SHEETS = TP("gfx.gfx_hands", 0), TP("external.cue_sheets", 0)
 
@@ -135,3 +139,18 @@ def test_newest_acknowledged_chunk_is_committed() -> None:
     assert consumer._new_offset(HANDS) == 91
     assert consumer._new_offset(HANDS) is None
     assert consumer._acked_index[HANDS] == set()
+
+
+def test_consumers_thread_does_not_run_on_uvloop() -> None:
+    async def loop() -> asyncio.AbstractEventLoop:
+        settings = Settings(
+            external=Database(dsn=SecretStr("postgresql://w@127.0.0.1:1/external")),
+            supabase=Database(dsn=SecretStr("postgresql://w@127.0.0.1:1/supabase")),
+        )
+        assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
+        thread_loop: asyncio.AbstractEventLoop = Worker(settings).consumer._thread.thread_loop
+        return thread_loop
+
+    found = uvloop.run(loop())
+    assert isinstance(found, asyncio.SelectorEventLoop)
+    found.close()
