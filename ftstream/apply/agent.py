@@ -23,8 +23,8 @@ from ftstream.apply.offsets import Offsets
 from ftstream.apply.owned import OwnedApplier
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.parking import Parking
-from ftstream.apply.ports import Applier
 from ftstream.apply.pruning import Pruning
+from ftstream.apply.result import Applier
 from ftstream.apply.schema import Schema
 from ftstream.apply.shared import SharedApplier
 from ftstream.apply.sites import ApplyFailed, Sites

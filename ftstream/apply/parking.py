@@ -16,7 +16,7 @@ from ftstream.apply.merge import Batch, Patch, Position, effects
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import MALFORMED, WAITS_BEHIND, ParkedState
 from ftstream.apply.parked_store import Parked, ParkedChanges
-from ftstream.apply.ports import Applier
+from ftstream.apply.result import Applier
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import OF_ONE_TABLE, Failure, Policy
 from ftstream.kafka.partition import Partition

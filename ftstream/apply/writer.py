@@ -16,9 +16,9 @@ from ftstream.apply.merge import Batch, Position, Span
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import ParkedRecord
 from ftstream.apply.parking import Parking
-from ftstream.apply.ports import Applier
 from ftstream.apply.result import (
     Applied,
+    Applier,
     Blocked,
     Fenced,
     Halt,

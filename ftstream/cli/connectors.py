@@ -19,8 +19,7 @@ from ftstream.capture import oversize
 from ftstream.capture.connector_diff import SettingDifference, added_tables, differences
 from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
 from ftstream.capture.heartbeat import RecordCounts, last_heartbeat, written
-from ftstream.capture.oversize import LargeRow
-from ftstream.capture.oversize_rows import too_large
+from ftstream.capture.oversize import LargeRow, too_large
 from ftstream.cli.errors import EXIT_CODES, CommandFailure, failure
 from ftstream.cli.flows import FlowType, captures_for
 from ftstream.cli.options import dry_run_option, json_option, yes_option

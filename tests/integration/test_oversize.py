@@ -6,8 +6,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from ftstream.capture.oversize import LargeRow, told
-from ftstream.capture.oversize_rows import too_large
+from ftstream.capture.oversize import LargeRow, told, too_large
 from ftstream.flows import Site, Table
 from tests.integration.conftest import Pair
 

@@ -22,7 +22,7 @@ from ftstream.apply.offsets import Offsets
 from ftstream.apply.owned import OwnedApplier
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.parking import Parking
-from ftstream.apply.ports import Applier
+from ftstream.apply.result import Applier
 from ftstream.apply.schema import Schema
 from ftstream.apply.shared import SharedApplier
 from ftstream.apply.sites import Sites

@@ -20,7 +20,7 @@ from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import ParkedRecord, ParkedState
 from ftstream.apply.parked_store import Parked, ParkedChanges
 from ftstream.apply.parking import Parking
-from ftstream.apply.ports import Applier
+from ftstream.apply.result import Applier
 from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
