@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import faust
@@ -29,11 +29,10 @@ from ftstream.kafka.errors import KafkaUnreachable, TopicsDiffer
 from ftstream.kafka.topics import missing_topics, topics_of_all
 from ftstream.kafka.transport import Reader, Transport
 from ftstream.logs import SERVICES, logging_config
+from ftstream.retry import Trouble, until_done
 from ftstream.settings import KafkaSettings, Settings, load_settings
 
 log = logging.getLogger(__name__)
-
-KAFKA_RETRY_SECONDS = 1.0
 
 STOP_SECONDS = 37.0
 """After which a worker that does not stop is ended: what it has not written is read again."""
@@ -134,19 +133,11 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
     async def _wait_for_kafka(self) -> None:
         """Wait for the broker as long as it takes. Raises TopicsMissing, TopicsDiffer."""
         specs = topics_of_all(self._settings, self._flows)
-        told = False
-        while True:
-            try:
-                missing = await missing_topics(self._settings, specs)
-            except KafkaUnreachable as error:
-                if not told:
-                    log.warning("retrying: %s", error)
-                told = True
-                await asyncio.sleep(KAFKA_RETRY_SECONDS)
-            except TopicsDiffer as error:
-                raise Halted(str(error)) from error
-            else:
-                break
+        look = partial(missing_topics, self._settings, specs)
+        try:
+            missing = await until_done(look, Trouble(log, "retrying"), KafkaUnreachable)
+        except TopicsDiffer as error:
+            raise Halted(str(error)) from error
         if missing:
             raise TopicsMissing(missing)
 

@@ -43,6 +43,7 @@ from ftstream.messages.change import decode
 from ftstream.messages.edit import decode_edit
 from ftstream.messages.kept_schemas import Readable
 from ftstream.notification import Notification
+from ftstream.retry import Trouble, until_done
 from ftstream.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,6 @@ log = logging.getLogger(__name__)
 FLUSH_TIMEOUT = 20.0
 """Seconds a stopping worker gives its last batches; what is left is read again by the next worker."""
 
-KAFKA_RETRY_SECONDS = 1.0
 
 SCHEMA_SECONDS = 30.0
 
@@ -329,15 +329,11 @@ class ChangeAgent:
     async def _breaks(
         self, applied: Mapping[Partition, Position], counts: Mapping[str, int]
     ) -> Sequence[Discontinuity]:
-        told = False
-        while True:
-            try:
-                return await discontinuities(self._kafka, applied, counts)
-            except KafkaUnreachable as error:
-                if not told:
-                    log.warning("flow %s: retrying: %s", self.flow.name, error)
-                told = True
-                await asyncio.sleep(KAFKA_RETRY_SECONDS)
+        return await until_done(
+            partial(discontinuities, self._kafka, applied, counts),
+            Trouble(log, f"flow {self.flow.name}: retrying"),
+            KafkaUnreachable,
+        )
 
     async def _ends(self) -> Mapping[Partition, int] | None:
         """Say where the change topics end, partitions of other workers included; None: nobody knows."""

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from ftstream.notification import Notification
 from ftstream.postgres.connection import Json, open_connection
 from ftstream.postgres.queries import Queries, statement
+from ftstream.retry import Trouble, until_done
 
 log = logging.getLogger(__name__)
 
@@ -69,18 +70,10 @@ class Notifier:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        trouble = False
+        trouble = Trouble(log, "notifications wait")
         while True:
             await self._told.wait()
-            try:
-                await self._write()
-            except psycopg.Error as error:
-                if not trouble:
-                    log.warning("notifications wait: %s", str(error).strip())
-                trouble = True
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                trouble = False
+            await until_done(self._write, trouble, psycopg.Error, seconds=RETRY_SECONDS)
 
     async def flush(self, timeout: float) -> None:
         """Wait until what was told is written; not longer than `timeout` seconds."""

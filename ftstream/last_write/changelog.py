@@ -20,6 +20,7 @@ from ftstream.kafka.chunk import Record
 from ftstream.kafka.errors import KafkaError, KafkaUnreachable
 from ftstream.kafka.publishing import Message, Publishing
 from ftstream.kafka.security import client_options
+from ftstream.retry import Trouble, until_done
 from ftstream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Changelog:
         self._publishing = Publishing(kafka, WRITE_SECONDS)
         self._waiting: dict[bytes, Message] = {}
         self._filled = asyncio.Event()
-        self._trouble = False
+        self._trouble = Trouble(log, f"{topic} is not written")
 
     @property
     def waiting(self) -> int:
@@ -64,13 +65,7 @@ class Changelog:
         while True:
             await self._filled.wait()
             await asyncio.sleep(LINGER_SECONDS)
-            try:
-                await self._write()
-            except KafkaError as error:
-                self._told(error)
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                self._trouble = False
+            await until_done(self._write, self._trouble, KafkaError, seconds=RETRY_SECONDS)
 
     async def close(self) -> None:
         """Write what waits, for a moment."""
@@ -120,8 +115,3 @@ class Changelog:
                 del self._waiting[message.key]
         if not self._waiting:
             self._filled.clear()
-
-    def _told(self, error: KafkaError) -> None:
-        if not self._trouble:
-            log.warning("%s is not written: %s", self._topic, error)
-        self._trouble = True
