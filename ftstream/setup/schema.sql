@@ -799,7 +799,7 @@ CREATE TABLE ftstream.applied_offset (
 
 COMMENT ON TABLE ftstream.applied_offset IS 'Per topic partition, the offset up to which this database holds the changes: the authority, whatever Kafka''s group has committed';
 
-COMMENT ON COLUMN ftstream.applied_offset.record_digest IS 'of the last record applied: another one at its offset shows that the topic was recreated';
+COMMENT ON COLUMN ftstream.applied_offset.record_digest IS 'of the last record applied: another one at its offset shows that the topic was made anew';
 
 CREATE TABLE ftstream.batch_source (
     flow text NOT NULL,

@@ -167,13 +167,13 @@ def test_locked_row_waits_alone_and_its_holder_is_never_a_victim(
     scene.write(300)
     scene.caught_up()
     one, other = _two_hands(scene)
-    parked = worker.said("parked")
+    parked = worker.said("changes parked")
     with psycopg.connect(scene.rig.dsn("supabase")) as user:
         lock: LiteralString = "select from gfx_hands where id = %s for update"
         user.execute(lock, [one])
         rename = "update gfx_hands set description = 'seen' where id = any(%s::uuid[])"
         scene.execute("external", rename, [one, other])
-        worker.until_said("parked", parked + 1)
+        worker.until_said("changes parked", parked + 1)
         scene.caught_up()  # nobody else waits
         seen: LiteralString = "select id::text from gfx_hands where description = 'seen'"
         assert scene.execute("supabase", seen) == [(other,)]
@@ -181,7 +181,7 @@ def test_locked_row_waits_alone_and_its_holder_is_never_a_victim(
         until(lambda: _lock_waits(scene) >= tries + 3)
         user.execute(lock, [other])
     until(lambda: len(scene.execute("supabase", seen)) == 2)
-    assert worker.said("parked") - parked == 1
+    assert worker.said("changes parked") - parked == 1
 
 
 def test_locked_table_is_waited_for(scene: Scene, worker: Worker) -> None:

@@ -23,7 +23,7 @@ create table ftstream.applied_offset (
 comment on table ftstream.applied_offset is
     'Per topic partition, the offset up to which this database holds the changes: the authority, whatever Kafka''s group has committed';
 comment on column ftstream.applied_offset.record_digest is
-    'of the last record applied: another one at its offset shows that the topic was recreated';
+    'of the last record applied: another one at its offset shows that the topic was made anew';
 
 create table ftstream.sync_log (
     logged_at       timestamptz        not null default clock_timestamp(),
