@@ -263,7 +263,7 @@ class Wanted:
 
     @property
     def hand_over(self) -> Trigger | None:
-        """What hands over the changes of all of them; a migration makes it."""
+        """What hands over the changes of all of them; capture/functions.sql makes it."""
         if not self.outbox_flows:
             return None
         return Trigger(TriggerKind.HAND_OVER, _LAST_WRITE[0], "", ())

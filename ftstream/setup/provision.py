@@ -208,7 +208,7 @@ def _outbox(wanted: Wanted, state: SiteState) -> Iterator[Step]:
 
 
 def _handed_over(trigger: Trigger, wanted: Wanted, state: SiteState) -> Iterator[Statement]:
-    """The trigger that a migration has made, if somebody has changed it since."""
+    """Make the trigger of capture/functions.sql again, if somebody has changed it since."""
     if all(applied.name != HAND_OVER_MADE_BY for applied in state.applied):
         return
     made = tuple(_trigger(trigger, state))
