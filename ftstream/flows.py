@@ -141,14 +141,6 @@ RENDER_QUEUE = Flow(
 FLOWS: tuple[Flow, ...] = (GFX, WSOP, OVERRIDES, CUE_SHEETS, RENDER_QUEUE)
 
 
-def flow_named(name: str) -> Flow:
-    """The flow of that name; KeyError names the flows there are."""
-    for flow in FLOWS:
-        if flow.name == name:
-            return flow
-    raise KeyError(f"no flow {name!r}; the flows are {', '.join(f.name for f in FLOWS)}")
-
-
 @dataclass(frozen=True, slots=True)
 class LogCapture:
     """What one Debezium connector reads from External's write-ahead log.

@@ -21,7 +21,7 @@ from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
 from ftstream.capture.heartbeat import RecordCounts, last_heartbeat, written
 from ftstream.capture.oversize import LargeRow, too_large
 from ftstream.cli.errors import EXIT_CODES, CommandFailure, failure
-from ftstream.cli.flows import FlowType, captures_for
+from ftstream.cli.flows import FlowType, captures_for, connected_flows
 from ftstream.cli.options import dry_run_option, json_option, yes_option
 from ftstream.compare.progress import watch
 from ftstream.compare.repair import open_repairs
@@ -51,7 +51,12 @@ LARGEST_VALUES = MAX_REQUEST_BYTES - 64 * 2**10
 # Java's messages are full of square brackets, which would be taken for markup.
 console = Console(markup=False, highlight=False)
 
-flows_argument = click.argument("flows", metavar="[FLOW]...", nargs=-1, type=FlowType())
+flows_argument = click.argument(
+    "flows",
+    metavar="[FLOW]...",
+    nargs=-1,
+    type=FlowType(connected_flows, "no flow with a connector"),
+)
 
 
 @click.group(epilog=EXIT_CODES)

@@ -17,15 +17,16 @@ from rich.table import Table as Grid
 from ftstream.apply import dead_letters
 from ftstream.apply.dead_letters import Letter
 from ftstream.cli.errors import CommandFailure
+from ftstream.cli.flows import FlowType
 from ftstream.cli.options import json_option, yes_option
-from ftstream.flows import FLOWS, Site
+from ftstream.flows import FLOWS, Flow, Site
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import load_settings
 
 POLL_SECONDS = 0.2
 SHOWN_BYTES = 4_000
 
-FLOW = click.option("--flow", type=click.Choice([flow.name for flow in FLOWS]), help="One flow.")
+FLOW = click.option("--flow", type=FlowType(), help="One flow.")
 EVERY_DEAD = click.option("--all", "every", is_flag=True, help="All dead ones.")
 EVERY = click.option("--all", "every", is_flag=True, help="All that `dead list` shows.")
 
@@ -90,7 +91,7 @@ def dead() -> None:
 @click.option("--state", type=click.Choice(["dead", "parked"]), help="Only these; both without.")
 @click.option("--limit", default=100, show_default=True, help="At most so many on a site.")
 @json_option
-def list_(flow: str | None, state: str | None, limit: int, as_json: bool) -> None:
+def list_(flow: Flow | None, state: str | None, limit: int, as_json: bool) -> None:
     """List parked and dead changes, the oldest first."""
     found = asyncio.run(_find(flow=flow, state=state, limit=limit))
     if as_json:
@@ -137,7 +138,7 @@ def show(reference: LetterReference, raw: bool, as_json: bool) -> None:
 @FLOW
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for the outcome.")
 def retry(
-    references: tuple[LetterReference, ...], every: bool, flow: str | None, timeout: float
+    references: tuple[LetterReference, ...], every: bool, flow: Flow | None, timeout: float
 ) -> None:
     """Have them tried again, and tell what came of it. A worker must be running.
 
@@ -157,7 +158,9 @@ def retry(
 @EVERY_DEAD
 @FLOW
 @yes_option
-def drop(references: tuple[LetterReference, ...], every: bool, flow: str | None, yes: bool) -> None:
+def drop(
+    references: tuple[LetterReference, ...], every: bool, flow: Flow | None, yes: bool
+) -> None:
     """Give them up for good; sync_log notes it. The row may then differ: see `ftstream verify`."""
     found = asyncio.run(_chosen(references, every, flow))
     for reference, letter in found:
@@ -170,26 +173,29 @@ def drop(references: tuple[LetterReference, ...], every: bool, flow: str | None,
 
 async def _find(
     *,
-    flow: str | None = None,
+    flow: Flow | None = None,
     state: str | None = None,
     limit: int | None = None,
     references: Sequence[LetterReference] | None = None,
 ) -> Found:
-    """On every site that is a target of a ready flow."""
+    """On every site that is a target of a flow."""
     settings = load_settings()
     found: Found = []
     for site in dict.fromkeys(target for flow in FLOWS for target in flow.targets):
         ids = None if references is None else [r.id for r in references if r.site is site]
         async with await open_connection(settings.database(site).conninfo()) as connection:
             letters = await dead_letters.letters(
-                connection, flow=flow, state=state, ids=ids, limit=limit
+                connection, flow=flow.name if flow else None, state=state, ids=ids, limit=limit
             )
             found += [(LetterReference(site, letter.id), letter) for letter in letters]
     return found
 
 
 async def _chosen(
-    references: Sequence[LetterReference], every: bool, flow: str | None, state: str | None = "dead"
+    references: Sequence[LetterReference],
+    every: bool,
+    flow: Flow | None,
+    state: str | None = "dead",
 ) -> Found:
     """Return those that are named, or all in this state."""
     if bool(references) is every:

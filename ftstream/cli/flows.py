@@ -1,8 +1,8 @@
-"""Flows as arguments of commands."""
+"""Flows and tables as arguments of commands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -11,12 +11,12 @@ from ftstream.settings import Settings
 
 
 def log_flows() -> tuple[Flow, ...]:
-    """The flows whose tables a connector reads and that are ready."""
+    """The flows whose tables a connector reads."""
     return tuple(flow for flow in FLOWS if flow.capture is Capture.LOG)
 
 
 def connected_flows() -> tuple[Flow, ...]:
-    """The flows that a connector captures, from their tables or from the outbox, and that are ready."""
+    """The flows that a connector captures, from their tables or from the outbox."""
     return tuple(flow for capture in log_captures(FLOWS) for flow in capture.flows)
 
 
@@ -30,29 +30,43 @@ def captures_for(settings: Settings, flows: Sequence[Flow]) -> list[CaptureNames
     ]
 
 
+def every_flow() -> tuple[Flow, ...]:
+    return FLOWS
+
+
 class FlowType(click.ParamType):
-    """A flow that has a connector, by its name."""
+    """A flow by its name, of those that a command is for."""
 
     name = "flow"
+
+    def __init__(
+        self, among: Callable[[], Sequence[Flow]] = every_flow, what: str = "no flow"
+    ) -> None:
+        """`what` is said of anything else."""
+        self._among, self._what = among, what
 
     def convert(
         self, value: str | Flow, param: click.Parameter | None, context: click.Context | None
     ) -> Flow:
         if isinstance(value, Flow):
             return value
-        for flow in connected_flows():
-            if flow.name == value:
-                return flow
-        names = ", ".join(flow.name for flow in connected_flows())
+        known = {flow.name: flow for flow in self._among()}
+        if value in known:
+            return known[value]
         return self.fail(
-            f"{value!r} is no flow with a connector; there are: {names}", param, context
+            f"{value!r} is {self._what}; there are: {', '.join(known)}", param, context
         )
 
 
 class TableType(click.ParamType):
-    """A table of a flow that is ready, by its name."""
+    """A table of the flows that a command is for, by its name."""
 
     name = "table"
+
+    def __init__(
+        self, among: Callable[[], Sequence[Flow]] = every_flow, what: str = "no synced table"
+    ) -> None:
+        self._among, self._what = among, what
 
     def convert(
         self,
@@ -62,8 +76,10 @@ class TableType(click.ParamType):
     ) -> tuple[Flow, Table]:
         if isinstance(value, tuple):
             return value
-        known = {table.name: (flow, table) for flow in FLOWS for table in flow.tables}
+        known = {table.name: (flow, table) for flow in self._among() for table in flow.tables}
         for flow, table in known.values():
             if value in (table.name, table.qualified):
                 return flow, table
-        return self.fail(f"{value!r} is no synced table; there are: {', '.join(known)}")
+        return self.fail(
+            f"{value!r} is {self._what}; there are: {', '.join(known)}", param, context
+        )

@@ -8,9 +8,10 @@ import sys
 import click
 
 from ftstream.cli.errors import WRONG_USE
+from ftstream.cli.flows import FlowType
 from ftstream.cli.init import show_done, show_problems
 from ftstream.cli.options import dry_run_option, yes_option
-from ftstream.flows import FLOWS, Flow, flow_named
+from ftstream.flows import Flow
 from ftstream.settings import Settings, load_settings
 from ftstream.setup import (
     KafkaConnectors,
@@ -32,20 +33,17 @@ Examples:
   ftstream remove --yes          all of ftstream, without asking
 Exit codes: 0 done, 1 a step failed or you declined, 2 something must be fixed first."""
 )
-@click.argument(
-    "name", metavar="[FLOW]", type=click.Choice([f.name for f in FLOWS]), required=False
-)
+@click.argument("flow", metavar="[FLOW]", type=FlowType(), required=False)
 @dry_run_option
 @yes_option
 @click.option("--keep-topics", is_flag=True, help="Leave the topics, with all they hold, in Kafka.")
-def remove(name: str | None, dry_run: bool, yes: bool, keep_topics: bool) -> None:
+def remove(flow: Flow | None, dry_run: bool, yes: bool, keep_topics: bool) -> None:
     """Take a flow away again, or all of ftstream: the rows of your tables stay, on both sites.
 
     Connector, slot, publication, guards, policies, rights and topics go; without FLOW also the
     schema ftstream, with the log of changes, and the roles that `init` made. Stop the worker first.
     """
     settings = load_settings()
-    flow = flow_named(name) if name else None
     try:
         asyncio.run(_remove(settings, flow, dry_run=dry_run, yes=yes, keep_topics=keep_topics))
     except PreflightFailed as error:

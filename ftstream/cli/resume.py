@@ -10,8 +10,9 @@ from ftstream.apply.continuity import Break, Discontinuity, discontinuities
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.sites import Sites
 from ftstream.cli.errors import CommandFailure
+from ftstream.cli.flows import FlowType
 from ftstream.cli.options import dry_run_option, yes_option
-from ftstream.flows import FLOWS, Flow, Names, Site, flow_named
+from ftstream.flows import Flow, Names, Site
 from ftstream.kafka.partition import Partition
 from ftstream.settings import Settings, load_settings
 
@@ -24,29 +25,29 @@ Examples:
 Then start the worker, and: ftstream verify gfx --repair
 Exit codes: 0 done, or nothing is lost; 1 declined or failed, 2 wrong use, 3 Kafka does not answer."""
 )
-@click.argument("name", metavar="FLOW", type=click.Choice([flow.name for flow in FLOWS]))
+@click.argument("flow", metavar="FLOW", type=FlowType())
 @dry_run_option
 @yes_option
-def resume(name: str, dry_run: bool, yes: bool) -> None:
+def resume(flow: Flow, dry_run: bool, yes: bool) -> None:
     """Accept that records of a halted flow are lost, and read on from what Kafka holds.
 
     For a topic whose records were deleted before they were applied, or that was recreated: reading
     begins at the first record that is there. What is read twice has no effect twice.
     """
-    settings, flow = load_settings(), flow_named(name)
+    settings = load_settings()
     for target in flow.targets:
         found = asyncio.run(_lost(settings, flow, target))
         for each in found:
             click.echo(f"{each}; goes on at offset {each.resume}")
         if not found:
-            click.echo(f"flow {name} to {target}: nothing is lost")
+            click.echo(f"flow {flow.name} to {target}: nothing is lost")
         elif dry_run:
             click.echo("dry run: nothing was changed")
         else:
             if not yes:
                 click.confirm("Go on from there?", abort=True)
             asyncio.run(_resume(settings, target, found))
-            click.echo(f"Next: ftstream worker, then ftstream verify {name} --repair")
+            click.echo(f"Next: ftstream worker, then ftstream verify {flow.name} --repair")
 
 
 async def _lost(settings: Settings, flow: Flow, target: Site) -> list[Discontinuity]:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ftstream.capture.batch.drift import Drift, drifts
 from ftstream.cli.errors import FAILED, CommandFailure
+from ftstream.cli.flows import TableType
 from ftstream.cli.options import dry_run_option, json_option
 from ftstream.flows import FLOWS, Capture, Flow, Table
 from ftstream.messages.avro_compatibility import ColumnDifference
@@ -38,25 +39,12 @@ def _flows() -> list[Flow]:
     return [flow for flow in FLOWS if flow.capture is Capture.BATCH]
 
 
-class BatchTableType(click.ParamType):
-    """A table of a flow that goes through Kafka in Avro, by its name."""
-
-    name = "table"
-
-    def convert(
-        self, value: str | Table, param: click.Parameter | None, context: click.Context | None
-    ) -> Table:
-        if isinstance(value, Table):
-            return value
-        tables = [table for flow in _flows() for table in flow.tables]
-        for table in tables:
-            if value in (table.name, table.qualified):
-                return table
-        names = ", ".join(table.name for table in tables)
-        return self.fail(f"{value!r} does not travel in Avro; there are: {names}", param, context)
-
-
-tables_argument = click.argument("tables", metavar="[TABLE]...", nargs=-1, type=BatchTableType())
+tables_argument = click.argument(
+    "tables",
+    metavar="[TABLE]...",
+    nargs=-1,
+    type=TableType(_flows, "no table that travels in Avro"),
+)
 
 
 @click.group(epilog=EXIT_CODES)
@@ -78,7 +66,7 @@ def schemas() -> None:
 @tables_argument
 @json_option
 @click.pass_context
-def diff(context: click.Context, tables: tuple[Table, ...], as_json: bool) -> None:
+def diff(context: click.Context, tables: tuple[tuple[Flow, Table], ...], as_json: bool) -> None:
     """Compare the newest kept schemas with External's tables now; exit code 1 if they do not agree.
 
     Compatible means that messages of either schema can be read with the other: a column that is new or
@@ -103,7 +91,7 @@ def diff(context: click.Context, tables: tuple[Table, ...], as_json: bool) -> No
 @tables_argument
 @dry_run_option
 @click.option("--yes", is_flag=True, help="Do not ask, even if it is incompatible.")
-def accept(tables: tuple[Table, ...], dry_run: bool, yes: bool) -> None:
+def accept(tables: tuple[tuple[Flow, Table], ...], dry_run: bool, yes: bool) -> None:
     """Keep External's tables as they are now as the next version of their schemas.
 
     Asks first where that is incompatible with the version before; the file then says what it breaks. Kept
@@ -170,9 +158,9 @@ def check(context: click.Context) -> None:
     click.echo("schemas: every version follows from the one before it")
 
 
-def _drifts(settings: Settings, tables: Sequence[Table]) -> list[Drift]:
+def _drifts(settings: Settings, chosen: Sequence[tuple[Flow, Table]]) -> list[Drift]:
     settings.require_databases()
-    return asyncio.run(_read(settings, tables))
+    return asyncio.run(_read(settings, [table for _, table in chosen]))
 
 
 async def _read(settings: Settings, tables: Sequence[Table]) -> list[Drift]:

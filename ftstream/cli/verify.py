@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
+from ftstream.cli.flows import FlowType
 from ftstream.compare.comparison import Difference, DifferenceKind
 from ftstream.compare.verification import TableVerdict, repair, verify
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
@@ -31,9 +32,7 @@ Examples:
   ftstream verify gfx --repair    shows what differs, asks, repairs, and compares again
 Exit codes: 0 equal, {_OTHER_EXITS}, 3 Kafka does not answer.""",
 )
-@click.argument(
-    "flows", nargs=-1, type=click.Choice([flow.name for flow in FLOWS]), metavar="[FLOW]..."
-)
+@click.argument("flows", nargs=-1, type=FlowType(), metavar="[FLOW]...")
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Some tables; all without.")
 @click.option("--limit", default=20, show_default=True, help="Differing rows listed, a table.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds that applying may take.")
@@ -49,7 +48,7 @@ Exit codes: 0 equal, {_OTHER_EXITS}, 3 Kafka does not answer.""",
 )
 @click.option("--yes", is_flag=True, help="With --repair: do not ask.")
 def command(
-    flows: tuple[str, ...],
+    flows: tuple[Flow, ...],
     tables: tuple[str, ...],
     limit: int,
     timeout: float,
@@ -76,8 +75,8 @@ def command(
     sys.exit(0 if all(verdict.equal for verdict in verdicts) else FAILED)
 
 
-def _chosen(flows: Sequence[str], tables: Sequence[str]) -> list[tuple[Flow, list[Table]]]:
-    selected = [flow for flow in FLOWS if not flows or flow.name in flows]
+def _chosen(flows: Sequence[Flow], tables: Sequence[str]) -> list[tuple[Flow, list[Table]]]:
+    selected = flows or FLOWS
     known = {table.name for flow in selected for table in flow.tables}
     if unknown := [name for name in tables if name not in known]:
         raise click.UsageError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import click
 
+from ftstream.cli.flows import FlowType
 from ftstream.compare.progress import watch
 from ftstream.flows import FLOWS, Capture, Flow
 from ftstream.settings import Settings, load_settings
@@ -18,22 +20,18 @@ Examples:
   ftstream wait gfx --timeout 30
 Exit codes: 0 applied, 1 not in time, 2 wrong settings, 3 Kafka does not answer."""
 )
-@click.argument(
-    "flows", nargs=-1, type=click.Choice([flow.name for flow in FLOWS]), metavar="[FLOW]..."
-)
+@click.argument("flows", nargs=-1, type=FlowType(), metavar="[FLOW]...")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
 @click.option("--quiet", is_flag=True, help="Say nothing while waiting.")
-def wait(flows: tuple[str, ...], timeout: float, quiet: bool) -> None:
+def wait(flows: tuple[Flow, ...], timeout: float, quiet: bool) -> None:
     """Return when everything committed before the call is applied on the other site.
 
     Of a flow captured by batch: what its runs have published (`ftstream batch status`).
     """
-    settings = load_settings()
-    chosen = [flow for flow in FLOWS if not flows or flow.name in flows]
-    asyncio.run(_wait(chosen, settings, timeout, quiet))
+    asyncio.run(_wait(flows or FLOWS, load_settings(), timeout, quiet))
 
 
-async def _wait(flows: list[Flow], settings: Settings, timeout: float, quiet: bool) -> None:
+async def _wait(flows: Sequence[Flow], settings: Settings, timeout: float, quiet: bool) -> None:
     said = ""
 
     def say(state: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
+from ftstream.cli import main
 from ftstream.flows import (
     CUE_SHEETS,
     FLOWS,
@@ -17,7 +19,6 @@ from ftstream.flows import (
     Names,
     Site,
     captures_of,
-    flow_named,
     log_captures,
 )
 
@@ -99,7 +100,20 @@ def test_flows_captured_by_outbox_share_a_connector_until_the_last_of_them_goes(
     assert log_captures([RENDER_QUEUE]) == ()
 
 
-def test_unknown_flow_is_answered_with_those_there_are() -> None:
-    assert flow_named("gfx") is GFX
-    with pytest.raises(KeyError, match="gfx, wsop, overrides, cue_sheets, render_queue"):
-        flow_named("poker")
+@pytest.mark.parametrize(
+    ("command", "flows"),
+    [
+        (["wait"], FLOWS),
+        (["verify"], FLOWS),
+        (["remove"], FLOWS),
+        (["resume"], FLOWS),
+        (["dead", "list", "--flow"], FLOWS),
+        (["connectors", "apply"], (GFX, OVERRIDES, CUE_SHEETS)),
+    ],
+)
+def test_unknown_flow_is_answered_with_those_there_are(
+    command: list[str], flows: tuple[Flow, ...]
+) -> None:
+    result = CliRunner().invoke(main, [*command, "poker"])
+    assert result.exit_code == 2
+    assert f"there are: {', '.join(flow.name for flow in flows)}" in result.output
