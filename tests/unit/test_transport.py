@@ -20,6 +20,11 @@ from ftstream.settings import Database, Settings
 
 HANDS, SHEETS = TP("gfx.gfx_hands", 0), TP("external.cue_sheets", 0)
 
+SITES = Settings(
+    external=Database(dsn=SecretStr("postgresql://w@127.0.0.1:1/external")),
+    supabase=Database(dsn=SecretStr("postgresql://w@127.0.0.1:1/supabase")),
+)
+
 
 class FakeReader:
     """A flow whose target answers when it is told to."""
@@ -143,14 +148,27 @@ def test_newest_acknowledged_chunk_is_committed() -> None:
 
 def test_consumers_thread_does_not_run_on_uvloop() -> None:
     async def loop() -> asyncio.AbstractEventLoop:
-        settings = Settings(
-            external=Database(dsn=SecretStr("postgresql://w@127.0.0.1:1/external")),
-            supabase=Database(dsn=SecretStr("postgresql://w@127.0.0.1:1/supabase")),
-        )
         assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
-        thread_loop: asyncio.AbstractEventLoop = Worker(settings).consumer._thread.thread_loop
+        thread_loop: asyncio.AbstractEventLoop = Worker(SITES).consumer._thread.thread_loop
         return thread_loop
 
     found = uvloop.run(loop())
     assert isinstance(found, asyncio.SelectorEventLoop)
     found.close()
+
+
+def test_rebalance_in_a_worker_that_stops_leaves_the_client_to_its_thread() -> None:
+    """Faust would close it in the loop of the main thread."""
+
+    class Client:
+        _closed = False
+
+    async def close() -> bool:
+        consumer = Worker(SITES).consumer
+        consumer._thread._consumer = client = Client()
+        consumer.close()
+        await asyncio.sleep(0)
+        consumer._thread.thread_loop.close()
+        return client._closed
+
+    assert asyncio.run(close()) is False
