@@ -37,7 +37,7 @@ from ftstream.kafka.errors import KafkaUnreachable
 from ftstream.kafka.partition import Partition
 from ftstream.last_write.seen import nothing_seen
 from ftstream.last_write.table import LastWrite
-from ftstream.messages import avro as avro_codec
+from ftstream.messages import avro
 from ftstream.messages.avro_schema import SchemaFileError
 from ftstream.messages.change import decode
 from ftstream.messages.edit import decode_edit
@@ -149,7 +149,7 @@ class ChangeAgent:
             case Capture.OUTBOX:
                 return partial(decode_edit, self.target.other.value)
             case Capture.BATCH:
-                return partial(avro_codec.decode, self._schemas)
+                return partial(avro.decode, self._schemas)
 
     async def start(self) -> None:
         """Connect, and begin to write; a flow that cannot is `halted` at once.

@@ -12,7 +12,7 @@ import msgspec
 from ftstream.apply.parked import ParkedRecord, park
 from ftstream.failures import Failure
 from ftstream.kafka.partition import Partition
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.messages.change import Change, Entity, Operation
 from ftstream.messages.toast import Columns
 from ftstream.outcomes import Outcome
@@ -92,14 +92,14 @@ def fold(effect: Effect | None, change: Change) -> Effect:
         return Delete()
     if not change.partial:
         return Upsert(change.image)
-    columns, missing = unavailable.split(change.image)
+    columns, missing = toast.split(change.image)
     if not missing:
         return Upsert(change.image)
     match effect:
         case None:
             return Patch(columns, missing)
         case Upsert(image):
-            return Upsert(unavailable.join(unavailable.split(image)[0] | columns))
+            return Upsert(toast.join(toast.split(image)[0] | columns))
         case Patch(older, still_missing):
             return Patch(older | columns, missing & still_missing)
         case Delete() | Reread() | Read() | Gone() | Displace():

@@ -14,7 +14,7 @@ from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.statements import Statements
 from ftstream.apply.transaction import Transactions
 from ftstream.failures import OF_ONE_TABLE, Failure
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.messages.change import Entity
 
 
@@ -37,7 +37,7 @@ class Misfits:
             case Upsert(image):
                 shape = shape_of(effect)
             case Patch(columns, _):
-                image, shape = unavailable.join(columns), frozenset(columns)
+                image, shape = toast.join(columns), frozenset(columns)
             case _:
                 return failure
         singles = dict(tables[table].single(shape))

@@ -10,7 +10,7 @@ from ftstream.apply.merge import Batch, Delete, Displace, Effect, Gone, Read, Re
 from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.statements import QUERIES, TableStatements
 from ftstream.failures import Failure, Policy
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.messages.change import Entity
 from ftstream.postgres.connection import SESSION, Json
 from ftstream.postgres.queries import statement
@@ -97,7 +97,7 @@ async def _blockers(
     """Ids at the target that hold a unique value which one of these rows is about to take."""
     if not statements.blockers:
         return set()
-    images = Json.of([unavailable.only(row.texts, statements.blocking) for row in read])
+    images = Json.of([toast.only(row.texts, statements.blocking) for row in read])
     found: set[str] = set()
     for blocker in statements.blockers:
         cursor = await target.execute(blocker, {"images": images})

@@ -21,7 +21,7 @@ from ftstream.apply.transaction import Transactions
 from ftstream.failures import REFERRED_TO, Failure, Policy
 from ftstream.flows import Flow
 from ftstream.last_write.refusal import InTheWay, Refuse, Wait, decide, refusing
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.messages.change import Change, Entity, Stamp
 from ftstream.messages.edit import LONGEST_REASON
 from ftstream.notification import Notification
@@ -242,7 +242,7 @@ class Refusals:
     async def _holders(self, target: AsyncConnection, change: Change) -> frozenset[Entity]:
         """Find who holds what it wants, and lock them as a user's own write would."""
         statements = self._schema.statements[change.table]
-        wanted = unavailable.only(bytes(change.image or b"{}").decode(), statements.blocking)
+        wanted = toast.only(bytes(change.image or b"{}").decode(), statements.blocking)
         images = {"images": Json.of([wanted])}
 
         async def blocking() -> list[str]:

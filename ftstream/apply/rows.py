@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from ftstream.apply.merge import Delete, Displace, Effect, Gone, Patch, Read, Reread, Upsert
 from ftstream.apply.schema import shape_of
 from ftstream.apply.statements import Shape, Statements, TableStatements
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.messages.change import Entity
 from ftstream.postgres.connection import Json
 
@@ -79,7 +79,7 @@ async def keeping(
         if query := tables[name].read_alone:
             for entity_id, alone in await (await target.execute(query, {"ids": ids})).fetchall():
                 read = reads[name, entity_id]
-                result[name, entity_id] = Read(unavailable.merged(read.texts, alone), kept=True)
+                result[name, entity_id] = Read(toast.merged(read.texts, alone), kept=True)
     return result
 
 
@@ -134,7 +134,7 @@ class _Rows:
             case Upsert(image):
                 self._of(self.upserts, effect).append(image)
             case Patch(columns, absent):
-                self._of(self.patches, effect).append(unavailable.patch(columns, absent))
+                self._of(self.patches, effect).append(toast.patch(columns, absent))
             case Read(texts, kept):
                 if self.clash:
                     self.deletes.append(entity_id)

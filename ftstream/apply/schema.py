@@ -13,7 +13,7 @@ from ftstream.apply.merge import Batch, Patch, Upsert
 from ftstream.apply.statements import Shape, TableStatements
 from ftstream.flows import Capture, Flow, Site
 from ftstream.kafka.partition import Partition
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.notification import Notification
 from ftstream.postgres.catalog import (
     Column,
@@ -46,7 +46,7 @@ def newest_shapes(batch: Batch) -> Newest:
     if batch.retried:
         return {}
     newest = {(c.table, c.at): c.image for c in batch.changes if c.image is not None}
-    return {where: unavailable.names(image) for where, image in newest.items()}
+    return {where: toast.names(image) for where, image in newest.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +175,6 @@ def shape_of(effect: Upsert | Patch) -> Shape:
     """The column list of one image."""
     match effect:
         case Upsert(image):
-            return unavailable.names(image)
+            return toast.names(image)
         case Patch(columns, missing):
             return frozenset(columns) | missing

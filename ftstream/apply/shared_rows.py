@@ -11,7 +11,7 @@ from ftstream.apply.merge import Batch
 from ftstream.apply.rows import Tables, execute_all
 from ftstream.apply.statements import ADVANCE, PARENTS, Shape, Statements
 from ftstream.flows import Flow
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.messages.change import Change, Entity
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import statement
@@ -149,7 +149,7 @@ def _upserts(
     by_shape: dict[Shape, list[bytes]] = {}
     for change in changes:
         if change.image is not None:
-            key = shape or unavailable.names(change.image)
+            key = shape or toast.names(change.image)
             by_shape.setdefault(key, []).append(change.message)
     for each, messages in by_shape.items():
         yield tables[name].won(each), messages
@@ -179,5 +179,5 @@ async def _alone(
         if query := tables[name].read_alone:
             ids = {"ids": [change.entity_id for change in changes]}
             rows = await (await target.execute(query, ids)).fetchall()
-            found[name] = [unavailable.keyed(image, entity_id) for entity_id, image in rows]
+            found[name] = [toast.keyed(image, entity_id) for entity_id, image in rows]
     return found

@@ -8,7 +8,7 @@ from typing import Literal
 
 from psycopg import AsyncConnection
 
-from ftstream.apply import parked_store as parked
+from ftstream.apply import parked_store
 from ftstream.apply.merge import Batch
 from ftstream.apply.statements import QUERIES
 from ftstream.postgres.connection import SESSION, Json
@@ -51,7 +51,7 @@ class Transactions:
                 statement(QUERIES["advance_offsets"]),
                 {"offsets": Json.of(offsets), "partitions": len(offsets)},
             )
-        await parked.write(target, self._flow, batch)
+        await parked_store.write(target, self._flow, batch)
 
 
 @asynccontextmanager

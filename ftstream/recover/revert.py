@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from ftstream.flows import Flow, Site, Table
 from ftstream.messages.change import Stamp
 from ftstream.postgres.connection import open_connection
-from ftstream.recover import read_history as history
+from ftstream.recover import read_history
 from ftstream.recover.history import HistoryEntry, Restoration, restoration, version_of, writes
 from ftstream.recover.reversal import Impossible, Intent, Left, Result, ReversalPlan, Written
 from ftstream.recover.rewrite import ChangedMeanwhile, NotWritten, Reversals
@@ -63,7 +63,7 @@ async def plan(settings: Settings, target: Target, wish: Since | OneWrite) -> Re
         for site in Site:
             admin = target.admin and site is target.site
             conninfo = settings.database(site).conninfo(admin=admin)
-            connections[site] = await stack.enter_async_context(history.reading(conninfo))
+            connections[site] = await stack.enter_async_context(read_history.reading(conninfo))
         reaches = await _reaches(connections, target.flow)
         found, untouched = await _wanted(connections, target, wish, reaches)
         states = {r.entity_id: r.state for r in found if r.state is not None}
@@ -135,7 +135,9 @@ async def _since(
     untouched: list[str] = []
     for group in (ids[start : start + TOGETHER] for start in range(0, len(ids), TOGETHER)):
         known = await _known(connections, target, group)
-        last = [await history.last_writes(c, target.table, group) for c in connections.values()]
+        last = [
+            await read_history.last_writes(c, target.table, group) for c in connections.values()
+        ]
         for key in group:
             stamps = [stamps[key] for stamps in last if key in stamps]
             each = _restoration(key, known[key], wish, stamps, reaches)
@@ -162,7 +164,7 @@ def _restoration(
 async def _changed(connections: Connections, table: Table, since: datetime) -> set[str]:
     found: set[str] = set()
     for connection in connections.values():
-        found |= await history.changed_since(connection, table, since)
+        found |= await read_history.changed_since(connection, table, since)
     return found
 
 
@@ -172,14 +174,16 @@ async def _known(
     """The writes of each in order: what one site has written is in the other's log."""
     found: dict[str, list[HistoryEntry]] = {key: [] for key in ids}
     for site, connection in connections.items():
-        for key, logged in (await history.entries(connection, site, target.table, ids)).items():
+        for key, logged in (
+            await read_history.entries(connection, site, target.table, ids)
+        ).items():
             found[key] += logged
     return {key: writes(logged) for key, logged in found.items()}
 
 
 async def _reaches(connections: Connections, flow: Flow) -> dict[str, int]:
     """By site that receives, since when its log is whole."""
-    found = {site: await history.reaches(connections[site]) for site in flow.targets}
+    found = {site: await read_history.reaches(connections[site]) for site in flow.targets}
     return {site.value: version_of(at) for site, at in found.items() if at is not None}
 
 

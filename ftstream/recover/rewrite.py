@@ -9,7 +9,7 @@ import msgspec
 from psycopg import AsyncConnection, sql
 
 from ftstream.flows import Table
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.messages.change import Stamp
 from ftstream.postgres.catalog import Column, KeyMissing, read_columns
 from ftstream.postgres.connection import SESSION, Json
@@ -120,7 +120,7 @@ class Reversals:
 
     def _held(self, state: RowState) -> list[str]:
         """The columns of the image that can be written."""
-        image = unavailable.names((state.image or "{}").encode())
+        image = toast.names((state.image or "{}").encode())
         return [name for name in self._columns if name in image]
 
     def _differing(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ftstream.settings import RealtimeSettings as RealtimeSettings
+from ftstream.settings import RealtimeSettings
 from ftstream.supabase.subscription import Patience, Subscription
 from ftstream.supabase.wake_up import WakeUps, Way
 

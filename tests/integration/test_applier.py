@@ -12,9 +12,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
 
-from ftstream.apply import dead_letters, rows
-from ftstream.apply import owned as log_applier
-from ftstream.apply import parked_store as parked
+from ftstream.apply import dead_letters, owned, parked_store, rows
 from ftstream.apply.merge import Batch, Effect, Span
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.owned import REREAD_ROWS, OwnedApplier
@@ -148,7 +146,7 @@ async def test_row_read_from_its_owner_never_overwrites_what_another_worker_appl
         return found
 
     later = second.batch(second.change(TWO, player_hash="y", name="new"))
-    monkeypatch.setattr(log_applier, "read_from_owner", read_while_another_works)
+    monkeypatch.setattr(owned, "read_from_owner", read_while_another_works)
     await first.applier.apply(first.batch(first.change(ONE, player_hash="x", name="one")))
     assert refused == [Policy.WAIT]
     await second.applier.apply(later)
@@ -343,7 +341,7 @@ async def test_what_is_due_at_once_is_bounded_in_bytes(
     pair: Pair, workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker, _ = workers
-    monkeypatch.setattr(parked, "DUE_BYTES", 100)
+    monkeypatch.setattr(parked_store, "DUE_BYTES", 100)
     for key in (ONE, TWO, THREE):
         change = worker.change(key, name="n" * 90)
         held = Batch((change,)).parking({("gfx_players", key): classify("55P03", "held")})
@@ -593,7 +591,7 @@ async def test_transaction_writes_with_one_reading_of_the_catalogs(
         for each in connections:
             await each.close()
 
-    monkeypatch.setattr(log_applier, "write_rows", read_meanwhile)
+    monkeypatch.setattr(owned, "write_rows", read_meanwhile)
     before = one.schema.reading
     batch = one.batch(one.change(ONE, player_hash="x", name="a"))
     with pytest.raises(ApplyFailed, match="gfx_hands was altered"):

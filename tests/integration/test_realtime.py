@@ -31,7 +31,7 @@ from ftstream.local.stack import realtime as service
 from ftstream.local.stack.ports import choose_ports
 from ftstream.logs import logging_config
 from ftstream.postgres.connection import open_connection
-from ftstream.settings import RealtimeSettings as RealtimeSettings
+from ftstream.settings import RealtimeSettings
 from ftstream.setup import run_init
 from ftstream.supabase.realtime import Pauses, Realtime
 from ftstream.supabase.subscription import Patience

@@ -19,8 +19,7 @@ from ftstream.kafka.errors import KafkaUnreachable
 from ftstream.kafka.partition import Partition
 from ftstream.kafka.publishing import Message
 from ftstream.kafka.topics import change_topics, changelog_topics
-from ftstream.last_write import changelog
-from ftstream.last_write import table as last_write
+from ftstream.last_write import changelog, table
 from ftstream.last_write.changelog import Changelog
 from ftstream.last_write.seen import SeenWrite, encode, key_of
 from ftstream.last_write.table import LastWrite
@@ -161,7 +160,7 @@ async def test_assignment_forgets_what_was_known_of_other_partitions(event: Fake
 async def test_entries_are_bounded_and_the_oldest_go(
     event: FakeEvent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_write, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(table, "MOST_ENTRIES", 2)
     made, _ = kept()
     await made.note(chunk(("a", 1), ("b", 1), ("a", 2), ("c", 1)))
     known = [made.look(("player_overrides", key)) for key in "abc"]

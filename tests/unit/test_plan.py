@@ -26,7 +26,7 @@ from ftstream.apply.merge import (
 from ftstream.apply.parked import ParkedRecord, malformed
 from ftstream.failures import classify
 from ftstream.kafka.partition import Partition
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 from ftstream.messages.change import Change, Entity, Operation
 from ftstream.outcomes import Outcome
 
@@ -34,7 +34,7 @@ Row = dict[str, object]
 
 LARGE = ("a", "b", "c")
 """Columns that a change leaves out of the log unless it changes them."""
-HOLE = unavailable.PLACEHOLDER.decode()
+HOLE = toast.PLACEHOLDER.decode()
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Source:
 
 def change(offset: int, key: str, operation: Operation, row: Row | None) -> Change:
     image = None if row is None else msgspec.json.encode(row)
-    partial = image is not None and unavailable.may_be_partial(image)
+    partial = image is not None and toast.may_be_partial(image)
     return Change("t", key, operation, image, partial, "topic", 0, offset, offset, offset)
 
 

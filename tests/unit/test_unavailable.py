@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.messages import toast as unavailable
+from ftstream.messages import toast
 
 encode = msgspec.json.encode
 
@@ -37,15 +37,15 @@ def image(columns: dict[str, bytes]) -> bytes:
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_every_form_of_the_placeholder_is_found(form: bytes) -> None:
     row = image({"id": b"1", "large": form})
-    assert unavailable.may_be_partial(row)
-    assert unavailable.split(row) == ({"id": msgspec.Raw(b"1")}, frozenset({"large"}))
+    assert toast.may_be_partial(row)
+    assert toast.split(row) == ({"id": msgspec.Raw(b"1")}, frozenset({"large"}))
 
 
 @given(rows)
 def test_no_value_that_postgresql_can_hold_is_taken_for_a_placeholder(
     row: dict[str, object],
 ) -> None:
-    assert unavailable.split(encode(row))[1] == frozenset()
+    assert toast.split(encode(row))[1] == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_no_value_that_postgresql_can_hold_is_taken_for_a_placeholder(
     ],
 )
 def test_a_placeholder_that_somebody_typed_is_data(typed: str) -> None:
-    assert unavailable.split(encode({"name": typed, "names": [typed]}))[1] == frozenset()
+    assert toast.split(encode({"name": typed, "names": [typed]}))[1] == frozenset()
 
 
 @given(rows, holes)
@@ -66,18 +66,18 @@ def test_split_keeps_what_is_there_and_names_what_is_not(
 ) -> None:
     there = {name: encode(v) for name, v in row.items() if name not in missing}
     row_image = image(there | missing)
-    columns, names = unavailable.split(row_image)
+    columns, names = toast.split(row_image)
     assert {name: bytes(raw) for name, raw in columns.items()} == there
     assert names == missing.keys()
-    assert unavailable.may_be_partial(row_image) or not names
+    assert toast.may_be_partial(row_image) or not names
 
 
 @pytest.mark.parametrize("number", [b"20.00", b"1e400", b"638000000000000001", b"-0.0"])
 def test_numbers_keep_their_digits(number: bytes) -> None:
-    columns, _ = unavailable.split(b'{"n":' + number + b"}")
-    assert unavailable.join(columns) == b'{"n":' + number + b"}"
+    columns, _ = toast.split(b'{"n":' + number + b"}")
+    assert toast.join(columns) == b'{"n":' + number + b"}"
 
 
 def test_a_patch_names_the_columns_to_leave_alone() -> None:
-    patch = unavailable.patch({"id": msgspec.Raw(b"1")}, frozenset({"b", "a"}))
-    assert msgspec.json.decode(patch) == {"id": 1, unavailable.UNAVAILABLE_FIELD: ["a", "b"]}
+    patch = toast.patch({"id": msgspec.Raw(b"1")}, frozenset({"b", "a"}))
+    assert msgspec.json.decode(patch) == {"id": 1, toast.UNAVAILABLE_FIELD: ["a", "b"]}
