@@ -233,7 +233,7 @@ def _credentials(kafka: KafkaSettings) -> CredentialsT | None:
 
 
 def _publisher(settings: Settings, flows: Sequence[Flow]) -> Publisher | None:
-    """Publish what is written on Supabase; on External, Debezium reads the outbox."""
+    """Make the publisher of what is written on Supabase; on External, Debezium reads the outbox."""
     topics = {
         table.name: Names(flow, settings.namespace).topic(table, Site.SUPABASE)
         for flow, table in _published(flows)

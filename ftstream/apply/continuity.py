@@ -97,7 +97,7 @@ class _Log:
         return [*found, *recreated, *holes]
 
     async def _holes(self, unread: Mapping[Partition, int]) -> list[Discontinuity]:
-        """Return those whose log goes on later than at the applied offset, if it does."""
+        """Return the partitions whose log goes on later than at the applied offset."""
         records = await self._records(unread)
         return [
             _hole(partition, unread[partition], unread[partition], record.offset)

@@ -99,7 +99,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 revoke all on function ftstream.key_of(regclass) from public;
 
--- What those two may touch: tables that one of the flows' tables refers to, or one of those in turn.
+-- What referring, parent_image and carry_parent may touch: tables that one of the flows' tables refers to, or one of
+-- those in turn.
 create or replace function ftstream.require_referred_to(target regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -338,5 +339,5 @@ begin
 end $$;
 revoke all on function ftstream.maintain_sync_log(integer) from public;
 
--- Those of the coming days; drops none.
+-- The partitions of the coming days; this drops none.
 select ftstream.maintain_sync_log(36500);

@@ -228,7 +228,7 @@ class Batch:
             self,
             settled=frozenset(),
             changes=tuple(c for c in self.changes if c.offset >= applied[c.at]),
-            parked=tuple(a for a in self.parked if a.offset >= applied[a.at]),
+            parked=tuple(each for each in self.parked if each.offset >= applied[each.at]),
             spans=tuple(
                 replace(span, expected=max(span.expected, applied[span.partition]))
                 for span in self.spans
@@ -246,7 +246,11 @@ class Batch:
             self,
             settled=frozenset(),
             changes=changes[0],
-            parked=tuple(a for a in self.parked if a.offset < cut.get(a.at, a.offset + 1)),
+            parked=tuple(
+                record
+                for record in self.parked
+                if record.offset < cut.get(record.at, record.offset + 1)
+            ),
             spans=tuple(
                 replace(span, next=cut[span.partition], digest=None)
                 if span.partition in cut
@@ -259,7 +263,11 @@ class Batch:
             self,
             settled=frozenset(),
             changes=changes[1],
-            parked=tuple(a for a in self.parked if a.offset >= cut.get(a.at, a.offset + 1)),
+            parked=tuple(
+                record
+                for record in self.parked
+                if record.offset >= cut.get(record.at, record.offset + 1)
+            ),
             spans=tuple(
                 replace(span, expected=cut[span.partition])
                 for span in self.spans

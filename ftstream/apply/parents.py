@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import msgspec
 
-from ftstream.apply.parked_store import QUERIES as PARKING
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.statements import PARENTS
 from ftstream.apply.transaction import Transactions
@@ -139,7 +138,7 @@ class Parents:
             target = await self._sites.target()
             for flow, entity_type in (BATCHED[each] for each in BATCHED.keys() & parents):
                 values = {"flow": flow, "entity_type": entity_type}
-                await target.execute(statement(PARKING["hasten"]), values)
+                await target.execute(statement(PARENTS["hasten"]), values)
 
     async def _put(self, failure: Failure, missing: Sequence[Missing], found: Found) -> None:
         target = await self._sites.target()

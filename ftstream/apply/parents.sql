@@ -51,3 +51,9 @@ select ftstream.require_exact(%(parent)s::regclass, %(image)s::jsonb)
 -- name: carry_parent
 -- Puts it here, if nothing is in its way.
 select ftstream.carry_parent(%(parent)s::regclass, %(image)s::jsonb)
+
+-- name: hasten
+-- Has a run begin at once, since another flow waits for a row of it; once a minute at most.
+update ftstream.sync_status set next_sync_at = clock_timestamp()
+where source = %(flow)s and entity_type = %(entity_type)s and status = 'synced'
+  and next_sync_at > clock_timestamp() and last_synced_at < clock_timestamp() - interval '1 minute'

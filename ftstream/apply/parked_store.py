@@ -154,7 +154,7 @@ async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
             replaced = [{"table": parked.table, "id": parked.entity_id, "version": parked.version}]
             await target.execute(SUPERSEDE, {"entities": Json.of(replaced)})
         await target.execute(statement(QUERIES["park"]), {"flow": flow, **_row(parked)})
-    behind = {a.entity for a in batch.parked if a.operation is not None}
+    behind = {record.entity for record in batch.parked if record.operation is not None}
     if behind:
         await target.execute(statement(QUERIES["revive"]), {"entities": _entities(behind)})
 

@@ -168,9 +168,3 @@ from ftstream.parked_change named
 where named.id = any(%(ids)s::bigint[])
   and (p.id = named.id or (named.operation is not null and p.operation is not null
                            and (p.table_name, p.entity_id) = (named.table_name, named.entity_id)))
-
--- name: hasten
--- Has a run begin at once, since another flow waits for a row of it; once a minute at most.
-update ftstream.sync_status set next_sync_at = clock_timestamp()
-where source = %(flow)s and entity_type = %(entity_type)s and status = 'synced'
-  and next_sync_at > clock_timestamp() and last_synced_at < clock_timestamp() - interval '1 minute'

@@ -150,7 +150,7 @@ class Refusals:
 
     @asynccontextmanager
     async def _transaction(self, change: Change) -> AsyncIterator[AsyncConnection]:
-        """Open one to judge in. A row that somebody holds has this change wait alone, and no other."""
+        """Open a transaction to judge in. A row that somebody holds has this change wait alone."""
         try:
             async with self._sites.exclusively():
                 target = await self._sites.target()

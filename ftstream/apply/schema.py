@@ -42,7 +42,7 @@ Newest = Mapping[tuple[str, Partition], Shape]
 
 
 def newest_shapes(batch: Batch) -> Newest:
-    """Return those of this batch; one of parked changes has none, its images are of any age."""
+    """Return the newest column lists of this batch; one of parked changes has none."""
     if batch.retried:
         return {}
     newest = {(c.table, c.at): c.image for c in batch.changes if c.image is not None}

@@ -1,7 +1,6 @@
--- Applies changes that both sites may make: the greatest write of each entity stays (last_write/advance.sql).
--- They are statements of their own, one after the other, because a statement does not see rows that were
--- committed while it waited: with all in one, a delete missed a row that was just being inserted, and the sites
--- stayed different.
+-- Writes the rows whose last write has come: last_write/advance.sql has decided which. Statements of their own, one
+-- after the other, because a statement does not see rows that were committed while it waited: with all in one, a
+-- delete missed a row that was just being inserted, and the sites stayed different.
 
 -- name: lock_rows
 -- Rows first, in the order of their keys, as a user's own write takes its locks: row, then last_write.

@@ -19,7 +19,7 @@ from ftstream.postgres.queries import statement
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """The greatest write of each entity of a batch; `shapes`: see rows.Plan.
+    """The greatest write of each entity of a batch; `shapes`: see RowPlan.
 
     Those in `lost` are passed by: nothing is locked for them or written but their rows in sync_log.
     """

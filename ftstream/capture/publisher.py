@@ -65,7 +65,7 @@ class Publisher:
         await self._outbox.close()
 
     async def _look(self) -> bool:
-        """Say whether anything was published, so that there may be more."""
+        """Publish what waits, if anything does; say whether it did, so that there may be more."""
         return await self._outbox.waiting() and await self._publish()
 
     async def _publish(self) -> bool:

@@ -261,7 +261,7 @@ def _show_status(found: Sequence[dict[str, Any]]) -> None:
 
 
 def _console() -> Console:
-    """Make one that cuts no table to eighty columns where it goes to no terminal."""
+    """Make a console that cuts no table to eighty columns where it goes to no terminal."""
     return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
 
 

@@ -307,7 +307,7 @@ async def _deploy(
         return
     if names.capture.outbox:
         # It may know a position that a slot which was recreated does not reach back to; the slot knows.
-        console.print("starting it again, where its slot is")
+        console.print("recreating it: it goes on where its slot is")
         await client.forget_offsets(names.connector)
         await client.delete(names.connector)
         await client.put_config(names.connector, wanted)

@@ -33,7 +33,7 @@ from ftstream.setup.preflight import Problem
     epilog="""\b
 Examples:
   ftstream init --dry-run        what would be run, as SQL
-  ftstream init                  do it; run again, it finds everything already so
+  ftstream init                  do it; run again, it finds everything unchanged
   ftstream init --as-migration supabase/migrations
                                  Supabase's part for `supabase db push`; `init` does the rest
 Exit codes: 0 done, 1 a step failed, 2 something must be fixed first (nothing was changed)."""
@@ -83,7 +83,7 @@ def show_problems(problems: Iterable[Problem], as_json: bool = False) -> None:
 
 def show_done(done: Done) -> None:
     """One line for one step."""
-    click.echo(f"{done.where + ':':<10} {done.what}: {'done' if done.changed else 'already so'}")
+    click.echo(f"{done.where + ':':<10} {done.what}: {'done' if done.changed else 'unchanged'}")
 
 
 async def _run(settings: Settings, as_json: bool) -> None:
@@ -115,13 +115,13 @@ def _show_plan(plan: InitPlan, as_json: bool) -> None:
         _warn(problem)
     for step in plan.steps:
         if not step.statements:
-            click.echo(f"-- {step.site}: {step.title}: already so\n")
+            click.echo(f"-- {step.site}: {step.title}: unchanged\n")
     click.echo(script(plan.steps))
     for topic in plan.topics:
         state = (
             f"create, {topic.partitions} partitions"
             if topic.name in plan.missing_topics
-            else ("already so")
+            else ("unchanged")
         )
         click.echo(f"-- kafka: topic {topic.name}: {state}")
     click.echo("-- dry run: nothing was changed")

@@ -183,7 +183,7 @@ def _show(found: ReversalPlan, target: Target, console: Console) -> None:
     if grid.rows:
         console.print(grid)
     so = [intent.entity_id for intent in found.intents if intent.action is Action.NOTHING]
-    for ids, what in ((so, "already so"), (found.untouched, "nothing has happened to it since")):
+    for ids, what in ((so, "unchanged"), (found.untouched, "nothing has happened to it since")):
         for entity_id in ids:
             console.print(f"{entity_id}: {what}")
     for site, at in found.reaches.items():

@@ -28,7 +28,6 @@ Exit codes:
   2  wrong use, or wrong settings
 """
 
-Chosen = Sequence[tuple[Flow, Sequence[Table]]]
 
 # Names of columns may have square brackets, which would be taken for markup.
 console = Console(markup=False, highlight=False)

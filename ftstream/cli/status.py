@@ -19,7 +19,7 @@ from ftstream.capture.wake_ups import WorkerWakeUp, seen
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import failure
 from ftstream.cli.options import json_option
-from ftstream.compare.progress import SlotMissing, Standing, put_aside, watch
+from ftstream.compare.progress import SlotMissing, Standing, parked_and_dead, watch
 from ftstream.flows import FLOWS, Capture, Flow, Site
 from ftstream.kafka.errors import KafkaError
 from ftstream.postgres.connection import open_connection
@@ -125,10 +125,10 @@ async def _look_at(
     flows: Sequence[Flow],
     settings: Settings,
 ) -> None:
-    """Return what one site knows by itself."""
+    """Add what one site knows by itself to what was seen."""
     here = [direction for direction in looked.directions if direction.target is site]
     if here:
-        counts = await put_aside(connection)
+        counts = await parked_and_dead(connection)
         for direction in here:
             direction.parked, direction.dead = counts.get(direction.flow, (0, 0))
     if site is Site.SUPABASE:

@@ -31,7 +31,7 @@ select count(*) from ftstream.sync_log where topic = any(%(topics)s) and outcome
 -- Changes that are tried again; dead ones are not.
 select count(*) from ftstream.parked_change where flow = %(flow)s and state = 'parked'
 
--- name: put_aside
+-- name: parked_and_dead
 -- Changes here that could not be applied, by flow: those tried again, and those that wait for a person.
 select flow, count(*) filter (where state = 'parked'), count(*) filter (where state = 'dead')
 from ftstream.parked_change group by flow

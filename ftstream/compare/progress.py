@@ -266,9 +266,9 @@ class FlowProgress:
         return sum([await direction.unapplied() for direction in self.directions])
 
 
-async def put_aside(connection: AsyncConnection) -> dict[str, tuple[int, int]]:
+async def parked_and_dead(connection: AsyncConnection) -> dict[str, tuple[int, int]]:
     """By flow, how many changes are parked and dead on a site. Raises psycopg.Error."""
-    cursor = await connection.execute(statement(_QUERIES["put_aside"]))
+    cursor = await connection.execute(statement(_QUERIES["parked_and_dead"]))
     return {flow: (parked, dead) for flow, parked, dead in await cursor.fetchall()}
 
 

@@ -1,1 +1,1 @@
-"""The Kafka client: topics, offsets, and the consumer that delivers chunks."""
+"""The Kafka client: topics, offsets, publishing, and the consumer that delivers chunks."""

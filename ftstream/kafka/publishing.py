@@ -34,7 +34,7 @@ class Publishing:
         self._producer: Any = None
 
     async def publish(self, messages: Sequence[Message]) -> int:
-        """Say how many of the first messages are in Kafka, on all in-sync replicas.
+        """Publish these, and return how many of the first are in Kafka, on all in-sync replicas.
 
         Raises KafkaUnreachable if none is: then it begins again, with another connection; TopicsDiffer if
         a topic lacks a partition that a message is for.
@@ -81,7 +81,7 @@ class Publishing:
                 acks="all",
                 enable_idempotence=True,
                 compression_type="lz4",
-                # A capture trigger lets a little less through: see migration 006.
+                # Capture lets a little less through: ftstream.require_size, in capture/functions.sql.
                 max_request_size=MAX_REQUEST_BYTES,
                 request_timeout_ms=self._timeout_ms,
             )

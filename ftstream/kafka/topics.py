@@ -49,7 +49,7 @@ def change_topics(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
 
 
 def changelog_topics(names: Names, settings: Settings) -> tuple[TopicSpec, ...]:
-    """Say where the agents of a flow that both sites may write keep what they have seen."""
+    """Return the topics in which the agents of a two-way flow keep what they have seen."""
     kafka = settings.kafka
     return tuple(
         # As many partitions as the changes have: each stands beside theirs.

@@ -65,7 +65,7 @@ def refusing(change: Change, there: str) -> Refuse:
 def decide(
     change: Change, in_the_way: Collection[InTheWay], *, here: str, there: str
 ) -> Wait | Refuse:
-    """Have a change from `there` wait, or refuse it `here`."""
+    """Say whether a change from `there` waits `here`, or is refused."""
     if change.refusal is not None:
         # This site's own writes are in its way, and asked to yield. Where those were refused themselves, each
         # site would wait for the other: the one that wins ties has its way.

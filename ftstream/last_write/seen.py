@@ -38,7 +38,7 @@ Look = Callable[[Entity], SeenWrite | None]
 
 
 def nothing_seen(_: Entity) -> SeenWrite | None:
-    """Stand for a flow that keeps no account."""
+    """Know of no write: for a flow that keeps no account."""
     return None
 
 

@@ -76,7 +76,7 @@ class LastWrite:
         return None if value is None else decode(value)
 
     async def note(self, chunk: Chunk) -> None:
-        """See the writes of a chunk; to be called in the agent's loop."""
+        """Note the writes of a chunk; to be called in the agent's loop."""
         table = self._tables[chunk.partition.topic]
         for number, record in enumerate(chunk.records, 1):
             if found := stamp_in(record.value):

@@ -38,7 +38,7 @@ ABSENT = RowState(None)
 class HistoryEntry:
     """One change as the site `at` has received it.
 
-    `stamp`, `author` and what the write left are known of flows captured by outbox: see State. There a
+    `stamp`, `author` and what the write left are known of flows captured by outbox: see RowState. There a
     transaction's writes of an entity are one change, of the last who was named as its author.
     """
 

@@ -19,7 +19,7 @@ class Action(enum.StrEnum):
     INSERT = "inserted"
     UPDATE = "changed"
     DELETE = "deleted"
-    NOTHING = "already so"
+    NOTHING = "unchanged"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Reversals:
         return cls(connection, table, await read_columns(connection, table))
 
     async def intents(self, states: Mapping[str, RowState]) -> AsyncIterator[Intent]:
-        """Return what is to be done to each of these, as it is now; on a connection of `history.reading`."""
+        """Return what is to be done to each of these, as it is now; on that of `read_history.reading`."""
         query = statement(QUERIES["live"]).format(
             **self._names,
             now=_listed("t.{}::text", self._columns),

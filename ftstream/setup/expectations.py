@@ -192,7 +192,7 @@ class Wanted:
 
     @property
     def apply_rights(self) -> frozenset[Right]:
-        """What the apply role needs: the statements of apply.sql, and nothing else."""
+        """What the apply role needs: what the worker's statements touch, and nothing else."""
         role = self.apply_role
         rights = set(_reading(role, self.database, self.tables))
         for flow in self.applied:

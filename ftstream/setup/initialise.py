@@ -34,7 +34,7 @@ ORDER = (Site.SUPABASE, Site.EXTERNAL)
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A step that was run, or, unchanged, was found already so."""
+    """A step that was run, or was found unchanged."""
 
     where: str
     what: str

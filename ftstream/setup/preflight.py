@@ -304,7 +304,7 @@ def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Pro
             f"slot {name} is of plugin {slot.plugin}, database {slot.database}",
             f"Set another namespace, or, if nobody needs it: {drop}",
         )
-    elif slot.lost and not capture.outbox:  # that of an outbox `init` makes again
+    elif slot.lost and not capture.outbox:  # that of an outbox `init` recreates
         yield Problem(
             where,
             f"slot {name} is lost: PostgreSQL removed a part of the log that it had not read"

@@ -67,7 +67,7 @@ class Stage(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part of the plan; without statements it is already so."""
+    """A part of the plan; without statements it is unchanged."""
 
     site: Site
     title: str
@@ -258,10 +258,10 @@ def _role(
         made = build("create_role_if_missing", **parts, **literals)
         yield Statement(made, "`ftstream init` sets its password")
     elif role.ours:
-        yield from _mended(role, parts, state, verifier)
+        yield from _completed(role, parts, state, verifier)
 
 
-def _mended(
+def _completed(
     role: Role, parts: Mapping[str, sql.Composable], state: SiteState, verifier: str
 ) -> Iterator[Statement]:
     replicates = "replication" not in parts["options"].as_string(None) or role.replication
@@ -329,7 +329,7 @@ def identifier(name: str, kind: str = "table") -> sql.Identifier:
 
 def _policy(policy: RowPolicy) -> Iterator[Statement]:
     parts = {"name": sql.Identifier(policy.name), "table": identifier(policy.table)}
-    yield Statement(build("drop_policy", **parts), "made again")
+    yield Statement(build("drop_policy", **parts), "recreated")
     query = "policy_select" if policy.command == "SELECT" else "policy_all"
     why = f"row level security would hide every row from {policy.role}, without an error"
     yield Statement(build(query, **parts, role=sql.Identifier(policy.role)), why)

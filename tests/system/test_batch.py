@@ -443,9 +443,7 @@ def test_queries_of_the_guidelines_run_unchanged(scene: Scene) -> None:
 @pytest.mark.usefixtures("worker")
 def test_two_runs_at_once_are_one(scene: Scene) -> None:
     with psycopg.connect(scene.rig.dsn("supabase")) as other:
-        other.execute(
-            "select pg_advisory_xact_lock(hashtext('ftstream.capture.batch'), hashtext('wsop'))"
-        )
+        other.execute("select pg_advisory_xact_lock(hashtext('ftstream.batch'), hashtext('wsop'))")
         busy = scene.command("batch", "run", "--timeout", "0.5")
     assert busy.returncode == 1
     assert b"is under way elsewhere" in busy.stderr

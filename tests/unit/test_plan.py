@@ -271,9 +271,7 @@ def test_divided_batch_moves_every_offset_once_and_holds_every_record_once(batch
 
 
 @given(mixed_batches(), st.data())
-def test_row_that_is_put_aside_keeps_all_its_changes_in_order(
-    batch: Batch, data: st.DataObject
-) -> None:
+def test_parked_row_keeps_all_its_changes_in_order(batch: Batch, data: st.DataObject) -> None:
     rows = sorted(batch.entities)
     entities = data.draw(st.sets(st.sampled_from(rows))) if rows else set()
     rest = batch.parking(dict.fromkeys(entities, classify("55P03", "locked")))

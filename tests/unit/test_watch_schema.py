@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
+from ftstream.apply import agent as change_agent
 from ftstream.apply.agent import ChangeAgent
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.failures import UNSUPPORTED, Halted, Policy, classify
@@ -39,7 +40,7 @@ async def test_reason_to_halt_that_shows_between_changes_halts_the_flow(
     database = Database(
         dsn=SecretStr("postgresql://h/db"), admin_dsn=SecretStr("postgresql://h/db")
     )
-    monkeypatch.setattr(agent, "SCHEMA_SECONDS", 0)
+    monkeypatch.setattr(change_agent, "SCHEMA_SECONDS", 0)
     agent.flow, agent.target = GFX, Site.SUPABASE
     monkeypatch.setattr(
         agent, "_settings", Settings(external=database, supabase=database), raising=False

@@ -50,7 +50,7 @@ def table_schema(flow: Flow, table: Table, columns: Sequence[Column]) -> TableSc
 async def read_rows(
     connection: AsyncConnection, table: Table, columns: Sequence[Column], ids: Iterable[str]
 ) -> AsyncGenerator[tuple[str, dict[str, Value]]]:
-    """Id and values, as `avro_codec.encode` takes them, of those that exist, in no order.
+    """Id and values, as `messages.avro.encode` takes them, of those that exist, in no order.
 
     Only so many are in memory at a time as MOST_BYTES says, or one.
     """

@@ -3,7 +3,7 @@
 -- name: begin_turn
 -- One run at a time: the lock lasts as long as the transaction, which is ended if its worker is frozen.
 select set_config('idle_in_transaction_session_timeout', %(patience)s, true),
-       pg_try_advisory_xact_lock(hashtext('ftstream.capture.batch'), hashtext(%(flow)s)) as alone
+       pg_try_advisory_xact_lock(hashtext('ftstream.batch'), hashtext(%(flow)s)) as alone
 
 -- name: keep_turn
 -- Fails once PostgreSQL has ended the transaction.

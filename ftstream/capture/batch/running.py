@@ -254,7 +254,7 @@ class _Run:
             each.run.seconds += time.monotonic() - began
 
     async def _until_applied(self) -> None:
-        """Wait: what an earlier run has published is not to be found, and published, again."""
+        """Wait until what an earlier run has published is applied: it is not to be published again."""
         async with watch(self._flow, self._settings) as progress:
             await progress.wait(UNAPPLIED_SECONDS, patience=0)
 
@@ -307,7 +307,7 @@ async def _in_its_snapshot(at: Connections, run: TableRun) -> AsyncIterator[None
 
 @contextmanager
 def _own_trouble(run: TableRun) -> Iterator[None]:
-    """Return what is wrong with one table, which is not run; what concerns all of them is raised on."""
+    """Note what goes wrong with one table, which is then not run; what concerns all is raised on."""
     try:
         yield
     except (TableMissing, KeyMissing) as error:

@@ -54,7 +54,7 @@ async def play(rig: Rig, seconds: float, seed: int, say: Say) -> Edits:
 
 
 def refused(rig: Rig, say: Say) -> None:
-    """Return what each site says to an edit of what the other one owns."""
+    """Show what each site says to an edit of what the other one owns."""
     edits: tuple[tuple[SiteName, str], ...] = (
         ("external", "edit_render"),
         ("supabase", "edit_hand"),

@@ -16,7 +16,7 @@ from ftstream.local.stack.process import Identity
 
 NAMES = ("external", "supabase", "kafka", "connect", "realtime")
 EXTRA_PORTS = ("controller", "via", "proxy")
-"""Kafka's own, and those of its second listener: see Kafka.via_port."""
+"""Kafka's own, and those of its second listener: see Broker.via_port."""
 APPLY_ROLE = "ftstream_apply"
 
 
