@@ -187,7 +187,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Apply(_Group):
+class ApplySettings(_Group):
     """Bounds of one flow's buffer and batches."""
 
     batch_rows: int = Field(default=4_000, ge=1)
@@ -221,7 +221,7 @@ class BatchSettings(_Group):
     rows are many per cent."""
 
 
-class Schemas(_Group):
+class SchemaSettings(_Group):
     """Where the Avro schemas are that were accepted here, beside those that ftstream brings along."""
 
     folder: Path | None = None
@@ -242,9 +242,9 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     connect: ConnectSettings = ConnectSettings()
     realtime: RealtimeSettings = RealtimeSettings()
-    apply: Apply = Apply()
+    apply: ApplySettings = ApplySettings()
     batch: BatchSettings = BatchSettings()
-    schemas: Schemas = Schemas()
+    schemas: SchemaSettings = SchemaSettings()
 
     @model_validator(mode="after")
     def _remembers_what_kafka_holds(self) -> Self:

@@ -37,7 +37,7 @@ from ftstream.messages.change import Entity
 from ftstream.postgres.connection import Json
 from ftstream.postgres.errors import failure_of
 from ftstream.postgres.queries import statement
-from ftstream.settings import Apply
+from ftstream.settings import ApplySettings
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ _TOO_MANY = Failure(Policy.DIVIDE, "", "more rows to read from their owner than 
 class OwnedApplier:
     """Writes the changes of a flow captured from the log to its target site."""
 
-    def __init__(self, flow: Flow, sites: Sites, schema: Schema, settings: Apply) -> None:
+    def __init__(self, flow: Flow, sites: Sites, schema: Schema, settings: ApplySettings) -> None:
         self._flow = flow
         self._sites = sites
         self._schema = schema

@@ -31,7 +31,7 @@ from ftstream.messages.change import Change, Entity
 from ftstream.outcomes import Outcome
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import statement
-from ftstream.settings import Apply
+from ftstream.settings import ApplySettings
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class SharedApplier:
         flow: Flow,
         sites: Sites,
         schema: Schema,
-        settings: Apply,
+        settings: ApplySettings,
         tell: Tell,
         look: Look = nothing_seen,
     ) -> None:

@@ -13,13 +13,13 @@ from ftstream.apply.merge import Batch
 from ftstream.apply.statements import QUERIES
 from ftstream.postgres.connection import SESSION, Json
 from ftstream.postgres.queries import statement
-from ftstream.settings import Apply
+from ftstream.settings import ApplySettings
 
 
 class Transactions:
     """Of one flow. Every method may raise psycopg.Error."""
 
-    def __init__(self, flow: str, bounds: Apply) -> None:
+    def __init__(self, flow: str, bounds: ApplySettings) -> None:
         self._flow = flow
         self._timeouts = {
             "statement_timeout": f"{bounds.statement_timeout_ms}ms",

@@ -31,7 +31,7 @@ from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.tally import Tally
 from ftstream.failures import Failure, FlowHalted, Policy
 from ftstream.kafka.partition import Partition
-from ftstream.settings import Apply
+from ftstream.settings import ApplySettings
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Writer:
         buffer: Buffer,
         intake: Intake,
         tally: Tally,
-        bounds: Apply,
+        bounds: ApplySettings,
     ) -> None:
         self._flow = flow
         self._applier = applier

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from ftstream.capture.connectors import rendered
 from ftstream.flows import FLOWS, CaptureNames, log_captures
-from ftstream.settings import Apply, ConnectSettings, Database, KafkaSettings, Settings
+from ftstream.settings import ApplySettings, ConnectSettings, Database, KafkaSettings, Settings
 
 FOLDER = Path("connectors")
 
@@ -28,7 +28,7 @@ def example_settings() -> Settings:
         supabase=Database(),
         kafka=KafkaSettings(bootstrap_servers="kafka:9092"),
         connect=ConnectSettings(),
-        apply=Apply(),
+        apply=ApplySettings(),
     )
 
 

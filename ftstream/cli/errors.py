@@ -13,7 +13,7 @@ from ftstream.compare.reconciliation import Undecided
 from ftstream.connect.errors import ConnectError, ConnectUnreachable, TaskFailed
 from ftstream.kafka.errors import KafkaError, KafkaUnreachable
 from ftstream.local.demo.rig import CommandFailed, FolderTaken
-from ftstream.local.stack import DevstackError
+from ftstream.local.stack import StackError
 from ftstream.messages.avro_schema import SchemaFileError
 from ftstream.messages.kept_schemas import NoFolder
 from ftstream.postgres.catalog import KeyMissing, TableMissing
@@ -50,7 +50,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (Undecided, FAILED),
     (SchemaFileError, FAILED),
     (NoFolder, WRONG_USE),
-    (DevstackError, FAILED),
+    (StackError, FAILED),
     (FolderTaken, WRONG_USE),
     (CommandFailed, FAILED),
 )

@@ -45,7 +45,7 @@ class MigrationChanged(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedMigration:
     """A migration that the database has seen."""
 
     version: int
@@ -87,7 +87,7 @@ def migrations(site: Site) -> tuple[Migration, ...]:
     return (*sorted(found, key=lambda migration: migration.version), *functions)
 
 
-def folded(site: Site, applied: Sequence[Applied]) -> tuple[Applied, ...]:
+def folded(site: Site, applied: Sequence[AppliedMigration]) -> tuple[AppliedMigration, ...]:
     """Return what a database has seen, the migrations before the baseline taken for the baseline.
 
     Raises MigrationChanged.
@@ -101,10 +101,12 @@ def folded(site: Site, applied: Sequence[Applied]) -> tuple[Applied, ...]:
             " of ftstream has only as a whole: run `ftstream init` of the version before it first"
         )
     later = [entry for entry in applied if entry.version >= BASELINE]
-    return (*(Applied(m.version, m.name, m.checksum) for m in _baseline(site)), *later)
+    return (*(AppliedMigration(m.version, m.name, m.checksum) for m in _baseline(site)), *later)
 
 
-def pending(known: Sequence[Migration], applied: Sequence[Applied]) -> tuple[Migration, ...]:
+def pending(
+    known: Sequence[Migration], applied: Sequence[AppliedMigration]
+) -> tuple[Migration, ...]:
     """Return those still to be applied, in order. Raises MigrationChanged, naming all that differ."""
     seen = {entry.version: entry for entry in applied}
     differ = [m for m in known if m.version in seen and seen[m.version].checksum != m.checksum]
@@ -163,12 +165,12 @@ async def lock(connection: AsyncConnection) -> None:
     await connection.execute(statement(_QUERIES["lock"]))
 
 
-async def read_applied(connection: AsyncConnection) -> tuple[Applied, ...]:
+async def read_applied(connection: AsyncConnection) -> tuple[AppliedMigration, ...]:
     """Return what the database has seen; nothing where there is no record yet."""
     recorded = await (await connection.execute(statement(_QUERIES["recorded"]))).fetchone()
     if not recorded or not recorded[0]:
         return ()
-    async with connection.cursor(row_factory=class_row(Applied)) as cursor:
+    async with connection.cursor(row_factory=class_row(AppliedMigration)) as cursor:
         await cursor.execute(statement(_QUERIES["applied"]))
         return tuple(await cursor.fetchall())
 

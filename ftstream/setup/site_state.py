@@ -17,7 +17,7 @@ from ftstream.postgres.connection import SESSION, open_connection
 from ftstream.postgres.queries import Queries, statement
 from ftstream.setup import migrate
 from ftstream.setup.expectations import Right, RowPolicy, Wanted
-from ftstream.setup.migrate import Applied
+from ftstream.setup.migrate import AppliedMigration
 
 _QUERIES = Queries.load(__package__, "site_state.sql")
 _HAS_PARAMETER_RIGHTS = 150_000
@@ -153,7 +153,7 @@ class SiteState:
 
     server: Server
     pooled: bool = False
-    applied: tuple[Applied, ...] = ()
+    applied: tuple[AppliedMigration, ...] = ()
     roles: Mapping[str, Role] = field(default_factory=dict)
     logins: Mapping[str, Login] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

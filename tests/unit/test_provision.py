@@ -24,7 +24,14 @@ from ftstream.setup.expectations import (
     role_of,
     wanted,
 )
-from ftstream.setup.migrate import BASELINE, Applied, MigrationChanged, folded, migrations, pending
+from ftstream.setup.migrate import (
+    BASELINE,
+    AppliedMigration,
+    MigrationChanged,
+    folded,
+    migrations,
+    pending,
+)
 from ftstream.setup.preflight import pair_problems, site_problems
 from ftstream.setup.provision import (
     MASK,
@@ -324,14 +331,16 @@ def test_migrations_have_numbers_of_their_own_and_none_is_skipped() -> None:
 
 def test_functions_are_made_again_when_they_have_changed() -> None:
     known = migrations(Site.EXTERNAL)
-    applied = [Applied(m.version, m.name, m.checksum) for m in known]
+    applied = [AppliedMigration(m.version, m.name, m.checksum) for m in known]
     last = known[-1]
     assert last.functions
-    assert pending(known, [*applied[:-1], Applied(last.version, last.name, "x")]) == (last,)
+    assert pending(known, [*applied[:-1], AppliedMigration(last.version, last.name, "x")]) == (
+        last,
+    )
 
 
 def test_database_from_before_the_baseline_has_it_or_is_to_be_brought_up_to_date_first() -> None:
-    older = [Applied(version, "m", "x") for version in range(1, BASELINE)]
+    older = [AppliedMigration(version, "m", "x") for version in range(1, BASELINE)]
     known = migrations(Site.SUPABASE)
     due = pending(known, folded(Site.SUPABASE, older))
     assert due == tuple(m for m in known if m.functions)
@@ -341,13 +350,13 @@ def test_database_from_before_the_baseline_has_it_or_is_to_be_brought_up_to_date
 
 def test_a_migration_that_changed_after_it_was_applied_is_named() -> None:
     known = migrations(Site.SUPABASE)
-    applied = [Applied(m.version, m.name, m.checksum) for m in known]
+    applied = [AppliedMigration(m.version, m.name, m.checksum) for m in known]
     assert pending(known, applied) == ()
     assert pending(known, applied[:1]) == known[1:]
     with pytest.raises(MigrationChanged, match="020_baseline"):
         pending(known, [replace(a, checksum="x") if a.version == 20 else a for a in applied])
     with pytest.raises(MigrationChanged, match="does not know: 99"):
-        pending(known, [*applied, Applied(99, "later", "x")])
+        pending(known, [*applied, AppliedMigration(99, "later", "x")])
 
 
 def test_removal_leaves_a_role_that_init_did_not_make() -> None:

@@ -29,7 +29,7 @@ from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Entity, decode
 from ftstream.notification import Notification, Severity
-from ftstream.settings import Apply
+from ftstream.settings import ApplySettings
 from tests.unit.test_chunk import FakeRecord
 
 HANDS = Partition("gfx.gfx_hands", 0)
@@ -154,7 +154,7 @@ class Flow:
                 30,
                 status=False,
             ),
-            Apply(batch_rows=4, most_parked=10),
+            ApplySettings(batch_rows=4, most_parked=10),
         )
 
     async def _ends(self) -> Mapping[Partition, int]:

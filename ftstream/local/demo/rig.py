@@ -40,7 +40,7 @@ class FolderTaken(Exception):
 
 @contextmanager
 def temporary_stack(folder: Path, say: Callable[[str], None]) -> Iterator[Stack]:
-    """A stack that is removed at the end. Raises FolderTaken, DevstackError."""
+    """A stack that is removed at the end. Raises FolderTaken, StackError."""
     if folder.exists() and any(folder.iterdir()):
         raise FolderTaken(
             f"{folder} is not empty, and would be removed at the end: name another with --dir, or"

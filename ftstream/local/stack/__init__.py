@@ -3,15 +3,15 @@
 It imports nothing else of ftstream, so tests, the demo and other tools can use it alone.
 """
 
-from ftstream.local.stack.errors import DevstackError, MissingPrerequisites, StartFailed
+from ftstream.local.stack.errors import MissingPrerequisites, StackError, StartFailed
 from ftstream.local.stack.stack import ProcessStatus, Stack
 from ftstream.local.stack.state import NAMES
 
 __all__ = [
     "NAMES",
-    "DevstackError",
     "MissingPrerequisites",
     "ProcessStatus",
     "Stack",
+    "StackError",
     "StartFailed",
 ]

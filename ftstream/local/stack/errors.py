@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 
-class DevstackError(Exception):
+class StackError(Exception):
     """The local stack could not do what was asked."""
 
 
-class MissingPrerequisites(DevstackError):
+class MissingPrerequisites(StackError):
     """Programs that the stack needs are not installed; the message lists all of them."""
 
 
-class StartFailed(DevstackError):
+class StartFailed(StackError):
     """A process ended early, or did not answer before its deadline; shows the end of its log."""
 
     def __init__(self, name: str, what: str, log: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ftstream.local.stack.errors import DevstackError
+from ftstream.local.stack.errors import StackError
 from ftstream.local.stack.lock import locked
 
 POM = Path(__file__).with_name("pom.xml")
@@ -46,7 +46,7 @@ def pinned(name: str) -> str:
     maven = "{http://maven.apache.org/POM/4.0.0}"
     found = ElementTree.parse(POM).findtext(f"{maven}properties/{maven}{name}.version")
     if found is None:
-        raise DevstackError(f"{POM} pins no {name}")
+        raise StackError(f"{POM} pins no {name}")
     return found
 
 
@@ -72,7 +72,7 @@ def fetch(maven: Path | None, progress: Callable[[str], None]) -> Jars:
     with locked(jars.folder.with_suffix(".lock")):
         if not jars.present:
             if maven is None:
-                raise DevstackError(f"{jars.folder} is gone and mvn was not found: run again")
+                raise StackError(f"{jars.folder} is gone and mvn was not found: run again")
             progress("jars: downloading Kafka, Connect and Debezium with Maven (once, about 80 MB)")
             _download(maven, jars)
             progress(f"jars: kept in {jars.folder}")
@@ -98,7 +98,7 @@ def _copy_dependencies(maven: Path, profile: str, into: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise DevstackError(
+        raise StackError(
             f"Maven could not download the {profile} jars (is Maven Central reachable? "
             f"a proxy goes into ~/.m2/settings.xml). It said:\n{said}"
         )

@@ -6,7 +6,7 @@ import random
 import socket
 from contextlib import closing
 
-from ftstream.local.stack.errors import DevstackError
+from ftstream.local.stack.errors import StackError
 
 # Below the range from which Linux (32768) and macOS (49152) take ports for outgoing connections.
 # Within it a client that retries while its server is down can connect to itself, and then holds
@@ -24,7 +24,7 @@ def choose_ports(count: int) -> list[int]:
         if is_free(port):
             ports.append(port)
     if len(ports) < count:
-        raise DevstackError(f"no {count} free TCP ports between {LOWEST} and {HIGHEST}")
+        raise StackError(f"no {count} free TCP ports between {LOWEST} and {HIGHEST}")
     return ports
 
 

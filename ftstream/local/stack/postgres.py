@@ -18,7 +18,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from ftstream.local.stack.errors import DevstackError
+from ftstream.local.stack.errors import StackError
 from ftstream.local.stack.process import Command, as_user, is_zombie, run
 
 SERVER_USER = "postgres"
@@ -166,9 +166,9 @@ def _connect(
 
 
 def url(port: int, role: str, passwords: Mapping[str, str], database: str) -> str:
-    """postgresql:// with the password in it. Raises DevstackError for a role it does not know."""
+    """postgresql:// with the password in it. Raises StackError for a role it does not know."""
     if role not in passwords:
-        raise DevstackError(f"no password for role {role}; known: {', '.join(sorted(passwords))}")
+        raise StackError(f"no password for role {role}; known: {', '.join(sorted(passwords))}")
     return f"postgresql://{quote(role)}:{quote(passwords[role])}@127.0.0.1:{port}/{quote(database)}"
 
 
@@ -193,7 +193,7 @@ def server_user() -> str | None:
     try:
         pwd.getpwnam(SERVER_USER)
     except KeyError:
-        raise DevstackError(
+        raise StackError(
             f"PostgreSQL does not run as root, and there is no user {SERVER_USER} to run it as. "
             f"Run as another user, or: useradd --system {SERVER_USER}"
         ) from None
@@ -214,9 +214,7 @@ def choose_folder(preferred: Path) -> Path:
     fallback = Path(tempfile.mkdtemp(prefix="ftstream-", dir=base if base.is_dir() else None))
     _give_to_server(fallback)
     if not _server_can_write(fallback):
-        raise DevstackError(
-            f"user {SERVER_USER} can write neither to {preferred} nor to {fallback}"
-        )
+        raise StackError(f"user {SERVER_USER} can write neither to {preferred} nor to {fallback}")
     return fallback
 
 

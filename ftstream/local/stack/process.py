@@ -15,7 +15,7 @@ from typing import TypedDict
 
 import psutil
 
-from ftstream.local.stack.errors import DevstackError, StartFailed
+from ftstream.local.stack.errors import StackError, StartFailed
 
 LOG_LIMIT = 50 * 1024 * 1024
 POLL_SECONDS = 0.1
@@ -75,7 +75,7 @@ def spawn(command: Command) -> Identity:
 
 
 def run(argv: tuple[str, ...], folder: Path, user: str | None = None) -> None:
-    """Runs a tool to its end. Raises DevstackError with what it printed."""
+    """Runs a tool to its end. Raises StackError with what it printed."""
     done = subprocess.run(
         argv,
         cwd=folder,
@@ -88,7 +88,7 @@ def run(argv: tuple[str, ...], folder: Path, user: str | None = None) -> None:
     )
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip()
-        raise DevstackError(f"{Path(argv[0]).name} failed ({done.returncode}):\n{said}")
+        raise StackError(f"{Path(argv[0]).name} failed ({done.returncode}):\n{said}")
 
 
 def alive(identity: Identity | None) -> bool:
@@ -110,7 +110,7 @@ def send(identity: Identity | None, number: signal.Signals) -> None:
     for target in targets:
         _signal(target, number)
     if number == signal.SIGKILL and not _wait_for_end(targets, KILL_SECONDS):
-        raise DevstackError(f"process {process.pid} did not end although it was killed")
+        raise StackError(f"process {process.pid} did not end although it was killed")
 
 
 def stop(identity: Identity | None, gentle: signal.Signals, patience: float) -> None:
@@ -143,7 +143,7 @@ def wait_until_ready(
         if time.monotonic() > deadline:
             raise StartFailed(name, f"was not ready after {seconds:.0f} s: {reason}.", log)
         if cancelled.wait(POLL_SECONDS):
-            raise DevstackError(f"{name} was starting when the start was given up")
+            raise StackError(f"{name} was starting when the start was given up")
     if not alive(identity):  # then another program answered in its place
         raise StartFailed(name, "ended, yet something answers on its port.", log)
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ftstream.local.stack import jars, postgres, prerequisites, process, state
 from ftstream.local.stack.connect import ConnectWorker, probe_worker
-from ftstream.local.stack.errors import DevstackError
+from ftstream.local.stack.errors import StackError
 from ftstream.local.stack.java import Jvm
 from ftstream.local.stack.kafka import Broker, probe_broker
 from ftstream.local.stack.lock import locked
@@ -235,12 +235,12 @@ class Stack:
     def _state(self) -> StackState:
         found = state.load(self._state_file)
         if found is None:
-            raise DevstackError(f"there is no stack in {self.folder}: run `ftstream dev up`")
+            raise StackError(f"there is no stack in {self.folder}: run `ftstream dev up`")
         return found
 
     def _check(self, name: str) -> None:
         if name not in NAMES:
-            raise DevstackError(f"there is no process {name}; there are {', '.join(NAMES)}")
+            raise StackError(f"there is no process {name}; there are {', '.join(NAMES)}")
 
     def _running(self, name: str) -> bool:
         """Alive, and it was seen ready: one whose start was interrupted does not count."""
@@ -330,7 +330,7 @@ class Stack:
             return
         self._stop([name], progress)  # a start that was interrupted
         if not is_free(service.port):
-            raise DevstackError(
+            raise StackError(
                 f"{name}: another program holds port {service.port}. End it, or `ftstream dev down "
                 "--wipe` and start again on other ports (this removes the data)"
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from ftstream.local.stack.errors import DevstackError
+from ftstream.local.stack.errors import StackError
 from ftstream.local.stack.ports import choose_ports
 from ftstream.local.stack.postgres import SITES
 from ftstream.local.stack.process import Identity
@@ -63,7 +63,7 @@ def load(path: Path) -> StackState | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=StackState, dec_hook=_decode)
     except msgspec.MsgspecError as error:
-        raise DevstackError(
+        raise StackError(
             f"{path} cannot be read ({error}); remove its folder and start again"
         ) from error
 

@@ -18,9 +18,9 @@ import pytest
 
 from ftstream.local.stack import (
     NAMES,
-    DevstackError,
     MissingPrerequisites,
     Stack,
+    StackError,
     jars,
     lock,
     ports,
@@ -140,17 +140,17 @@ def test_the_state_survives_a_round_trip(tmp_path: Path) -> None:
 
 def test_a_damaged_state_says_which_file_it_is(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text("{")
-    with pytest.raises(DevstackError, match=r"stack\.json cannot be read"):
+    with pytest.raises(StackError, match=r"stack\.json cannot be read"):
         Stack(tmp_path).status()
 
 
 def test_a_dsn_for_an_unknown_role_names_those_it_knows(stack: Stack) -> None:
-    with pytest.raises(DevstackError, match="admin, ftstream_apply"):
+    with pytest.raises(StackError, match="admin, ftstream_apply"):
         stack.dsn("external", "nobody")
 
 
 def test_without_a_stack_the_message_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(DevstackError, match="ftstream dev up"):
+    with pytest.raises(StackError, match="ftstream dev up"):
         _ = Stack(tmp_path).connect_url
     assert Stack(tmp_path).status() == []
 
@@ -268,17 +268,17 @@ def test_an_early_end_shows_the_log(tmp_path: Path) -> None:
     argv = (sys.executable, "-c", "raise SystemExit('port in use')")
     log = tmp_path / "log"
     identity = process.spawn(process.Command(argv, folder=tmp_path, log=log))
-    with pytest.raises(DevstackError, match=r"(?s)kafka ended before.*port in use"):
+    with pytest.raises(StackError, match=r"(?s)kafka ended before.*port in use"):
         process.wait_until_ready("kafka", identity, log, lambda: "refused", 30, Event())
 
 
 def test_a_passed_deadline_names_the_last_reason(tmp_path: Path, sleeper: process.Identity) -> None:
     log = tmp_path / "sleeper.log"
-    with pytest.raises(DevstackError, match="not ready after 0 s: connection refused"):
+    with pytest.raises(StackError, match="not ready after 0 s: connection refused"):
         process.wait_until_ready("kafka", sleeper, log, lambda: "connection refused", 0.0, Event())
 
 
-def test_the_devstack_imports_nothing_else_of_ftstream() -> None:
+def test_the_stack_imports_nothing_else_of_ftstream() -> None:
     program = (
         "import sys, ftstream.local.stack;"
         "print([m for m in sys.modules if m.startswith('ftstream')"
