@@ -65,7 +65,6 @@ class SnapshotStep:
     """One step of a snapshot as the connector tells it."""
 
     identity: str
-    about: str
     kind: str
     details: Mapping[str, str]
 
@@ -107,7 +106,7 @@ def decode_notification(value: bytes) -> SnapshotStep:
     """Raises ValueError or KeyError for what is not a notification."""
     body = json.loads(value)
     details = body.get("additional_data") or {}
-    return SnapshotStep(body["id"], body["aggregate_type"], body["type"], details)
+    return SnapshotStep(body["id"], body["type"], details)
 
 
 class Notifications:

@@ -38,7 +38,6 @@ class Version:
 
     number: int
     schema: TableSchema
-    path: Path
 
 
 class KeptSchemas:
@@ -112,7 +111,7 @@ class KeptSchemas:
             raise SchemaFileError(f"{path}: {error}") from error
         if (schema.flow, schema.table) != (self._flow.name, table.name):
             raise SchemaFileError(f"{path}: the schema of {schema.table} of flow {schema.flow}")
-        return Version(int(named[1]), schema, path)
+        return Version(int(named[1]), schema)
 
 
 class Readable(Mapping[bytes, TableSchema]):

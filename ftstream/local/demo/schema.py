@@ -22,14 +22,6 @@ def has_schema(conn: Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
-def break_audit(conn: Connection[Any]) -> None:
-    """Drop the audit table and its enum but keep the trigger, as production has it.
-
-    From then on every insert, update and delete of player_overrides fails while triggers run.
-    """
-    _execute_file(conn, "broken_audit.sql")
-
-
 def _execute_file(conn: Connection[Any], filename: str) -> None:
     # Bytes, since psycopg takes text only as a literal of the program; no parameters, since
     # only then may one call hold many statements.

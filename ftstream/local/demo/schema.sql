@@ -527,7 +527,6 @@ $$;
 create trigger wsop_players_normalize_name before insert or update on wsop_players
     for each row execute function normalize_wsop_player_name();
 
--- The enum is resolved when the trigger runs: see broken_audit.sql.
 create function audit_player_override() returns trigger language plpgsql as $$
 declare
     before_change jsonb := to_jsonb(old); -- null on insert, as new is on delete
