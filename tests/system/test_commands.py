@@ -41,7 +41,7 @@ def test_a_row_written_on_external_is_on_supabase_after_wait(running: Rig) -> No
 
 
 def test_init_and_apply_can_run_again(running: Rig) -> None:
-    assert "already" in running.run("init")
+    assert "unchanged" in running.run("init")
     running.run("connectors", "apply")
     assert json.loads(running.run("init", "--json"))
 
