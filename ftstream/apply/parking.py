@@ -114,7 +114,7 @@ class Parking:
         touched = batch.entities & self._queued.keys() if self._queued else ()
         if not touched:
             return batch
-        mine = [c for c in batch.changes if (c.table, c.entity_id) in touched]
+        mine = [c for c in batch.changes if c.entity in touched]
         behind = {e for e, effect in effects(mine).items() if isinstance(effect, Patch)}
         routed = batch.parking(dict.fromkeys(behind, WAITS_BEHIND)) if behind else batch
         return routed.settling(frozenset(touched) - behind)
@@ -126,15 +126,14 @@ class Parking:
         self._unfit &= self._queued.keys()
         for parked in batch.parked:
             if parked.operation is not None:
-                entity = (parked.table, parked.entity_id)
-                self._queued[entity] = next(self._numbers)
+                self._queued[parked.entity] = next(self._numbers)
                 # A table of another shape parks all that comes for it; the flow's other tables go on.
                 alone = parked.failure.sqlstate in OF_ONE_TABLE
                 if parked.failure.policy is Policy.PARK and not alone:
-                    self._unfit.add(entity)
+                    self._unfit.add(parked.entity)
         if unreadable := [parked for parked in batch.parked if parked.state is ParkedState.DEAD]:
             first = unreadable[0]
-            self._died(len(unreadable), (first.table, first.entity_id), first.failure)
+            self._died(len(unreadable), first.entity, first.failure)
 
     async def run(self) -> None:
         """Try what is due, once a second, until cancelled."""

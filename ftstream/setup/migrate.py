@@ -152,9 +152,10 @@ def record(migration: Migration) -> sql.Composed:
 
 def once(migration: Migration) -> sql.Composed:
     """Applies and records the migration in any database that has not seen it."""
-    return statement(_QUERIES["once_functions" if migration.functions else "once"]).format(
+    return statement(_QUERIES["once"]).format(
         version=migration.version,
         checksum=migration.checksum,
+        again=migration.functions,
         script=migration.script,
         record=record(migration),
     )

@@ -1,4 +1,4 @@
--- The numbered migrations of ftstream's own schema, and the record of them.
+-- The migrations of ftstream's own schema, and the record of them.
 
 -- name: bootstrap
 -- The schema, and the table that records which migrations it has seen.
@@ -46,21 +46,11 @@ end
 $ftstream_fold$
 
 -- name: once
--- Applies and records a migration unless that was done: for a file that any database may run.
+-- Applies and records a migration unless that was done: for a file that any database may run. Functions are made
+-- `again` where they differ.
 do $ftstream_once$
 begin
-    if not exists (select from ftstream.schema_migration where version = {version}) then
-        execute {script};
-        {record};
-    end if;
-end
-$ftstream_once$
-
--- name: once_functions
--- The same of functions, which are made again where they differ.
-do $ftstream_once$
-begin
-    if not exists (select from ftstream.schema_migration where version = {version} and checksum = {checksum}) then
+    if not exists (select from ftstream.schema_migration where version = {version} and (checksum = {checksum} or not {again})) then
         execute {script};
         {record};
     end if;
