@@ -70,7 +70,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         # What works beside the agents, for as long as the worker runs.
         self._beside: list[asyncio.Future[None]] = []
         self._schedulers = [
-            Scheduler(flow, settings, self._notifier.tell)
+            Scheduler(flow, settings, self._notifier.notify)
             for flow in flows
             if flow.capture is Capture.BATCH
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ftstream.messages.change import Change
@@ -27,6 +27,10 @@ class Notification:
     title: str
     message: str
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+Notify = Callable[[Notification], None]
+"""Whatever hands a notification on; it never waits and never fails."""
 
 
 def halted(flow: str, reason: str) -> Notification:

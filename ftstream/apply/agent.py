@@ -14,19 +14,17 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from ftstream import notification
+from ftstream.apply.applier import applier_of
 from ftstream.apply.buffer import HINT, Buffer, Buffered, GapInLog
 from ftstream.apply.continuity import Break, Discontinuity, discontinuities, summary
 from ftstream.apply.housekeeping import Housekeeper, Notifier
 from ftstream.apply.intake import Decode, Intake
 from ftstream.apply.merge import Position
 from ftstream.apply.offsets import Offsets
-from ftstream.apply.owned import OwnedApplier
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.parking import Parking
 from ftstream.apply.pruning import Pruning
-from ftstream.apply.result import Applier
 from ftstream.apply.schema import Schema
-from ftstream.apply.shared import SharedApplier
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
@@ -97,8 +95,9 @@ class ChangeAgent:
     def _wire(self, tables: Mapping[str, str], settings: Settings) -> None:
         bounds = settings.apply
         self._sites = Sites(self.target, settings)
-        schema = Schema(self.flow, self.target, self._tell)
-        self._applier = self._applier_of(schema)
+        schema = Schema(self.flow, self.target, self._notify)
+        look = self._last_write.look if self._last_write else nothing_seen
+        self._applier = applier_of(self.flow, self._sites, schema, bounds, self._notify, look)
         decoding = self._decode()
         self._offsets = Offsets(self._sites)
         self._keeper = Housekeeper(settings.database(self.target).conninfo())
@@ -110,7 +109,7 @@ class ChangeAgent:
             ParkedChanges(self.flow, self._sites),
             decoding,
             self._ends,
-            self._tell,
+            self._notify,
             bounds.dead_after_seconds,
         )
         self._tally = Tally(
@@ -121,7 +120,7 @@ class ChangeAgent:
             # Of a flow captured by batch the runs keep it.
             status=self.target is Site.SUPABASE and self.flow.capture is not Capture.BATCH,
         )
-        intake = Intake(self.flow.name, tables, decoding, self._tell)
+        intake = Intake(self.flow.name, tables, decoding, self._notify)
         self._writer = Writer(
             self.flow.name,
             self._applier,
@@ -132,15 +131,6 @@ class ChangeAgent:
             self._tally,
             bounds,
         )
-
-    def _applier_of(self, schema: Schema) -> Applier:
-        bounds = self._settings.apply
-        match self.flow.capture:
-            case Capture.LOG | Capture.BATCH:
-                return OwnedApplier(self.flow, self._sites, schema, bounds)
-            case Capture.OUTBOX:
-                look = self._last_write.look if self._last_write else nothing_seen
-                return SharedApplier(self.flow, self._sites, schema, bounds, self._tell, look)
 
     def _decode(self) -> Decode:
         match self.flow.capture:
@@ -228,12 +218,12 @@ class ChangeAgent:
 
     def _halt(self, reason: Halted) -> None:
         self.halted = reason
-        self._notifier.tell(notification.halted(self.flow.name, str(reason)))
+        self._notifier.notify(notification.halted(self.flow.name, str(reason)))
 
-    def _tell(self, told: Notification) -> None:
+    def _notify(self, found: Notification) -> None:
         """To the log at once, to Supabase as soon as it answers."""
-        log.warning("%s: %s", told.title, told.message)
-        self._notifier.tell(told)
+        log.warning("%s: %s", found.title, found.message)
+        self._notifier.notify(found)
 
     @property
     def table(self) -> faust.Table | None:

@@ -60,7 +60,7 @@ class Notifier:
         self._written = asyncio.Event()
         self._written.set()
 
-    def tell(self, notification: Notification) -> None:
+    def notify(self, notification: Notification) -> None:
         """Keep it, to be written; the same one again takes its place."""
         if len(self._waiting) >= MOST_NOTIFICATIONS:
             self._waiting.pop(next(iter(self._waiting)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ftstream import notification
-from ftstream.apply.merge import Batch, Span, record_digest
+from ftstream.apply.merge import Batch, FromLog, Span, record_digest
 from ftstream.apply.parked import ParkedRecord, malformed
 from ftstream.kafka.chunk import Chunk, Record
 from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Change, MalformedMessage, Operation, heartbeat_time
-from ftstream.notification import Notification
+from ftstream.notification import Notify
 
 Decode = Callable[[str, str, int, int, bytes | None, bytes | None], Change | None]
 """Of table, topic, partition, offset, key and value. Raises MalformedMessage."""
@@ -24,13 +24,13 @@ class Intake:
         flow: str,
         tables: Mapping[str, str],
         decode: Decode,
-        tell: Callable[[Notification], None],
+        notify: Notify,
     ) -> None:
         """`tables`: topic to table; a topic that is not among them carries heartbeats."""
         self._flow = flow
         self._decode = decode
         self._tables = tables
-        self._tell = tell
+        self._notify = notify
 
     def batch(self, chunks: Sequence[Chunk]) -> Batch:
         """The changes of these chunks, in order, and the offsets that they span."""
@@ -57,11 +57,11 @@ class Intake:
                     changes.append(change)
                     position = change.source_position
                     if change.operation is Operation.TRUNCATE:
-                        self._tell(notification.truncated(self._flow, table))
+                        self._notify(notification.truncated(self._flow, table))
                     if change.instead:
-                        self._tell(notification.unidentified(self._flow, table, change.instead))
+                        self._notify(notification.unidentified(self._flow, table, change.instead))
             spans[partition] = _span(spans.get(partition), chunk, position)
-        return Batch(tuple(changes), tuple(spans.values()), heartbeat, tuple(parked))
+        return Batch(tuple(changes), FromLog(tuple(spans.values())), heartbeat, tuple(parked))
 
 
 def _dead(table: str, partition: Partition, record: Record, reason: str) -> ParkedRecord:

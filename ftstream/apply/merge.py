@@ -197,25 +197,69 @@ def record_digest(key: bytes | None, value: bytes | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class FromLog:
+    """Records of the log: the applied offsets move over them, unless another worker has moved them."""
+
+    spans: tuple[Span, ...] = ()
+
+    def after(self, applied: Mapping[Partition, int]) -> FromLog:
+        """Return the records that are left once the target has applied up to these offsets."""
+        return FromLog(
+            tuple(
+                replace(span, expected=max(span.expected, applied[span.partition]))
+                for span in self.spans
+                if span.next > applied[span.partition]
+            )
+        )
+
+    def cut(self, at: Mapping[Partition, int]) -> tuple[FromLog, FromLog]:
+        """Return the records before these offsets, and those from there on."""
+        before = (
+            replace(span, next=at[span.partition], digest=None) if span.partition in at else span
+            for span in self.spans
+            if at.get(span.partition) != span.expected
+        )
+        behind = (
+            replace(span, expected=at[span.partition])
+            for span in self.spans
+            if span.partition in at
+        )
+        return FromLog(tuple(before)), FromLog(tuple(behind))
+
+
+@dataclass(frozen=True, slots=True)
+class FromParked:
+    """Changes that were parked: they are taken from there, unless another worker has taken them."""
+
+    judged: bool = False
+    """Trying its change with others that are parked does not help: what is in its way decides."""
+
+
+Fence = FromLog | FromParked
+"""What has each change take effect once: the transaction aborts where another worker was there before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Changes to apply in one transaction, and the offsets that it moves."""
+    """Changes to apply in one transaction, and the fence that it stands behind."""
 
     changes: tuple[Change, ...]
-    spans: tuple[Span, ...] = ()
+    fence: Fence = FromLog()
     heartbeat: float | None = None
     """The newest heartbeat among the records, in seconds since 1970."""
     parked: tuple[ParkedRecord, ...] = ()
     """Records that it parks, or that are dead."""
-    retried: bool = False
-    """The changes were parked: they are taken from there, and no offset moves."""
-    judged: bool = False
-    """Trying its change with others that are parked does not help: what is in its way decides."""
     settled: frozenset[Entity] = frozenset()
     """Rows whose parked changes are superseded by what the batch does to them."""
 
     @property
     def entities(self) -> frozenset[Entity]:
         return frozenset(change.entity for change in self.changes)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The records that the offsets move over; of parked changes, none."""
+        return self.fence.spans if isinstance(self.fence, FromLog) else ()
 
     @property
     def begins(self) -> dict[Partition, int]:
@@ -229,52 +273,37 @@ class Batch:
             settled=frozenset(),
             changes=tuple(c for c in self.changes if c.offset >= applied[c.at]),
             parked=tuple(each for each in self.parked if each.offset >= applied[each.at]),
-            spans=tuple(
-                replace(span, expected=max(span.expected, applied[span.partition]))
-                for span in self.spans
-                if span.next > applied[span.partition]
-            ),
+            fence=FromLog(self.spans).after(applied),
         )
 
     def halves(self) -> tuple[Batch, Batch]:
         """The batch as two, to be applied one after the other."""
-        changes = self.changes[: len(self.changes) // 2], self.changes[len(self.changes) // 2 :]
+        middle = len(self.changes) // 2
+        first, second = self.changes[:middle], self.changes[middle:]
         cut: dict[Partition, int] = {}
-        for change in changes[1]:
+        for change in second:
             cut.setdefault(change.at, change.offset)
-        first = replace(
-            self,
-            settled=frozenset(),
-            changes=changes[0],
-            parked=tuple(
-                record
-                for record in self.parked
-                if record.offset < cut.get(record.at, record.offset + 1)
+        before, behind = FromLog(self.spans).cut(cut)
+
+        def early(record: ParkedRecord) -> bool:
+            return record.offset < cut.get(record.at, record.offset + 1)
+
+        return (
+            replace(
+                self,
+                settled=frozenset(),
+                changes=first,
+                parked=tuple(record for record in self.parked if early(record)),
+                fence=before,
             ),
-            spans=tuple(
-                replace(span, next=cut[span.partition], digest=None)
-                if span.partition in cut
-                else span
-                for span in self.spans
-                if cut.get(span.partition) != span.expected
-            ),
-        )
-        second = replace(
-            self,
-            settled=frozenset(),
-            changes=changes[1],
-            parked=tuple(
-                record
-                for record in self.parked
-                if record.offset >= cut.get(record.at, record.offset + 1)
-            ),
-            spans=tuple(
-                replace(span, expected=cut[span.partition])
-                for span in self.spans
-                if span.partition in cut
+            replace(
+                self,
+                settled=frozenset(),
+                changes=second,
+                parked=tuple(record for record in self.parked if not early(record)),
+                fence=behind,
             ),
         )
-        return first, second
 
     def parking(self, rows: Mapping[Entity, Failure]) -> Batch:
         """The batch with the changes of these rows parked, each for its failure."""

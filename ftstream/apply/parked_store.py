@@ -14,7 +14,7 @@ from ftstream.apply.sites import Sites
 from ftstream.failures import Failure
 from ftstream.flows import Flow
 from ftstream.kafka.partition import Partition
-from ftstream.messages.change import Entity, Operation
+from ftstream.messages.change import Change, Entity, Operation
 from ftstream.outcomes import Outcome
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import Queries, literal, statement
@@ -137,12 +137,15 @@ def _parked(row: Sequence[Any]) -> Parked:
     return Parked(table, entity_id, reread, Partition(topic, partition), *record)
 
 
+async def take(target: AsyncConnection, changes: Sequence[Change]) -> None:
+    """Take these parked changes out; the transaction fails, unless all of them are there."""
+    records = _records((change.at, change.offset) for change in changes)
+    await target.execute(statement(QUERIES["lock_offsets"]), {"records": records})
+    await target.execute(TAKE, {"records": records, "count": len(changes)})
+
+
 async def write(target: AsyncConnection, flow: str, batch: Batch) -> None:
     """Write what a batch does to parked changes, in its transaction."""
-    if batch.retried:
-        records = _records((change.at, change.offset) for change in batch.changes)
-        await target.execute(statement(QUERIES["lock_offsets"]), {"records": records})
-        await target.execute(TAKE, {"records": records, "count": len(batch.changes)})
     emptied = {c.table for c in batch.changes if c.operation is Operation.TRUNCATE}
     if emptied:
         await target.execute(statement(QUERIES["reread"]), {"tables": sorted(emptied)})

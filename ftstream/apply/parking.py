@@ -11,17 +11,17 @@ from itertools import groupby
 import msgspec
 
 from ftstream import notification
+from ftstream.apply.applier import Applier
 from ftstream.apply.intake import Decode
-from ftstream.apply.merge import Batch, Patch, Position, effects
+from ftstream.apply.merge import Batch, FromParked, Patch, Position, effects
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import MALFORMED, WAITS_BEHIND, ParkedState
 from ftstream.apply.parked_store import Parked, ParkedChanges
-from ftstream.apply.result import Applier
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import OF_ONE_TABLE, Failure, Policy
 from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Change, Entity, MalformedMessage, Operation
-from ftstream.notification import Notification
+from ftstream.notification import Notify
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ Ends = Callable[[], Awaitable[Mapping[Partition, int] | None]]
 """Where all change topics of the flow end now, partitions of other workers included; None if Kafka
 does not answer.
 """
-
-Tell = Callable[[Notification], None]
 
 _COUNTED = frozenset((Policy.PARK, Policy.DIVIDE, Policy.HALT))
 """Policies of failures that time alone does not fix."""
@@ -61,7 +59,7 @@ class Parking:
         store: ParkedChanges,
         decode: Decode,
         ends: Ends,
-        tell: Tell,
+        notify: Notify,
         dead_after: float,
     ) -> None:
         """`dead_after`: seconds of attempts that count, after which a change is dead."""
@@ -71,7 +69,7 @@ class Parking:
         self._store = store
         self._decode = decode
         self._ends = ends
-        self._tell = tell
+        self._notify = notify
         self._dead_after = dead_after
         self._partitions: tuple[Partition, ...] = ()
         # Rows that have parked or dead changes, each with a number that is new when one is added.
@@ -204,9 +202,9 @@ class Parking:
             await self._divide(queues, error, passed)
 
     async def _apply(self, queues: Sequence[Queue], *, judged: bool = False) -> None:
-        """All of it, or nothing; `judged`: see Batch. Raises ApplyFailed."""
+        """All of it, or nothing; `judged`: see FromParked. Raises ApplyFailed."""
         changes = tuple(change for queue in queues for _, change in queue)
-        await self._applier.apply(Batch(changes, retried=True, judged=judged))
+        await self._applier.apply(Batch(changes, FromParked(judged)))
         for entity in (queue[0][0].entity for queue in queues):
             if self._queued.get(entity) == self._known.get(entity):
                 self._queued.pop(entity, None)
@@ -306,7 +304,7 @@ class Parking:
 
     def _died(self, changes: int, entity: Entity, failure: Failure) -> None:
         what = f"{' '.join(entity)}: {failure.message}"
-        self._tell(notification.dead(self._flow, changes, what))
+        self._notify(notification.dead(self._flow, changes, what))
 
 
 def _queues(changes: Sequence[Decoded]) -> list[Queue]:

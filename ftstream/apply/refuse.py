@@ -12,11 +12,11 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ftstream import notification
-from ftstream.apply.merge import Batch, parked_row
+from ftstream.apply.merge import Batch, FromParked
 from ftstream.apply.parents import Missing, decode_missing
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
-from ftstream.apply.statements import ADVANCE, PARENTS, QUERIES, SHARED
+from ftstream.apply.statements import ADVANCE, PARENTS, WON
 from ftstream.apply.transaction import Transactions
 from ftstream.failures import REFERRED_TO, Failure, Policy
 from ftstream.flows import Flow
@@ -24,7 +24,7 @@ from ftstream.last_write.refusal import InTheWay, Refuse, Wait, decide, refusing
 from ftstream.messages import toast
 from ftstream.messages.change import Change, Entity, Stamp
 from ftstream.messages.edit import LONGEST_REASON
-from ftstream.notification import Notification
+from ftstream.notification import Notify
 from ftstream.outcomes import Outcome
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import statement
@@ -36,9 +36,6 @@ MOST_ASKED = 10_000
 """Writes that the other site was asked to have yield, which are remembered."""
 MOST_NAMED = 5
 """Rows that a message names."""
-
-Tell = Callable[[Notification], None]
-
 
 _KEY = re.compile(r"^Key (\(.*\)=\(.*\)) already exists", re.DOTALL)
 
@@ -69,10 +66,10 @@ class Refusals:
     """Of one flow and target."""
 
     def __init__(
-        self, flow: Flow, sites: Sites, schema: Schema, transactions: Transactions, tell: Tell
+        self, flow: Flow, sites: Sites, schema: Schema, transactions: Transactions, notify: Notify
     ) -> None:
         self._flow = flow
-        self._tell = tell
+        self._notify = notify
         self._sites = sites
         self._schema = schema
         self._transactions = transactions
@@ -137,7 +134,9 @@ class Refusals:
                     asked = {(entity, last[entity]) for entity in ask} - self._asked
                     await self._ask(target, [entity for entity, _ in asked])
                 case Refuse():
-                    if not batch.judged and await self._parked(target, obstacles):
+                    if batch.fence != FromParked(judged=True) and await self._parked(
+                        target, obstacles
+                    ):
                         decision = Wait()  # for what is parked of them: together they may fit
                     else:
                         await self._refuse(target, batch, change, decision, obstacles)
@@ -154,8 +153,7 @@ class Refusals:
         try:
             async with self._sites.exclusively():
                 target = await self._sites.target()
-                async with target.transaction():
-                    await self._transactions.open(target, "share")
+                async with self._transactions.in_parts(target, "share"):
                     yield target
         except ApplyFailed as error:
             if error.failure.policy is Policy.WAIT and not error.entities:
@@ -174,7 +172,7 @@ class Refusals:
     async def _parked(self, target: AsyncConnection, obstacles: Obstacles) -> bool:
         """Say whether changes of rows that are in the way are parked here themselves."""
         values = {"flow": self._flow.name, **_listed(obstacles.rows)}
-        row = await (await target.execute(statement(SHARED["any_parked"]), values)).fetchone()
+        row = await (await target.execute(statement(WON["any_parked"]), values)).fetchone()
         return bool(row and row[0])
 
     async def _ask(self, target: AsyncConnection, entities: Collection[Entity]) -> None:
@@ -207,10 +205,9 @@ class Refusals:
         because = f"{change.table} {change.entity_id}: {obstacles.because}"[:LONGEST_REASON]
         if await self._refused(target, change) >= MOST_REFUSALS:
             fight = notification.fight(self._flow.name, because, MOST_REFUSALS)
-            self._tell(fight)
+            self._notify(fight)
             entity = change.entity
             raise ApplyFailed(Failure(Policy.PARK, "23505", because, fight.message), [entity])
-        await self._transactions.advance(target, batch)
         values = {
             "target": self._flow.table(change.table).qualified,
             "id": change.entity_id,
@@ -221,12 +218,11 @@ class Refusals:
             "nulls": [] if change.refusal else [*obstacles.nulls],
             "message": change.message.decode(),
         }
-        await target.execute(statement(ADVANCE["refuse"]), values)
-        for each in batch.changes:
-            outcome = Outcome.REFUSED if each is change else Outcome.SUPERSEDED
-            await target.execute(statement(ADVANCE["log_refusal"]), _logged(each, outcome))
-        if entries := [*map(parked_row, batch.parked)]:
-            await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
+        async with self._transactions.fenced(target, batch):
+            await target.execute(statement(ADVANCE["refuse"]), values)
+            for each in batch.changes:
+                outcome = Outcome.REFUSED if each is change else Outcome.SUPERSEDED
+                await target.execute(statement(ADVANCE["log_refusal"]), _logged(each, outcome))
 
     async def _missing(self, target: AsyncConnection, change: Change) -> list[Missing]:
         """Find what it refers to that is not here, and that may come and go on both sites."""

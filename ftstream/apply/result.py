@@ -1,27 +1,15 @@
-"""Whatever applies a flow's changes, which differs with how a flow is captured, and what comes of a batch."""
+"""Every way in which applying a batch can end, matched in one place: the writer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from ftstream.apply.merge import Batch
-from ftstream.apply.sites import ApplyFailed, Sites
+from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Failure, Policy
 from ftstream.messages.change import Entity
-
-
-class Applier(Protocol):
-    """Both methods may raise ApplyFailed."""
-
-    async def prepare(self, sites: Sites | None = None) -> bool:
-        """Read both sites' catalogs, through these connections or its own; True if a table has changed."""
-        ...
-
-    async def apply(self, batch: Batch) -> None:
-        """Apply the batch, whole or not at all."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

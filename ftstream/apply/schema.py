@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import AsyncConnection
 
 from ftstream import notification
-from ftstream.apply.merge import Batch, Patch, Upsert
+from ftstream.apply.merge import Batch, FromParked, Patch, Upsert
 from ftstream.apply.statements import Shape, TableStatements
 from ftstream.flows import Capture, Flow, Site
 from ftstream.kafka.partition import Partition
 from ftstream.messages import toast
-from ftstream.notification import Notification
+from ftstream.notification import Notify
 from ftstream.postgres.catalog import (
     Column,
     read_all_columns,
@@ -24,8 +24,6 @@ from ftstream.postgres.catalog import (
     require_logged_key,
 )
 from ftstream.postgres.codec import debezium_codec, text_codec
-
-Tell = Callable[[Notification], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ Newest = Mapping[tuple[str, Partition], Shape]
 
 def newest_shapes(batch: Batch) -> Newest:
     """Return the newest column lists of this batch; one of parked changes has none."""
-    if batch.retried:
+    if isinstance(batch.fence, FromParked):
         return {}
     newest = {(c.table, c.at): c.image for c in batch.changes if c.image is not None}
     return {where: toast.names(image) for where, image in newest.items()}
@@ -65,10 +63,10 @@ class Schema:
     lost; or in an error; or when it is read again for no reason.
     """
 
-    def __init__(self, flow: Flow, target: Site, tell: Tell) -> None:
+    def __init__(self, flow: Flow, target: Site, notify: Notify) -> None:
         self._flow = flow
         self._target = target
-        self._tell = tell
+        self._notify = notify
         self._catalogs: dict[str, _Catalog] = {}
         self._readings = itertools.count()
         self._newest = 0
@@ -163,12 +161,14 @@ class Schema:
         )
         parts = [f"{', '.join(sorted(names))} ({where})" for names, where in found if names]
         if parts:
-            self._tell(notification.columns_differ(self._flow.name, name, "; ".join(parts)))
+            self._notify(notification.columns_differ(self._flow.name, name, "; ".join(parts)))
         if made.differing:
-            self._tell(notification.types_differ(self._flow.name, name, "; ".join(made.differing)))
+            self._notify(
+                notification.types_differ(self._flow.name, name, "; ".join(made.differing))
+            )
         if before is not None and (new := made.carried - before.carried):
             listed = ", ".join(sorted(new))
-            self._tell(notification.columns_carried(self._flow.name, name, listed))
+            self._notify(notification.columns_carried(self._flow.name, name, listed))
 
 
 def shape_of(effect: Upsert | Patch) -> Shape:

@@ -15,7 +15,7 @@ from ftstream.postgres.codec import CodecOf
 from ftstream.postgres.queries import Queries, identifier, literal, statement
 
 QUERIES = Queries.load(__package__, "apply.sql")
-SHARED = Queries.load(__package__, "shared.sql")
+WON = Queries.load(__package__, "won_rows.sql")
 PARENTS = Queries.load(__package__, "parents.sql")
 ADVANCE = Queries.load("ftstream.last_write", "advance.sql")
 
@@ -262,7 +262,7 @@ class TableStatements:
         return self._build_at(self._keys[1], query, **parts)
 
     def _build_at(self, key: Column, query: str, /, **parts: sql.Composable) -> sql.Composed:
-        text = SHARED[query] if query in SHARED else QUERIES[query]
+        text = WON[query] if query in WON else QUERIES[query]
         return statement(text).format(
             table=identifier(self._table.schema, self._table.name),
             key=identifier(self._table.key),

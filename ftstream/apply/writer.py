@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, assert_never
 
+from ftstream.apply.applier import Applier
 from ftstream.apply.buffer import Buffer, Buffered
 from ftstream.apply.intake import Intake
 from ftstream.apply.merge import Batch, Position, Span
@@ -18,7 +19,6 @@ from ftstream.apply.parked import ParkedRecord
 from ftstream.apply.parking import Parking
 from ftstream.apply.result import (
     Applied,
-    Applier,
     Blocked,
     Fenced,
     Halt,

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
 
-from ftstream.apply import dead_letters, owned, parked_store, rows
-from ftstream.apply.merge import Batch, Effect, Span
+from ftstream.apply import authority, dead_letters, parked_store, rows
+from ftstream.apply.applier import applier_of
+from ftstream.apply.authority import REREAD_ROWS
+from ftstream.apply.merge import Batch, Effect, FromLog, FromParked, Span
 from ftstream.apply.offsets import Offsets
-from ftstream.apply.owned import REREAD_ROWS, OwnedApplier
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.refetch import read_from_owner
 from ftstream.apply.rows import RowPlan, Tables
@@ -43,7 +44,8 @@ class Worker:
         self.told: list[Notification] = []
         self.sites = Sites(Site.SUPABASE, pair.settings)
         self.schema = Schema(GFX, Site.SUPABASE, self.told.append)
-        self.applier = OwnedApplier(GFX, self.sites, self.schema, pair.settings.apply)
+        bounds = pair.settings.apply
+        self.applier = applier_of(GFX, self.sites, self.schema, bounds, self.told.append)
         self.offsets = Offsets(self.sites)
         self.parked = ParkedChanges(GFX, self.sites)
         self.at = Partition(TOPIC, partition)
@@ -55,7 +57,9 @@ class Worker:
         return self
 
     def batch(self, *changes: Change) -> Batch:
-        return Batch(changes, (Span(self.at, changes[0].offset, changes[-1].offset + 1, None),))
+        return Batch(
+            changes, FromLog((Span(self.at, changes[0].offset, changes[-1].offset + 1, None),))
+        )
 
     def change(self, key: str, **row: object) -> Change:
         image = msgspec.json.encode({"op": "u", "source": {}, "after": {"id": key, **row}})
@@ -146,7 +150,7 @@ async def test_row_read_from_its_owner_never_overwrites_what_another_worker_appl
         return found
 
     later = second.batch(second.change(TWO, player_hash="y", name="new"))
-    monkeypatch.setattr(owned, "read_from_owner", read_while_another_works)
+    monkeypatch.setattr(authority, "read_from_owner", read_while_another_works)
     await first.applier.apply(first.batch(first.change(ONE, player_hash="x", name="one")))
     assert refused == [Policy.WAIT]
     await second.applier.apply(later)
@@ -230,13 +234,13 @@ async def test_parked_change_is_taken_once(pair: Pair, workers: tuple[Worker, Wo
     failure = ApplyFailed
     with pytest.raises(failure) as error:
         await worker.applier.apply(worker.batch(worker.change(TWO, player_hash=5.5, name=None)))
-    parked = Batch((change,), ()).parking({("gfx_players", ONE): error.value.failure})
+    parked = Batch((change,)).parking({("gfx_players", ONE): error.value.failure})
     await worker.applier.apply(parked)
     (found,) = await worker.parked.due([worker.at])
     assert (found.entity_id, found.message) == (ONE, change.message)
-    await other.applier.apply(Batch((change,), retried=True))
+    await other.applier.apply(Batch((change,), FromParked()))
     with pytest.raises(failure) as taken:
-        await worker.applier.apply(Batch((change,), retried=True))
+        await worker.applier.apply(Batch((change,), FromParked()))
     assert taken.value.failure.policy is Policy.FENCED
     assert await worker.parked.due([worker.at]) == []
 
@@ -308,7 +312,7 @@ async def test_change_that_waited_when_its_table_was_emptied_brings_no_row_back(
     (due,) = await worker.parked.due([worker.at])
     assert due.reread
     repair = msgspec.structs.replace(worker.repair(ONE), offset=due.offset)
-    await worker.applier.apply(Batch((repair,), retried=True))
+    await worker.applier.apply(Batch((repair,), FromParked()))
     assert await players(pair, Site.SUPABASE) == []
 
 
@@ -591,11 +595,11 @@ async def test_transaction_writes_with_one_reading_of_the_catalogs(
         for each in connections:
             await each.close()
 
-    monkeypatch.setattr(owned, "write_rows", read_meanwhile)
+    monkeypatch.setattr(authority, "write_rows", read_meanwhile)
     before = one.schema.reading
     batch = one.batch(one.change(ONE, player_hash="x", name="a"))
     with pytest.raises(ApplyFailed, match="gfx_hands was altered"):
-        await one.applier._attempt(batch, {})
+        await one.applier._strategy.apply(batch, {})
     assert one.schema.reading is not before
     await one.applier.apply(batch)
     assert await players(pair, Site.SUPABASE) == [(ONE, "x", "a")]

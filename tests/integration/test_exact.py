@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ftstream.apply import catalogs
+from ftstream.apply import applier
 from ftstream.apply.sites import ApplyFailed
 from ftstream.compare.digests import Digests
 from ftstream.failures import INEXACT, Policy
@@ -91,7 +91,7 @@ async def held(place: Place, name: str) -> Any:
 
 @pytest.fixture
 async def two(least: Pair, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Two]:
-    monkeypatch.setattr(catalogs, "AGAIN_SECONDS", 0)  # the machine may be quick
+    monkeypatch.setattr(applier, "AGAIN_SECONDS", 0)  # the machine may be quick
     made = sql.SQL("create table notes (id uuid primary key, body text, {})").format(COLUMNS)
     async with two_places(least, NOTES, [made.as_string(None)]) as two:
         yield two

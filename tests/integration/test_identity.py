@@ -8,8 +8,8 @@ from typing import Any, LiteralString
 import msgspec
 import pytest
 
+from ftstream.apply.applier import applier_of
 from ftstream.apply.merge import Batch
-from ftstream.apply.owned import OwnedApplier
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.failures import REFERRED_TO, Policy
@@ -179,9 +179,8 @@ async def test_batches_carry_numbers_too(pair: Pair) -> None:
     async for _ in run_init(pair.settings, MemoryTopics(), [WSOP]):
         pass
     sites = Sites(Site.SUPABASE, pair.settings)
-    applier = OwnedApplier(
-        WSOP, sites, Schema(WSOP, Site.SUPABASE, lambda _: None), pair.settings.apply
-    )
+    schema = Schema(WSOP, Site.SUPABASE, lambda _: None)
+    applier = applier_of(WSOP, sites, schema, pair.settings.apply, lambda _: None)
     await applier.prepare()
     for n in (4, 6):
         image = {

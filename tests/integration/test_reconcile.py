@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg import AsyncConnection
 
+from ftstream.apply.applier import applier_of
 from ftstream.apply.schema import Schema
-from ftstream.apply.shared import SharedApplier
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.cli import main
 from ftstream.cli import reconcile as cli
@@ -105,7 +105,7 @@ async def test_last_write_of_each_row_stays_and_the_loser_is_kept(least: Pair) -
     async def meet() -> None:
         sites = Sites(Site.SUPABASE, least.settings)
         schema = Schema(SHEETS, Site.SUPABASE, lambda _: None)
-        applier = SharedApplier(SHEETS, sites, schema, least.settings.apply, lambda _: None)
+        applier = applier_of(SHEETS, sites, schema, least.settings.apply, lambda _: None)
         with pytest.raises(ApplyFailed, match="was never told of") as refused:
             await applier.prepare()
         assert refused.value.failure.sqlstate == NEVER_MET

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from ftstream.apply.merge import Batch, Span
+from ftstream.apply.merge import Batch, FromLog, Span
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Policy, classify
@@ -57,7 +57,7 @@ async def as_records(place: Place, *changes: Change) -> Batch:
         msgspec.structs.replace(change, topic=at.topic, partition=at.partition, offset=offset)
         for offset, change in enumerate(changes, begin)
     )
-    return Batch(numbered, (Span(at, begin, begin + len(numbered), None),))
+    return Batch(numbered, FromLog((Span(at, begin, begin + len(numbered), None),)))
 
 
 async def arrive(place: Place, *changes: Change) -> tuple[Change, ...]:

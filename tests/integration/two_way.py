@@ -14,17 +14,15 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, sql
 
+from ftstream.apply.applier import Applier, applier_of
 from ftstream.apply.buffer import Buffer
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.intake import Decode, Intake
 from ftstream.apply.merge import Batch
 from ftstream.apply.offsets import Offsets
-from ftstream.apply.owned import OwnedApplier
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.parking import Parking
-from ftstream.apply.result import Applier
 from ftstream.apply.schema import Schema
-from ftstream.apply.shared import SharedApplier
 from ftstream.apply.sites import Sites
 from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
@@ -54,7 +52,7 @@ class Place:
     sites: Sites
     schema: Schema
     settings: Settings
-    applier: SharedApplier
+    applier: Applier
     told: list[Notification] = field(default_factory=list)
     seen: dict[Entity, SeenWrite] = field(default_factory=dict)
     """What the applier is told that was seen of the other site's writes: nothing, unless a test says so."""
@@ -176,8 +174,8 @@ class Worker:
         place, flow, bounds = self._place, self._flow, self._place.settings.apply
         if flow.capture is not Capture.OUTBOX:
             schema = Schema(flow, place.site, place.told.append)
-            return OwnedApplier(flow, place.sites, schema, bounds), decode
-        place.applier = SharedApplier(
+            return applier_of(flow, place.sites, schema, bounds, place.told.append), decode
+        place.applier = applier_of(
             flow, place.sites, place.schema, bounds, place.told.append, place.seen.get
         )
         return place.applier, partial(decode_edit, place.site.other.value)
@@ -266,7 +264,7 @@ async def _place(pair: Pair, flow: Flow, site: Site) -> Place:
     seen: dict[Entity, SeenWrite] = {}
     sites = Sites(site, pair.settings)
     schema = Schema(flow, site, told.append)
-    applier = SharedApplier(flow, sites, schema, pair.settings.apply, told.append, seen.get)
+    applier = applier_of(flow, sites, schema, pair.settings.apply, told.append, seen.get)
     await applier.prepare()
     user = await pair.connect(site)
     return Place(site, user, sites, schema, pair.settings, applier, told, seen)

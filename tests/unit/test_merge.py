@@ -14,6 +14,7 @@ from ftstream.apply.merge import (
     Batch,
     Delete,
     Effect,
+    FromLog,
     Patch,
     Read,
     Reread,
@@ -238,7 +239,7 @@ def mixed_batches(draw: st.DrawFn) -> Batch:
             spans.append(Span(at, first, first + len(records), None, 7))
     order = draw(st.permutations(changes))
     in_order = sorted(order, key=lambda c: c.offset)  # of each partition, however they are mixed
-    return Batch(tuple(in_order), tuple(spans), parked=tuple(parked))
+    return Batch(tuple(in_order), FromLog(tuple(spans)), parked=tuple(parked))
 
 
 def singles(batch: Batch) -> list[Batch]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftstream.apply.merge import Batch, Span
+from ftstream.apply.merge import Batch, FromLog, FromParked, Span
 from ftstream.kafka.partition import Partition
 from ftstream.last_write.rule import newest
 from ftstream.last_write.seen import (
@@ -70,14 +70,14 @@ def test_tie_is_supabase_s() -> None:
 
 def test_entity_is_lost_only_if_its_newest_change_is() -> None:
     changes = (change(5, 10), change(7, 11), change(5, 12, key="2"))
-    batch = Batch(changes, (Span(Partition(TOPIC, 0), 10, 13, None),))
+    batch = Batch(changes, FromLog((Span(Partition(TOPIC, 0), 10, 13, None),)))
     known = {("notes", "1"): seen(6), ("notes", "2"): seen(6)}
     assert losers(batch.begins, newest(changes), known.get) == {("notes", "2")}
 
 
 def test_parked_changes_that_are_tried_again_are_never_passed_by() -> None:
     """Their records are behind the applied offset, whatever became of the greater write."""
-    batch = Batch((change(5, 3),), retried=True)
+    batch = Batch((change(5, 3),), FromParked())
     known = {("notes", "1"): seen(6)}
     assert not losers(batch.begins, newest(batch.changes), known.get)
 

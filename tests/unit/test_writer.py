@@ -12,15 +12,15 @@ from typing import cast
 import pytest
 
 from ftstream.apply import parking, writer
+from ftstream.apply.applier import Applier
 from ftstream.apply.buffer import Buffer, Buffered
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.intake import Intake
-from ftstream.apply.merge import Batch, Position
+from ftstream.apply.merge import Batch, FromParked, Position
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import ParkedRecord, ParkedState
 from ftstream.apply.parked_store import Parked, ParkedChanges
 from ftstream.apply.parking import Parking
-from ftstream.apply.result import Applier
 from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
@@ -72,7 +72,7 @@ class FakeTarget:
                 raise ApplyFailed(classify(self.unfit[entity_id], "does not fit"))
         self.offsets |= {span.partition: span.next for span in batch.spans}
         self.batches.append(batch)
-        gone = batch.entities if batch.retried else batch.settled
+        gone = batch.entities if isinstance(batch.fence, FromParked) else batch.settled
         self.parked = [a for a in self.parked if (a.table, a.entity_id) not in gone]
         self.parked += batch.parked
         if self.lost_answers:
@@ -80,7 +80,7 @@ class FakeTarget:
             raise ApplyFailed(classify(None, "server closed the connection"))
 
     async def prepare(self) -> bool:
-        await self.apply(Batch((), ()))
+        await self.apply(Batch(()))
         return False
 
     # -- as Offsets
@@ -337,7 +337,7 @@ async def test_parked_change_is_applied_once_it_fits(flow: Flow) -> None:
         await flow.written()
         flow.target.unfit = {}
         await flow.until(lambda: not flow.target.parked)
-        assert flow.target.batches[-1].retried
+        assert flow.target.batches[-1].fence == FromParked()
         flow.read(2, value=PARTIAL, key=b"b")
         await flow.written()
     assert flow.written_offsets == [0, 1, 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import psycopg
 
@@ -16,7 +16,7 @@ from ftstream.compare.progress import NotCaughtUp
 from ftstream.flows import Flow
 from ftstream.kafka.errors import KafkaError
 from ftstream.messages.avro_schema import SchemaFileError
-from ftstream.notification import Notification
+from ftstream.notification import Notify
 from ftstream.postgres.catalog import KeyMissing, TableMissing
 from ftstream.postgres.connection import open_connection
 from ftstream.settings import Settings, SettingsError
@@ -48,12 +48,10 @@ _KNOWN = (
 class Scheduler:
     """Of one flow. Workers each have one: whose turn it is, the database decides."""
 
-    def __init__(
-        self, flow: Flow, settings: Settings, tell: Callable[[Notification], None]
-    ) -> None:
+    def __init__(self, flow: Flow, settings: Settings, notify: Notify) -> None:
         self._flow = flow
         self._settings = settings
-        self._tell = tell
+        self._notify = notify
         # By table, of the flow itself under no name.
         self._troubles: dict[str, str] = {}
 
@@ -113,7 +111,7 @@ class Scheduler:
             told = notification.run_failed(
                 self._flow.name, result.problem, halted=bool(result.doubt), table=result.table
             )
-            self._tell(told)
+            self._notify(told)
 
     def _done(self, results: Sequence[TableRun]) -> None:
         troubled = bool(self._troubles)
@@ -126,15 +124,15 @@ class Scheduler:
             log.log(level, "flow %s: run of %s: %s", self._flow.name, result.table, result.details)
             if result.uncarried:
                 columns = ", ".join(result.uncarried)
-                self._tell(notification.columns_new(self._flow.name, result.table, columns))
+                self._notify(notification.columns_new(self._flow.name, result.table, columns))
             if result.undone:
                 told = notification.edits_undone(self._flow.name, result.table, result.undone)
-                self._tell(told)
+                self._notify(told)
 
     def _failed(self, error: Exception) -> None:
         self._told("a run failed", error)
         reason = str(error) or repr(error)
-        self._tell(notification.run_failed(self._flow.name, reason, halted=False))
+        self._notify(notification.run_failed(self._flow.name, reason, halted=False))
 
     def _told(self, what: str, error: Exception, table: str = "") -> None:
         """Once in the log, for as long as it is the same."""

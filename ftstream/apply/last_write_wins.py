@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import msgspec
 
 from ftstream import notification
-from ftstream.apply.catalogs import FittingStatements
-from ftstream.apply.merge import Batch, parked_row
-from ftstream.apply.misfit import Misfits
+from ftstream.apply.merge import Batch
 from ftstream.apply.parents import Parents, decode_missing, decode_referring, referred_to
-from ftstream.apply.refuse import Obstacles, Refusals, Tell, named
+from ftstream.apply.refuse import Obstacles, Refusals, named
 from ftstream.apply.rows import locked
 from ftstream.apply.schema import Schema
-from ftstream.apply.shared_rows import SharedRows, Writes, stamp
 from ftstream.apply.sites import ApplyFailed, Sites
-from ftstream.apply.statements import QUERIES, SHARED, Shape
+from ftstream.apply.statements import WON, Shape
 from ftstream.apply.transaction import Transactions, own_names
+from ftstream.apply.won_rows import WonRows, Writes, stamp
 from ftstream.failures import NEVER_MET, PARENT_MISSING, REFERRED_TO, Failure, Policy
 from ftstream.flows import Flow, Site
 from ftstream.last_write.reconciled import unreconciled
 from ftstream.last_write.rule import newest
 from ftstream.last_write.seen import Look, losers, nothing_seen
 from ftstream.messages.change import Change, Entity
+from ftstream.notification import Notify
 from ftstream.outcomes import Outcome
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import statement
-from ftstream.settings import ApplySettings
 
 log = logging.getLogger(__name__)
 
@@ -42,45 +38,33 @@ Outcomes = Mapping[Outcome, tuple[int, int]]
 """How often each outcome came to be, and the least lag in milliseconds."""
 
 
-class SharedApplier:
-    """Writes the changes of a flow captured by outbox to one target site."""
+class LastWriteWins:
+    """The strategy of flows captured by outbox, at one target site."""
 
     def __init__(
         self,
         flow: Flow,
         sites: Sites,
         schema: Schema,
-        settings: ApplySettings,
-        tell: Tell,
+        transactions: Transactions,
+        clock_skew: float,
+        notify: Notify,
         look: Look = nothing_seen,
     ) -> None:
-        """`look`: what was seen of an entity, if anything; see last_write/seen.py."""
+        """`clock_skew`: seconds a write may come from the future; `look`: see last_write/seen.py."""
         self._flow = flow
         self._look = look
         self._sites = sites
         self._schema = schema
-        self._settings = settings
-        self._tell = tell
-        self._transactions = Transactions(flow.name, settings)
-        self._catalogs = FittingStatements(sites, schema, Misfits(sites, self._transactions))
-        self._refusals = Refusals(flow, sites, schema, self._transactions, tell)
-        self._parents = Parents(sites, self._transactions)
-        self._rows = SharedRows(flow)
+        self._clock_skew = clock_skew
+        self._notify = notify
+        self._transactions = transactions
+        self._refusals = Refusals(flow, sites, schema, transactions, notify)
+        self._parents = Parents(sites, transactions)
+        self._rows = WonRows(flow)
 
-    async def prepare(self, sites: Sites | None = None) -> bool:
-        """Read both catalogs, through these connections or its own; True if a table has changed.
-
-        Raises ApplyFailed, as long as a site may hold rows that the other was never told of too.
-        """
-        changed = await self._catalogs.read(sites)
-        await self._must_have_met(sites or self._sites)
-        return changed
-
-    async def apply(self, batch: Batch) -> None:
-        """Apply the batch, whole or not at all. Raises ApplyFailed."""
-        await self._catalogs.apply(batch, partial(self._attempt, batch))
-
-    async def _must_have_met(self, sites: Sites) -> None:
+    async def begin(self, sites: Sites) -> None:
+        """Raises ApplyFailed, as long as a site may hold rows that the other was never told of."""
         async with sites.exclusively():
             connections = {
                 sites.target_site: await sites.target(),
@@ -90,7 +74,8 @@ class SharedApplier:
                 if names := await unreconciled(connections[site], self._flow.tables):
                     raise ApplyFailed(_apart(self._flow, site, names))
 
-    async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
+    async def apply(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
+        """Apply the batch, whole or not at all. Raises ApplyFailed."""
         writes = Writes(batch, newest(batch.changes), shapes)
         outcomes = await self._passing_by(writes)
         if outcomes is None:
@@ -157,7 +142,7 @@ class SharedApplier:
             await self._refusals.orphaned(writes.batch, change, failure)
             return {}
         await self._parents.carry(error.failure)
-        await self._attempt(writes.batch, writes.shapes)
+        await self.apply(writes.batch, writes.shapes)
         return {}
 
     async def _referred_to(self, writes: Writes, error: ApplyFailed) -> None:
@@ -176,30 +161,28 @@ class SharedApplier:
     async def _write(self, writes: Writes, *, moving: bool = False) -> Outcomes:
         """In one round trip, unless unique values move or rows are taken over."""
         batch, logged, taken = writes.batch, None, set[Entity]()
-        in_parts = moving or writes.refusals
         reading = self._schema.reading
         async with self._sites.exclusively():
             target = await self._sites.target()
-            async with nullcontext() if in_parts else target.pipeline():
-                await target.execute("begin isolation level read committed")
-                await self._transactions.open(target, "share")
-                await self._transactions.advance(target, batch)
+            transaction = (
+                self._transactions.in_parts(target, "share")
+                if moving or writes.refusals
+                else self._transactions.in_one_trip(target)
+            )
+            checked = reading if writes.newest else None
+            async with transaction, self._transactions.fenced(target, batch, checked):
                 if writes.lost:
                     await self._rows.pass_by(target, writes.lost)
                 if writes.newest:
                     taken = await self._rows.write(
                         target, reading.statements, writes, moving=moving
                     )
-                    await target.execute(statement(QUERIES["unchanged"]), reading.fingerprint)
                 if batch.changes:
                     rows = {"changes": Json.of([*_logged(writes, taken)])}
-                    logged = await target.execute(statement(SHARED["log_writes"]), rows)
-                if entries := [*map(parked_row, batch.parked)]:
-                    await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
-                await target.execute("commit")
+                    logged = await target.execute(statement(WON["log_writes"]), rows)
             found = await logged.fetchall() if logged is not None else []
         for change in (writes.newest[entity] for entity in taken):
-            self._tell(notification.edit_refused(self._flow.name, change))
+            self._notify(notification.edit_refused(self._flow.name, change))
         return {Outcome(name): (count, lag) for name, count, lag in found}
 
     async def _waiting(self, failure: Failure, writes: Mapping[Entity, Change]) -> ApplyFailed:
@@ -216,7 +199,7 @@ class SharedApplier:
                     return ApplyFailed(failure, held)
                 tables = [table.qualified for table in self._flow.tables]
                 values = {"tables": [*tables, "ftstream.last_write"]}
-                cursor = await target.execute(statement(SHARED["table_locked"]), values)
+                cursor = await target.execute(statement(WON["table_locked"]), values)
                 row = await cursor.fetchone()
         if row is not None and row[0]:
             return ApplyFailed(failure)
@@ -226,10 +209,10 @@ class SharedApplier:
 
     def _look_at(self, outcomes: Outcomes) -> None:
         if refused := outcomes.get(Outcome.REFUSED):
-            self._tell(notification.too_old(self._flow.name, refused[0]))
+            self._notify(notification.too_old(self._flow.name, refused[0]))
         ahead = max((-lag for _, lag in outcomes.values()), default=0) / 1000
-        if ahead > self._settings.clock_skew_seconds:
-            self._tell(notification.clock_ahead(self._flow.name, ahead))
+        if ahead > self._clock_skew:
+            self._notify(notification.clock_ahead(self._flow.name, ahead))
 
 
 def _apart(flow: Flow, site: Site, tables: Sequence[str]) -> Failure:

@@ -53,7 +53,7 @@ class Writes:
 
 
 def stamp(change: Change) -> dict[str, object]:
-    """Return what advance.sql and shared.sql are told of a write."""
+    """Return what advance.sql and won_rows.sql are told of a write."""
     return {
         "table": change.table,
         "id": change.entity_id,
@@ -63,7 +63,7 @@ def stamp(change: Change) -> dict[str, object]:
     }
 
 
-class SharedRows:
+class WonRows:
     """Of one flow. Every method may raise psycopg.Error."""
 
     def __init__(self, flow: Flow) -> None:
@@ -81,7 +81,7 @@ class SharedRows:
     async def write(
         self, target: AsyncConnection, tables: Tables, writes: Writes, *, moving: bool
     ) -> set[Entity]:
-        """In this order: see shared.sql. Where unique values are `moving`, rows go before they come.
+        """In this order: see won_rows.sql. Where unique values are `moving`, rows go before they come.
 
         Returns the rows that were taken over, of those refused to this site.
         """

@@ -1,4 +1,4 @@
-"""Applies what Debezium has read from the tables' log: one transaction a batch, in one network round trip."""
+"""Applies the changes of the site whose rows stand: External's own, read from the log or by comparison."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial
 
 import psycopg
 from psycopg import AsyncConnection
 
-from ftstream.apply.catalogs import FittingStatements
 from ftstream.apply.merge import (
     Batch,
     Delete,
@@ -21,23 +19,17 @@ from ftstream.apply.merge import (
     Reread,
     effects,
     log_rows,
-    parked_row,
 )
-from ftstream.apply.misfit import Misfits
 from ftstream.apply.parents import referred_to
 from ftstream.apply.refetch import read_from_owner
 from ftstream.apply.rows import RowPlan, Tables, keeping, locked, missing, write_rows
 from ftstream.apply.schema import Reading, Schema
 from ftstream.apply.sites import SILENT, ApplyFailed, Sites
-from ftstream.apply.statements import QUERIES, Shape
-from ftstream.apply.transaction import Transactions, own_names
+from ftstream.apply.statements import Shape
+from ftstream.apply.transaction import Transactions, log_changes, own_names
 from ftstream.failures import REFERRED_TO, ROW_MISSING, Failure, Policy
-from ftstream.flows import Flow
 from ftstream.messages.change import Entity
-from ftstream.postgres.connection import Json
 from ftstream.postgres.errors import failure_of
-from ftstream.postgres.queries import statement
-from ftstream.settings import ApplySettings
 
 log = logging.getLogger(__name__)
 
@@ -59,31 +51,21 @@ SILENT_SECONDS = 5.0
 _TOO_MANY = Failure(Policy.DIVIDE, "", "more rows to read from their owner than go into memory", "")
 
 
-class OwnedApplier:
-    """Writes the changes of a flow captured from the log to its target site."""
+class Authority:
+    """The strategy of flows with an authoritative site: each row becomes as that has it."""
 
-    def __init__(self, flow: Flow, sites: Sites, schema: Schema, settings: ApplySettings) -> None:
-        self._flow = flow
+    def __init__(self, sites: Sites, schema: Schema, transactions: Transactions) -> None:
         self._sites = sites
         self._schema = schema
-        self._transactions = Transactions(flow.name, settings)
-        self._catalogs = FittingStatements(sites, schema, Misfits(sites, self._transactions))
+        self._transactions = transactions
         # When to ask an owner again who has not answered.
         self._silent_until = 0.0
 
-    async def prepare(self, sites: Sites | None = None) -> bool:
-        """Read both catalogs, through these connections or its own; True if a table has changed.
+    async def begin(self, sites: Sites) -> None:
+        """Nothing has to be settled before."""
 
-        Raises ApplyFailed.
-        """
-        return await self._catalogs.read(sites)
-
-    async def apply(self, batch: Batch) -> None:
-        """Apply the batch, whole or not at all. Raises ApplyFailed."""
-        await self._catalogs.apply(batch, partial(self._attempt, batch))
-
-    async def _attempt(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
-        """Apply it, with rows as their owner has them where the log's images do not do."""
+    async def apply(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
+        """Apply it, rows as their owner has them where the log's images do not do. Raises ApplyFailed."""
         plan = RowPlan(effects(batch.changes), shapes)
         for _ in range(REREADS):
             try:
@@ -104,17 +86,17 @@ class OwnedApplier:
         try:
             async with self._sites.exclusively():
                 target = await self._sites.target()
-                if plan.rereads:
+                if not plan.rereads:
+                    async with self._transactions.in_one_trip(target):
+                        await self._write(target, batch, plan, reading)
+                else:
                     source = await self._owner(batch, plan.rereads)
-                    async with target.transaction():
-                        # Others may write these rows meanwhile, so no other worker applies now: else a row
-                        # as it was read could overwrite what another has applied since, for good.
-                        await self._transactions.open(target, "alone")
+                    # Others may write these rows meanwhile, so no other worker applies now: else a row as
+                    # it was read could overwrite what another has applied since, for good.
+                    async with self._transactions.in_parts(target, "alone"):
                         written = await self._read(source, target, batch, plan, reading.statements)
                         async with target.pipeline():
                             await self._write(target, batch, written, reading)
-                else:
-                    await self._apply_in_one_trip(target, batch, plan, reading)
         except ApplyFailed as error:
             if error.failure.sqlstate == REFERRED_TO:
                 raise referred_to(error.failure, plan.rows) from error
@@ -125,25 +107,12 @@ class OwnedApplier:
             if isinstance(effect, Displace):
                 log.warning("%s %s is in ftstream.displaced: it was in the way", table, entity_id)
 
-    async def _apply_in_one_trip(
-        self, target: AsyncConnection, batch: Batch, plan: RowPlan, reading: Reading
-    ) -> None:
-        """The hot path: there is nothing to be known in between."""
-        async with target.pipeline():
-            await target.execute("begin isolation level read committed")
-            await self._transactions.open(target, "share")
-            await self._write(target, batch, plan, reading)
-            await target.execute("commit")
-
     async def _write(
         self, target: AsyncConnection, batch: Batch, plan: RowPlan, reading: Reading
     ) -> None:
-        await self._transactions.advance(target, batch)
-        await write_rows(target, reading.statements, plan)
-        if plan.rows:
-            await target.execute(statement(QUERIES["unchanged"]), reading.fingerprint)
-        if entries := [*log_rows(batch.changes, plan.rows), *map(parked_row, batch.parked)]:
-            await target.execute(statement(QUERIES["log"]), {"rows": Json.of(entries)})
+        async with self._transactions.fenced(target, batch, reading if plan.rows else None):
+            await write_rows(target, reading.statements, plan)
+            await log_changes(target, log_rows(batch.changes, plan.rows))
 
     async def _owner(self, batch: Batch, rereads: Collection[Entity]) -> AsyncConnection:
         """The connection to the source. Raises ApplyFailed for these rows; the others need not wait."""
