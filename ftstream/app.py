@@ -19,7 +19,7 @@ from faust.types.auth import CredentialsT
 
 from ftstream import __version__
 from ftstream.apply.agent import ChangeAgent
-from ftstream.apply.housekeeping import Notifier
+from ftstream.apply.housekeeping import Housekeeper, Notifier
 from ftstream.capture.batch.scheduler import Scheduler
 from ftstream.capture.publisher import Publisher
 from ftstream.capture.waker import Waker
@@ -65,6 +65,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self._settings = settings
         self._flows = flows
         self._notifier = Notifier(settings.supabase.conninfo())
+        self._keepers = {site: Housekeeper(settings.database(site).conninfo()) for site in Site}
         self._publisher = _publisher(settings, flows)
         self._waker = _waker(settings, flows, self._publisher)
         # What works beside the agents, for as long as the worker runs.
@@ -75,7 +76,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
             if flow.capture is Capture.BATCH
         ]
         self.change_agents = [
-            ChangeAgent(self, flow, target, settings, self._notifier)
+            ChangeAgent(self, flow, target, settings, self._notifier, self._keepers[target])
             for flow in flows
             for target in flow.targets
         ]
@@ -109,7 +110,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
             each.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
         await asyncio.gather(*(agent.stop() for agent in self.change_agents))
-        for service in (self._waker, self._publisher):
+        for service in (self._waker, self._publisher, *self._keepers.values()):
             if service is not None:
                 await service.close()
         await self._notifier.flush(NOTIFY_SECONDS)

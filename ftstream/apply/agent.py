@@ -70,7 +70,13 @@ class ChangeAgent:
     """
 
     def __init__(
-        self, app: faust.App, flow: Flow, target: Site, settings: Settings, notifier: Notifier
+        self,
+        app: faust.App,
+        flow: Flow,
+        target: Site,
+        settings: Settings,
+        notifier: Notifier,
+        keeper: Housekeeper,
     ) -> None:
         names = Names(flow, settings.namespace)
         self.flow, self.target = flow, target
@@ -79,6 +85,7 @@ class ChangeAgent:
         self._settings = settings
         self._kafka = settings.kafka
         self._notifier = notifier
+        self._keeper = keeper
         tables = {names.topic(table, target.other): table.name for table in flow.tables}
         self._heartbeats = _heartbeats(flow, settings.namespace)
         self.topics = (*tables, *([self._heartbeats] if self._heartbeats else []))
@@ -100,7 +107,6 @@ class ChangeAgent:
         self._applier = applier_of(self.flow, self._sites, schema, bounds, self._notify, look)
         decoding = self._decode()
         self._offsets = Offsets(self._sites)
-        self._keeper = Housekeeper(settings.database(self.target).conninfo())
         self._buffer = Buffer(bounds.buffer_rows, bounds.buffer_bytes, self._pause, self._resume)
         self._parking = Parking(
             self.flow.name,
@@ -182,7 +188,6 @@ class ChangeAgent:
         if self._last_write:
             await self._last_write.close()
         await self._sites.close()
-        await self._keeper.close()
 
     async def halt(self, reason: Halted) -> None:
         """Do nothing any more, having applied nothing of what cannot be applied."""

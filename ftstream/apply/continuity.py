@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError as ClientError
+from aiokafka import TopicPartition
 
 from ftstream.apply.merge import Position, record_digest
-from ftstream.kafka.errors import KafkaUnreachable
+from ftstream.kafka.clients import open_consumer
 from ftstream.kafka.partition import Partition
-from ftstream.kafka.security import client_options
 from ftstream.settings import KafkaSettings
 
 READ_SECONDS = 15.0
@@ -50,19 +48,8 @@ async def discontinuities(
 
     `partitions`: topic to the number of partitions it should have. Raises KafkaUnreachable.
     """
-    consumer = AIOKafkaConsumer(
-        **client_options(kafka),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    try:
-        await consumer.start()
+    async with open_consumer(kafka, auto_offset_reset="earliest") as consumer:
         return await _Log(consumer).compare(applied, partitions)
-    except (ClientError, OSError) as error:
-        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
-    finally:
-        await consumer.stop()
 
 
 class _Log:

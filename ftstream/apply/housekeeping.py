@@ -24,11 +24,12 @@ MOST_NOTIFICATIONS = 1_000
 
 
 class Housekeeper:
-    """Keeps a target's sync_status and sync_log in order. Its methods may raise psycopg.Error."""
+    """Keeps a site's sync_status and sync_log in order. Its methods may raise psycopg.Error."""
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: AsyncConnection | None = None
+        self._lock = asyncio.Lock()
 
     async def maintain(self, keep_days: int) -> None:
         """Make the coming days' partitions of sync_log, drop those past their time."""
@@ -43,11 +44,12 @@ class Housekeeper:
             await self._connection.close()
 
     async def _execute(self, query: str, values: Mapping[str, object]) -> None:
-        if self._connection is None or self._connection.closed:
-            self._connection = await open_connection(self._conninfo)
-        async with self._connection.transaction():
-            await self._connection.execute(statement(QUERIES["patience"]))
-            await self._connection.execute(statement(QUERIES[query]), values)
+        async with self._lock:
+            if self._connection is None or self._connection.closed:
+                self._connection = await open_connection(self._conninfo)
+            async with self._connection.transaction():
+                await self._connection.execute(statement(QUERIES["patience"]))
+                await self._connection.execute(statement(QUERIES[query]), values)
 
 
 class Notifier:

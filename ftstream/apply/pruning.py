@@ -11,6 +11,7 @@ import psycopg
 from ftstream.apply.sites import open_both
 from ftstream.flows import Flow
 from ftstream.last_write.tombstones import prune
+from ftstream.retry import Trouble
 from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,16 +28,16 @@ class Pruning:
 
     async def run(self) -> None:
         """Prune until cancelled."""
-        told = False
+        trouble = Trouble(log, f"flow {self._flow.name}: old deletes stay")
         while True:
             try:
                 await self._prune()
-                told = False
+                trouble.over()
+            except psycopg.OperationalError as error:
+                # That a site is away others say; tombstones that stay do no harm until the next round.
+                log.debug("flow %s: old deletes stay: %s", self._flow.name, error)
             except psycopg.Error as error:
-                # Tombstones that stay do no harm: the next round finds them again.
-                level = logging.DEBUG if told or not error.sqlstate else logging.WARNING
-                log.log(level, "flow %s: old deletes stay: %s", self._flow.name, str(error).strip())
-                told = True
+                trouble.met(error)
             await asyncio.sleep(PRUNE_SECONDS)
 
     async def _prune(self) -> None:

@@ -13,6 +13,7 @@ import psycopg
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.merge import Batch
 from ftstream.apply.parked import ParkedRecord
+from ftstream.retry import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class Tally:
         self._applied: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._heartbeat: float | None = None
-        self._trouble = False
+        self._unkept = Trouble(log, f"flow {flow}: sync_log is not maintained", level=logging.DEBUG)
+        self._lagging = Trouble(log, f"flow {flow}: sync_status lags", level=logging.DEBUG)
 
     def add(self, batch: Batch) -> None:
         """Count a batch that is applied."""
@@ -70,8 +72,9 @@ class Tally:
         try:
             await self._keeper.maintain(self._keep_days)
         except psycopg.Error as error:
-            self._told("sync_log is not maintained", error)
+            self._unkept.met(error)
             return False
+        self._unkept.over()
         return True
 
     async def _record(self) -> None:
@@ -92,14 +95,9 @@ class Tally:
                 ]
             )
         except psycopg.Error as error:
-            self._told("sync_status lags", error)
+            self._lagging.met(error)
             self._applied += applied
             self._failed += failed
             self._heartbeat = self._heartbeat or heartbeat
         else:
-            self._trouble = False
-
-    def _told(self, what: str, error: psycopg.Error) -> None:
-        if not self._trouble:
-            log.debug("flow %s: %s: %s", self._flow, what, str(error).strip())
-        self._trouble = True
+            self._lagging.over()

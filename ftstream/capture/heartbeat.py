@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaConnectionError
+from aiokafka import TopicPartition
 
 from ftstream.flows import CaptureNames
-from ftstream.kafka.errors import KafkaUnreachable
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import open_consumer
 from ftstream.settings import KafkaSettings
 
 READ_SECONDS = 10.0
@@ -30,7 +27,7 @@ class RecordCounts:
 
 async def written(kafka: KafkaSettings, names: CaptureNames) -> RecordCounts:
     """The ends of its topics, summed. Raises KafkaUnreachable."""
-    async with _reader(kafka) as consumer:
+    async with open_consumer(kafka) as consumer:
         changes = [
             TopicPartition(topic, partition)
             for topic in names.topics
@@ -47,7 +44,7 @@ async def last_heartbeat(kafka: KafkaSettings, names: CaptureNames) -> datetime 
     Raises KafkaUnreachable.
     """
     partition = TopicPartition(names.heartbeat_topic, 0)
-    async with _reader(kafka) as consumer:
+    async with open_consumer(kafka) as consumer:
         end = (await _ends(consumer, [partition]))[partition]
         begin = (await consumer.beginning_offsets([partition]))[partition]
         if end == begin:
@@ -61,16 +58,3 @@ async def _ends(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[Top
     consumer.assign(partitions)
     ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
     return ends
-
-
-@asynccontextmanager
-async def _reader(kafka: KafkaSettings) -> AsyncIterator[Any]:
-    """A consumer in no group: it moves nobody's position."""
-    consumer = AIOKafkaConsumer(**client_options(kafka), group_id=None, enable_auto_commit=False)
-    try:
-        await consumer.start()
-        yield consumer
-    except KafkaConnectionError as error:
-        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
-    finally:
-        await consumer.stop()

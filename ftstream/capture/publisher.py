@@ -12,6 +12,7 @@ import psycopg
 from ftstream.capture.outbox import Outbox, OutboxEntry
 from ftstream.kafka.errors import KafkaError
 from ftstream.kafka.publishing import Message, Publishing
+from ftstream.retry import Trouble
 from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,11 @@ class Publisher:
         self._outbox = Outbox(settings.supabase.conninfo(), list(topics), TURN_SECONDS)
         self._publishing = Publishing(settings.kafka, PUBLISH_SECONDS)
         self._awake = asyncio.Event()
-        self._trouble = ""
+        self._trouble = Trouble(
+            log,
+            "changes of Supabase wait in its outbox",
+            over="changes of Supabase are published again",
+        )
 
     def wake(self) -> None:
         """Look at once: something may have been written. A hint, nothing depends on it."""
@@ -53,10 +58,10 @@ class Publisher:
             try:
                 done = await self._look()
             except (psycopg.Error, KafkaError) as error:
-                self._told(error)
+                self._trouble.met(error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            self._recovered()
+            self._trouble.over()
             if not done:
                 await self._rest()
 
@@ -91,14 +96,3 @@ class Publisher:
             return
         finally:
             self._awake.clear()
-
-    def _told(self, error: Exception) -> None:
-        reason = " ".join(str(error).split())
-        if not self._trouble:
-            log.warning("changes of Supabase wait in its outbox: %s", reason)
-        self._trouble = reason
-
-    def _recovered(self) -> None:
-        if self._trouble:
-            log.warning("changes of Supabase are published again")
-        self._trouble = ""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, UnknownTopicOrPartitionError
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
 from ftstream.flows import CaptureNames, Table
-from ftstream.kafka.errors import KafkaError, KafkaUnreachable
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import open_consumer, open_producer
+from ftstream.kafka.errors import KafkaError
 from ftstream.settings import KafkaSettings
 
 REQUEST_MS = 10_000
@@ -46,18 +46,11 @@ async def send(kafka: KafkaSettings, names: CaptureNames, signal: Signal) -> Non
 
     Raises KafkaUnreachable, KafkaError.
     """
-    producer = AIOKafkaProducer(**client_options(kafka), acks="all", request_timeout_ms=REQUEST_MS)
-    try:
-        await producer.start()
+    async with open_producer(kafka, request_timeout_ms=REQUEST_MS) as producer:
         # The key says which connector is meant: its topic.prefix.
         key = names.prefix.encode()
-        await producer.send_and_wait(names.signal_topic, signal.encoded(), key=key, partition=0)
-    except KafkaConnectionError as error:
-        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
-    except (KafkaTimeoutError, UnknownTopicOrPartitionError) as error:
-        raise _topic_missing(names.signal_topic) from error
-    finally:
-        await producer.stop()
+        with _answering(names.signal_topic):
+            await producer.send_and_wait(names.signal_topic, signal.encoded(), key=key, partition=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,41 +103,10 @@ def decode_notification(value: bytes) -> SnapshotStep:
 
 
 class Notifications:
-    """The notifications of a flow from the moment this context is entered; enter, then signal."""
+    """The notifications of a flow; made by `open_notifications`."""
 
-    def __init__(self, kafka: KafkaSettings, names: CaptureNames) -> None:
-        self._kafka = kafka
-        self._topic = names.notification_topic
-        self._consumer: Any = None
-
-    async def __aenter__(self) -> Self:
-        # No group: nothing to commit, and whoever asks sees everything.
-        self._consumer = AIOKafkaConsumer(
-            **client_options(self._kafka), group_id=None, enable_auto_commit=False
-        )
-        try:
-            await self._consumer.start()
-            partition = TopicPartition(self._topic, 0)
-            self._consumer.assign([partition])
-            await self._consumer.seek_to_end(partition)
-            # The seek is lazy: the position must be known before the signal is sent.
-            await self._consumer.position(partition)
-        except BaseException as error:
-            await self._consumer.stop()
-            if isinstance(error, KafkaConnectionError):
-                raise KafkaUnreachable(self._kafka.bootstrap_servers, str(error)) from error
-            if isinstance(error, UnknownTopicOrPartitionError | KafkaTimeoutError):
-                raise _topic_missing(self._topic) from error
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._consumer.stop()
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
 
     async def of(self, signal: Signal, patience: float) -> AsyncIterator[SnapshotStep]:
         """Return those of this signal, up to the last. Raises SignalUnanswered after `patience` seconds
@@ -176,5 +138,27 @@ class SignalUnanswered(KafkaError):
         )
 
 
-def _topic_missing(topic: str) -> KafkaError:
-    return KafkaError(f"topic {topic} does not answer; `ftstream connectors apply` creates it")
+@asynccontextmanager
+async def open_notifications(
+    kafka: KafkaSettings, names: CaptureNames
+) -> AsyncIterator[Notifications]:
+    """Read the notifications of a flow from here on; enter, then signal. Raises KafkaError."""
+    async with open_consumer(kafka) as consumer:
+        partition = TopicPartition(names.notification_topic, 0)
+        consumer.assign([partition])
+        with _answering(names.notification_topic):
+            await consumer.seek_to_end(partition)
+            # The seek is lazy: the position must be known before the signal is sent.
+            await consumer.position(partition)
+        yield Notifications(consumer)
+
+
+@contextmanager
+def _answering(topic: str) -> Iterator[None]:
+    """Raises KafkaError if the topic is not there, which the client finds out by waiting for it."""
+    try:
+        yield
+    except (KafkaTimeoutError, UnknownTopicOrPartitionError) as error:
+        raise KafkaError(
+            f"topic {topic} does not answer; `ftstream connectors apply` creates it"
+        ) from error

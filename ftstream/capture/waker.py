@@ -13,6 +13,7 @@ import psycopg
 
 from ftstream.capture import wake_ups
 from ftstream.flows import Table
+from ftstream.retry import Trouble
 from ftstream.settings import Settings
 from ftstream.supabase.realtime import Realtime
 from ftstream.supabase.wake_up import WakeUps, Way
@@ -42,7 +43,7 @@ class Waker:
         self._conninfo = settings.supabase.conninfo()
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._changed = self._realtime.changed if self._realtime else asyncio.Event()
-        self._trouble = False
+        self._trouble = Trouble(log, "what wakes the publisher cannot be noted")
 
     @property
     def state(self) -> WakeUps:
@@ -62,7 +63,7 @@ class Waker:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await wake_ups.forget(self._conninfo, self._worker)
         except (psycopg.Error, TimeoutError) as error:
-            self._told(error)
+            self._trouble.met(error)
 
     async def _keep_noted(self) -> None:
         while True:
@@ -79,12 +80,6 @@ class Waker:
             async with asyncio.timeout(NOTE_PATIENCE):
                 await wake_ups.note(self._conninfo, self._worker, self.state)
         except (psycopg.Error, TimeoutError) as error:
-            self._told(error)
+            self._trouble.met(error)
         else:
-            self._trouble = False
-
-    def _told(self, error: Exception) -> None:
-        if not self._trouble:
-            reason = " ".join(str(error).split()) or "the database does not answer"
-            log.warning("what wakes the publisher cannot be noted: %s", reason)
-        self._trouble = True
+            self._trouble.over()

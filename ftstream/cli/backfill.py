@@ -8,7 +8,14 @@ from collections.abc import Sequence
 
 import click
 
-from ftstream.capture.signals import Notifications, Signal, SnapshotStep, incremental_snapshot, send
+from ftstream.capture.signals import (
+    Notifications,
+    Signal,
+    SnapshotStep,
+    incremental_snapshot,
+    open_notifications,
+    send,
+)
 from ftstream.cli.errors import EXIT_CODES, CommandFailure
 from ftstream.cli.flows import log_flows
 from ftstream.cli.options import dry_run_option
@@ -68,7 +75,7 @@ def _find(name: str) -> tuple[Flow, Table]:
 
 async def _backfill(settings: Settings, names: CaptureNames, signal: Signal, wait: bool) -> None:
     await _check_running(settings, names)
-    async with Notifications(settings.kafka, names) as notifications:
+    async with open_notifications(settings.kafka, names) as notifications:
         await send(settings.kafka, names, signal)
         click.echo(f"asked {names.connector} (signal {signal.identity})")
         if wait:

@@ -7,13 +7,11 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError
 from aiokafka.errors import KafkaError as ClientError
 
 from ftstream.flows import Names, Site, Table
-from ftstream.kafka.errors import KafkaError, KafkaUnreachable
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import open_producer
+from ftstream.kafka.errors import KafkaError
 from ftstream.messages.change import REPAIR_REQUEST
 from ftstream.settings import KafkaSettings
 
@@ -46,11 +44,5 @@ class Repairs:
 @asynccontextmanager
 async def open_repairs(kafka: KafkaSettings, names: Names, target: Site) -> AsyncIterator[Repairs]:
     """A sender of requests for a flow. Raises KafkaUnreachable."""
-    producer = AIOKafkaProducer(**client_options(kafka), acks="all", linger_ms=5)
-    try:
-        await producer.start()
+    async with open_producer(kafka, linger_ms=5) as producer:
         yield Repairs(producer, names, target)
-    except (KafkaConnectionError, OSError) as error:
-        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
-    finally:
-        await producer.stop()

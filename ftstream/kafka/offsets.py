@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaConnectionError
 
-from ftstream.kafka.errors import KafkaUnreachable, TopicMissing
+from ftstream.kafka.clients import open_consumer
+from ftstream.kafka.errors import TopicMissing
 from ftstream.kafka.partition import Partition
-from ftstream.kafka.security import client_options
 from ftstream.kafka.topics import partition_counts
 from ftstream.settings import KafkaSettings
 
@@ -35,14 +34,8 @@ async def open_ends(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncIterato
     missing = [topic for topic in topics if topic not in counts]
     if missing:
         raise TopicMissing(f"Kafka has no topic {', '.join(missing)}: run `ftstream init`")
-    consumer = AIOKafkaConsumer(**client_options(kafka))
-    try:
-        await consumer.start()
+    async with open_consumer(kafka) as consumer:
         yield Ends(
             consumer,
             [TopicPartition(topic, number) for topic in topics for number in range(counts[topic])],
         )
-    except (KafkaConnectionError, OSError) as error:
-        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
-    finally:
-        await consumer.stop()

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as ClientError
 
+from ftstream.kafka.clients import client_options
 from ftstream.kafka.errors import KafkaUnreachable, TopicsDiffer
-from ftstream.kafka.security import client_options
 from ftstream.settings import MAX_REQUEST_BYTES, KafkaSettings
 
 

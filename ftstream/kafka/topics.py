@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError as ClientError
 from aiokafka.errors import (
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
@@ -17,8 +15,8 @@ from aiokafka.errors import (
 )
 
 from ftstream.flows import CaptureNames, Flow, Names, captures_of
-from ftstream.kafka.errors import KafkaUnreachable, TopicRefused, TopicsDiffer
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import open_admin_client
+from ftstream.kafka.errors import TopicRefused, TopicsDiffer
 from ftstream.settings import MAX_REQUEST_BYTES, KafkaSettings, Settings
 
 MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + 64 * 2**10
@@ -90,19 +88,19 @@ def topics_of_all(
 
 async def partition_counts(kafka: KafkaSettings) -> dict[str, int]:
     """Topic to number of partitions, of every topic there is. Raises KafkaUnreachable."""
-    async with _admin(kafka) as admin:
+    async with open_admin_client(kafka) as admin:
         return await _partitions(admin)
 
 
 async def missing_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
     """The names of those that do not exist. Raises TopicsDiffer, KafkaUnreachable."""
-    async with _admin(settings.kafka) as admin:
+    async with open_admin_client(settings.kafka) as admin:
         return [spec.name for spec in await _missing(admin, specs)]
 
 
 async def existing_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
     """The names of those that exist, whatever they are like. Raises KafkaUnreachable."""
-    async with _admin(settings.kafka) as admin:
+    async with open_admin_client(settings.kafka) as admin:
         existing = await _partitions(admin)
         return [spec.name for spec in specs if spec.name in existing]
 
@@ -113,7 +111,7 @@ async def ensure_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
     Raises TopicsDiffer, before it creates anything, if one exists with other partitions;
     TopicRefused if the broker refuses one; KafkaUnreachable.
     """
-    async with _admin(settings.kafka) as admin:
+    async with open_admin_client(settings.kafka) as admin:
         missing = await _missing(admin, specs)
         if missing:
             response = await admin.create_topics([_new(spec) for spec in missing])
@@ -128,7 +126,7 @@ async def delete_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
 
     Raises TopicRefused, KafkaUnreachable.
     """
-    async with _admin(settings.kafka) as admin:
+    async with open_admin_client(settings.kafka) as admin:
         existing = await _partitions(admin)
         present = [spec.name for spec in specs if spec.name in existing]
         if present:
@@ -171,18 +169,6 @@ def _cache_config(kafka: KafkaSettings) -> dict[str, str]:
 def _durability(kafka: KafkaSettings) -> dict[str, str]:
     # Connect asks for acknowledgement by all in-sync replicas: that must be more than the leader.
     return {"min.insync.replicas": "2"} if kafka.replication_factor > 2 else {}
-
-
-@asynccontextmanager
-async def _admin(kafka: KafkaSettings) -> AsyncIterator[Any]:
-    admin = AIOKafkaAdminClient(**client_options(kafka))
-    try:
-        await admin.start()
-        yield admin
-    except (ClientError, OSError) as error:
-        raise KafkaUnreachable(kafka.bootstrap_servers, str(error)) from error
-    finally:
-        await admin.close()
 
 
 async def _partitions(admin: Any) -> dict[str, int]:

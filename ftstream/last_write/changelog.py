@@ -11,15 +11,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError as ClientError
+from aiokafka import TopicPartition
 
 from ftstream.kafka.chunk import Record
-from ftstream.kafka.errors import KafkaError, KafkaUnreachable
+from ftstream.kafka.clients import open_consumer
+from ftstream.kafka.errors import KafkaError
 from ftstream.kafka.publishing import Message, Publishing
-from ftstream.kafka.security import client_options
 from ftstream.retry import Trouble, until_done
 from ftstream.settings import KafkaSettings
 
@@ -80,7 +78,8 @@ class Changelog:
 
     async def read(self, partitions: Collection[int]) -> AsyncIterator[Record]:
         """All records that these partitions hold now. Raises KafkaUnreachable."""
-        async with self._consumer() as consumer:
+        bounds = {"fetch_max_bytes": FETCH_BYTES, "max_partition_fetch_bytes": FETCH_BYTES}
+        async with open_consumer(self._kafka, auto_offset_reset="earliest", **bounds) as consumer:
             assigned = [TopicPartition(self._topic, number) for number in partitions]
             consumer.assign(assigned)
             await consumer.seek_to_beginning()
@@ -89,22 +88,6 @@ class Changelog:
                 found = await consumer.getmany(timeout_ms=200, max_records=AT_ONCE)
                 for record in itertools.chain.from_iterable(found.values()):
                     yield record
-
-    @asynccontextmanager
-    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = AIOKafkaConsumer(
-            **client_options(self._kafka),
-            auto_offset_reset="earliest",
-            fetch_max_bytes=FETCH_BYTES,
-            max_partition_fetch_bytes=FETCH_BYTES,
-        )
-        try:
-            await consumer.start()
-            yield consumer
-        except (ClientError, OSError) as error:
-            raise KafkaUnreachable(self._kafka.bootstrap_servers, str(error)) from error
-        finally:
-            await consumer.stop()
 
     async def _write(self) -> None:
         """Some of what waits. Raises KafkaError."""

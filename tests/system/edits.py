@@ -13,7 +13,7 @@ import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ftstream.flows import FLOWS, OVERRIDES, Capture, Names
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import client_options
 from ftstream.local.demo.rig import SITES, SiteName
 from tests.conftest import POLL_SECONDS
 from tests.system.scene import Scene

@@ -26,7 +26,7 @@ from psycopg.rows import TupleRow
 from ftstream.compare.progress import watch
 from ftstream.compare.verification import verify
 from ftstream.flows import GFX, CaptureNames, Flow, Names, Site, log_captures
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import client_options
 from ftstream.local.demo.rig import SITES, Rig, SiteName
 from ftstream.local.demo.traffic import Traffic
 from tests.conftest import POLL_SECONDS, until

@@ -14,8 +14,8 @@ from aiokafka.admin import NewPartitions, RecordsToDelete
 from psycopg import sql
 
 from ftstream.flows import FLOWS
+from ftstream.kafka.clients import client_options
 from ftstream.kafka.errors import KafkaError
-from ftstream.kafka.security import client_options
 from ftstream.kafka.topics import change_topics, delete_topics, ensure_topics, topics_of_all
 from ftstream.local.demo.rig import Rig
 from tests.system.scene import Scene, Worker, admin, set_up

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from ftstream.flows import RENDER_QUEUE, Names, Site
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import client_options
 from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, set_up

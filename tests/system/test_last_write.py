@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from ftstream.flows import OVERRIDES, Names, Site
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import client_options
 from ftstream.last_write.seen import SeenWrite, decode, encode, key_of
 from ftstream.local.demo.rig import Rig, SiteName
 from ftstream.messages.change import Entity

@@ -28,7 +28,7 @@ from ftstream.flows import (
     Table,
     log_captures,
 )
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import client_options
 from ftstream.kafka.topics import MAX_MESSAGE_BYTES, change_topics, topics_of_all
 from ftstream.local.stack.kafka import MESSAGE_BYTES
 from ftstream.settings import MAX_REQUEST_BYTES, Database, KafkaSettings, Settings

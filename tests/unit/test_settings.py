@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from ftstream import app
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import client_options
 from ftstream.settings import Database, KafkaSettings, Settings, SettingsError, load_settings
 
 SECRET = "s3cret-of-the-test"

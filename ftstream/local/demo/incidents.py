@@ -11,7 +11,7 @@ import psycopg
 from aiokafka import AIOKafkaProducer
 
 from ftstream.flows import GFX, Names, Site
-from ftstream.kafka.security import client_options
+from ftstream.kafka.clients import client_options
 from ftstream.local.demo.rig import Rig
 from ftstream.postgres.queries import Queries, statement
 
