@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NoReturn
 
@@ -31,6 +31,7 @@ from ftstream.kafka.transport import Reader, Transport
 from ftstream.logs import SERVICES, logging_config
 from ftstream.retry import Trouble, until_done
 from ftstream.settings import KafkaSettings, Settings, load_settings
+from ftstream.setup.setup_watch import SetupWatch
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +65,11 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         )
         self._settings = settings
         self._flows = flows
-        self._notifier = Notifier(settings.supabase.conninfo())
-        self._keepers = {site: Housekeeper(settings.database(site).conninfo()) for site in Site}
+        self._notifier = Notifier(settings)
+        self._keepers = {site: Housekeeper(settings, site) for site in Site}
+        self._setup_watch = SetupWatch(settings, flows, self._notifier.notify)
         self._publisher = _publisher(settings, flows)
-        self._waker = _waker(settings, flows, self._publisher)
+        self._waker = _waker(settings, flows, self._publisher, self._halted_flows)
         # What works beside the agents, for as long as the worker runs.
         self._beside: list[asyncio.Future[None]] = []
         self._schedulers = [
@@ -91,7 +93,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         log.info("started: ftstream %s, flows %s", __version__, flows)
         await self._wait_for_kafka()
         self.add_future(self._notifier.run())
-        services = (self._publisher, self._waker, *self._schedulers)
+        services = (self._publisher, self._waker, self._setup_watch, *self._schedulers)
         self._beside = [self.add_future(each.run()) for each in services if each is not None]
         await asyncio.gather(*(agent.start() for agent in self.change_agents))
         for reason in [agent.halted for agent in self.change_agents if agent.halted]:
@@ -116,8 +118,13 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         await self._notifier.flush(NOTIFY_SECONDS)
         await super().on_stop()
 
+    def _halted_flows(self) -> dict[str, str]:
+        return {a.flow.name: str(a.halted) for a in self.change_agents if a.halted is not None}
+
     async def flow_halted(self, reason: Halted) -> None:
         """Go on without that flow; once none is left the process ends."""
+        if self._waker is not None:
+            self._waker.note_soon()
         if await self._last_halted(reason):
             await self.crash(reason)
 
@@ -242,10 +249,15 @@ def _publisher(settings: Settings, flows: Sequence[Flow]) -> Publisher | None:
     return Publisher(settings, topics) if topics else None
 
 
-def _waker(settings: Settings, flows: Sequence[Flow], publisher: Publisher | None) -> Waker | None:
+def _waker(
+    settings: Settings,
+    flows: Sequence[Flow],
+    publisher: Publisher | None,
+    halted: Callable[[], Mapping[str, str]],
+) -> Waker | None:
     if publisher is None:
         return None
-    return Waker(settings, (table for _, table in _published(flows)), publisher.wake)
+    return Waker(settings, (table for _, table in _published(flows)), publisher.wake, halted)
 
 
 def _published(flows: Sequence[Flow]) -> Iterator[tuple[Flow, Table]]:

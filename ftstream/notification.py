@@ -112,6 +112,40 @@ def columns_carried(flow: str, table: str, columns: str) -> Notification:
     )
 
 
+def setup_broken(what: str, command: str, *, lost: bool) -> Notification:
+    """Something of the set-up is not as promised; `lost`: what is written meanwhile is not captured."""
+    missing = " What is written meanwhile is missing on the other site until both are compared."
+    return Notification(
+        "setup_broken",
+        Severity.CRITICAL if lost else Severity.ERROR,
+        what,
+        f"to mend it: {command}.{missing if lost else ''}",
+    )
+
+
+def setup_mended(what: str) -> Notification:
+    """What was not as promised is so again."""
+    return Notification(
+        "setup_mended", Severity.INFO, f"over: {what}", "it is as it should be again"
+    )
+
+
+def gap_closed(gap: str, rows: int) -> Notification:
+    """Both sites were compared over a gap."""
+    return Notification(
+        "gap_closed",
+        Severity.INFO,
+        f"gap closed: {gap}",
+        f"both sites were compared; {rows} rows were missing or different, and are the same now",
+        {"rows": rows},
+    )
+
+
+def gap_left(gap: str, reason: str, command: str) -> Notification:
+    """A gap that does not close by itself."""
+    return Notification("gap_left", Severity.ERROR, f"gap: {gap}", f"{reason}. Then: {command}")
+
+
 def run_failed(flow: str, reason: str, *, halted: bool, table: str = "") -> Notification:
     """A run of a flow captured by batch, or of one table of it; `halted`: it does not go on by itself."""
     run = f"the run of {table}" if table else "a run"

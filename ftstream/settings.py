@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
+import tomllib
 from collections.abc import Iterable
+from importlib.resources.abc import Traversable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -221,12 +223,26 @@ class BatchSettings(_Group):
     rows are many per cent."""
 
 
+class WatchSettings(_Group):
+    """How closely the set-up is watched."""
+
+    seconds: float = Field(default=10, gt=0)
+    """Between two looks at what `init` and `connectors apply` have made; a fault is told at its second."""
+
+
 class SchemaSettings(_Group):
     """Where the Avro schemas are that were accepted here, beside those that ftstream brings along."""
 
     folder: Path | None = None
     """`ftstream schemas accept` writes into it, every worker reads it. Without one they are in the package,
     which is the repository only where ftstream runs from a checkout."""
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    """The settings file, as Windows' editors save it too: with a byte order mark."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
 
 
 class Settings(BaseSettings):
@@ -244,6 +260,7 @@ class Settings(BaseSettings):
     realtime: RealtimeSettings = RealtimeSettings()
     apply: ApplySettings = ApplySettings()
     batch: BatchSettings = BatchSettings()
+    watch: WatchSettings = WatchSettings()
     schemas: SchemaSettings = SchemaSettings()
 
     @model_validator(mode="after")
@@ -277,7 +294,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path()))
+        return (init_settings, env_settings, _TomlFile(settings_cls, config_path()))
 
 
 def config_path() -> Path:

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 import psycopg
 from psycopg import AsyncConnection
 
+from ftstream.flows import Site
 from ftstream.notification import Notification
-from ftstream.postgres.connection import Json, open_connection
+from ftstream.postgres.connection import Json, open_site
 from ftstream.postgres.queries import Queries, statement
 from ftstream.retry import Trouble, until_done
+from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,8 @@ MOST_NOTIFICATIONS = 1_000
 class Housekeeper:
     """Keeps a site's sync_status and sync_log in order. Its methods may raise psycopg.Error."""
 
-    def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
+    def __init__(self, settings: Settings, site: Site) -> None:
+        self._settings, self._site = settings, site
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
 
@@ -46,7 +48,7 @@ class Housekeeper:
     async def _execute(self, query: str, values: Mapping[str, object]) -> None:
         async with self._lock:
             if self._connection is None or self._connection.closed:
-                self._connection = await open_connection(self._conninfo)
+                self._connection = await open_site(self._settings, self._site)
             async with self._connection.transaction():
                 await self._connection.execute(statement(QUERIES["patience"]))
                 await self._connection.execute(statement(QUERIES[query]), values)
@@ -55,8 +57,8 @@ class Housekeeper:
 class Notifier:
     """Writes notifications to Supabase as soon as it can; telling never waits and never fails."""
 
-    def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._waiting: dict[tuple[str, str], Notification] = {}
         self._told = asyncio.Event()
         self._written = asyncio.Event()
@@ -86,7 +88,7 @@ class Notifier:
             log.warning("%d notifications were not written", len(self._waiting))
 
     async def _write(self) -> None:
-        async with await open_connection(self._conninfo) as connection:
+        async with await open_site(self._settings, Site.SUPABASE) as connection:
             while self._waiting:
                 key, notification = next(iter(self._waiting.items()))
                 await _insert(connection, notification)

@@ -16,7 +16,7 @@ from ftstream.flows import Site
 from ftstream.messages.change import Entity
 from ftstream.postgres.catalog import KeyMissing, KeyNotLogged, TableMissing
 from ftstream.postgres.codec import UnsupportedType
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.postgres.errors import failure_of
 from ftstream.settings import Settings
 
@@ -52,8 +52,7 @@ class Sites:
 
     def __init__(self, target: Site, settings: Settings) -> None:
         self.target_site = target
-        self._target_conninfo = settings.database(target).conninfo()
-        self._source_conninfo = settings.database(target.other).conninfo()
+        self._settings = settings
         self._target: AsyncConnection | None = None
         self._source: AsyncConnection | None = None
         # A connection in a pipeline belongs to one task: another's statement would join its transaction.
@@ -61,12 +60,12 @@ class Sites:
 
     async def target(self) -> AsyncConnection:
         if self._target is None or self._target.closed:
-            self._target = await open_connection(self._target_conninfo)
+            self._target = await open_site(self._settings, self.target_site)
         return self._target
 
     async def source(self) -> AsyncConnection:
         if self._source is None or self._source.closed:
-            self._source = await open_connection(self._source_conninfo)
+            self._source = await open_site(self._settings, self.target_site.other)
         return self._source
 
     async def close(self) -> None:
@@ -98,7 +97,7 @@ async def open_both(settings: Settings) -> AsyncIterator[Mapping[Site, AsyncConn
     async with AsyncExitStack() as stack:
         opened: dict[Site, AsyncConnection] = {}
         for site in Site:
-            connection = await open_connection(settings.database(site).conninfo())
+            connection = await open_site(settings, site)
             opened[site] = await stack.enter_async_context(connection)
         yield opened
 

@@ -12,9 +12,13 @@ from aiokafka import TopicPartition
 
 from ftstream.flows import CaptureNames
 from ftstream.kafka.clients import open_consumer
+from ftstream.kafka.topics import require_topics
 from ftstream.settings import KafkaSettings
 
 READ_SECONDS = 10.0
+
+SILENT_SECONDS = 60.0
+"""A heartbeat is due every 10 s; a task that lost its way goes on saying RUNNING."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class RecordCounts:
 
 
 async def written(kafka: KafkaSettings, names: CaptureNames) -> RecordCounts:
-    """The ends of its topics, summed. Raises KafkaUnreachable."""
+    """The ends of its topics, summed. Raises KafkaUnreachable, TopicMissing."""
+    await require_topics(kafka, [*names.topics, names.heartbeat_topic])
     async with open_consumer(kafka) as consumer:
         changes = [
             TopicPartition(topic, partition)
@@ -41,8 +46,9 @@ async def written(kafka: KafkaSettings, names: CaptureNames) -> RecordCounts:
 async def last_heartbeat(kafka: KafkaSettings, names: CaptureNames) -> datetime | None:
     """Say when Connect wrote the newest record of the heartbeat topic; None if that is empty.
 
-    Raises KafkaUnreachable.
+    Raises KafkaUnreachable, TopicMissing.
     """
+    await require_topics(kafka, [names.heartbeat_topic])
     partition = TopicPartition(names.heartbeat_topic, 0)
     async with open_consumer(kafka) as consumer:
         end = (await _ends(consumer, [partition]))[partition]

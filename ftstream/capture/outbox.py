@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from psycopg import AsyncConnection
 
-from ftstream.postgres.connection import open_connection
+from ftstream.flows import Site
+from ftstream.postgres.connection import open_site
 from ftstream.postgres.queries import Queries, statement
+from ftstream.settings import Settings
 
 QUERIES = Queries.load(__package__, "outbox.sql")
 
@@ -31,9 +33,9 @@ class OutboxEntry:
 class Outbox:
     """Of these tables. Every method may raise psycopg.Error."""
 
-    def __init__(self, conninfo: str, tables: Sequence[str], patience: float) -> None:
+    def __init__(self, settings: Settings, tables: Sequence[str], patience: float) -> None:
         """`patience`: seconds that publishing may take before PostgreSQL gives the turn to another."""
-        self._conninfo = conninfo
+        self._settings = settings
         self._tables = list(tables)
         self._patience = f"{patience * 1000:.0f}ms"
         self._connection: AsyncConnection | None = None
@@ -63,7 +65,7 @@ class Outbox:
 
     async def _open(self) -> AsyncConnection:
         if self._connection is None or self._connection.closed:
-            self._connection = await open_connection(self._conninfo)
+            self._connection = await open_site(self._settings, Site.SUPABASE)
         return self._connection
 
 

@@ -39,7 +39,7 @@ class Publisher:
     def __init__(self, settings: Settings, topics: Mapping[str, str]) -> None:
         """`topics`: table to topic."""
         self._topics = topics
-        self._outbox = Outbox(settings.supabase.conninfo(), list(topics), TURN_SECONDS)
+        self._outbox = Outbox(settings, list(topics), TURN_SECONDS)
         self._publishing = Publishing(settings.kafka, PUBLISH_SECONDS)
         self._awake = asyncio.Event()
         self._trouble = Trouble(

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 from ftstream.flows import CaptureNames, Table
 from ftstream.kafka.clients import open_consumer, open_producer
 from ftstream.kafka.errors import KafkaError
+from ftstream.kafka.topics import require_topics
 from ftstream.settings import KafkaSettings
 
 REQUEST_MS = 10_000
@@ -46,6 +47,7 @@ async def send(kafka: KafkaSettings, names: CaptureNames, signal: Signal) -> Non
 
     Raises KafkaUnreachable, KafkaError.
     """
+    await require_topics(kafka, [names.signal_topic])
     async with open_producer(kafka, request_timeout_ms=REQUEST_MS) as producer:
         # The key says which connector is meant: its topic.prefix.
         key = names.prefix.encode()
@@ -143,6 +145,7 @@ async def open_notifications(
     kafka: KafkaSettings, names: CaptureNames
 ) -> AsyncIterator[Notifications]:
     """Read the notifications of a flow from here on; enter, then signal. Raises KafkaError."""
+    await require_topics(kafka, [names.notification_topic, names.heartbeat_topic])
     async with open_consumer(kafka) as consumer:
         partition = TopicPartition(names.notification_topic, 0)
         consumer.assign([partition])

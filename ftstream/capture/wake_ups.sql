@@ -5,10 +5,11 @@
 with forgotten as (
     delete from ftstream.wake_ups where worker <> %(worker)s and seen_at < now() - interval '1 day'
 )
-insert into ftstream.wake_ups (worker, way, since, reason)
-values (%(worker)s, %(way)s, %(since)s, %(reason)s)
+insert into ftstream.wake_ups (worker, way, since, reason, halted)
+values (%(worker)s, %(way)s, %(since)s, %(reason)s, %(halted)s)
 on conflict (worker) do update
-set way = excluded.way, since = excluded.since, reason = excluded.reason, seen_at = clock_timestamp()
+set way = excluded.way, since = excluded.since, reason = excluded.reason, halted = excluded.halted,
+    seen_at = clock_timestamp()
 
 -- name: forget
 -- A worker that ends is not shown any more.
@@ -16,5 +17,5 @@ delete from ftstream.wake_ups where worker = %(worker)s
 
 -- name: seen
 -- The workers that were seen lately.
-select worker, way, since, reason, seen_at from ftstream.wake_ups
+select worker, way, since, reason, seen_at, halted from ftstream.wake_ups
 where seen_at > now() - make_interval(secs => %(seconds)s) order by worker

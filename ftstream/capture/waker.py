@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import psycopg
@@ -20,9 +20,6 @@ from ftstream.supabase.wake_up import WakeUps, Way
 
 log = logging.getLogger(__name__)
 
-NOTE_SECONDS = 30.0
-"""How often it is noted again, so that one sees who is there."""
-
 CLOSE_SECONDS = 3.0
 """How long an ending worker tries to say so; later, nobody has seen it for a while."""
 
@@ -34,13 +31,19 @@ class Waker:
     """Without Realtime in the settings it only says that the publisher looks by itself."""
 
     def __init__(
-        self, settings: Settings, tables: Iterable[Table], wake: Callable[[], None]
+        self,
+        settings: Settings,
+        tables: Iterable[Table],
+        wake: Callable[[], None],
+        halted: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """`halted`: the flows that the worker does not carry any more, with the reasons."""
         watched = [(table.schema, table.name) for table in tables]
         realtime = settings.realtime
         self._realtime = Realtime(realtime, watched, wake) if realtime.on else None
         self._off = WakeUps(Way.POLLING, datetime.now(UTC), "realtime.url is not set")
-        self._conninfo = settings.supabase.conninfo()
+        self._settings = settings
+        self._halted = halted
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._changed = self._realtime.changed if self._realtime else asyncio.Event()
         self._trouble = Trouble(log, "what wakes the publisher cannot be noted")
@@ -49,6 +52,10 @@ class Waker:
     def state(self) -> WakeUps:
         """What wakes the publisher now."""
         return self._realtime.state if self._realtime else self._off
+
+    def note_soon(self) -> None:
+        """Say at once that something has changed: a flow has halted."""
+        self._changed.set()
 
     async def run(self) -> None:
         """Until cancelled; then nothing of it is left."""
@@ -61,7 +68,7 @@ class Waker:
         """Say that the worker ends; after `run`."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await wake_ups.forget(self._conninfo, self._worker)
+                await wake_ups.forget(self._settings, self._worker)
         except (psycopg.Error, TimeoutError) as error:
             self._trouble.met(error)
 
@@ -70,7 +77,7 @@ class Waker:
             self._changed.clear()
             await self._note()
             try:
-                async with asyncio.timeout(NOTE_SECONDS):
+                async with asyncio.timeout(wake_ups.NOTE_SECONDS):
                     await self._changed.wait()
             except TimeoutError:
                 continue
@@ -78,7 +85,7 @@ class Waker:
     async def _note(self) -> None:
         try:
             async with asyncio.timeout(NOTE_PATIENCE):
-                await wake_ups.note(self._conninfo, self._worker, self.state)
+                await wake_ups.note(self._settings, self._worker, self.state, self._halted())
         except (psycopg.Error, TimeoutError) as error:
             self._trouble.met(error)
         else:

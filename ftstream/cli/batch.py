@@ -32,8 +32,8 @@ from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED
 from ftstream.cli.options import dry_run_option, json_option
 from ftstream.compare.comparison import DifferenceKind
-from ftstream.flows import FLOWS, Capture, Flow, Table
-from ftstream.postgres.connection import open_connection
+from ftstream.flows import FLOWS, Capture, Flow, Site, Table
+from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, load_settings
 
 LINE_SECONDS = 5.0
@@ -151,7 +151,7 @@ def status(as_json: bool) -> None:
 
 
 async def _status(settings: Settings) -> list[dict[str, Any]]:
-    async with await open_connection(settings.supabase.conninfo()) as connection:
+    async with await open_site(settings, Site.SUPABASE) as connection:
         found: list[dict[str, Any]] = []
         for flow in _flows():
             rows: list[TableStatus] = await Schedule(flow, settings.namespace, connection).status()

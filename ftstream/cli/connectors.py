@@ -18,16 +18,18 @@ from rich.table import Table as RichTable
 from ftstream.capture import oversize
 from ftstream.capture.connector_diff import SettingDifference, added_tables, differences
 from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
-from ftstream.capture.heartbeat import RecordCounts, last_heartbeat, written
+from ftstream.capture.heartbeat import SILENT_SECONDS, RecordCounts, last_heartbeat, written
 from ftstream.capture.oversize import LargeRow, too_large
 from ftstream.cli.errors import EXIT_CODES, CommandFailure, failure
 from ftstream.cli.flows import FlowType, captures_for, connected_flows
 from ftstream.cli.options import dry_run_option, json_option, yes_option
-from ftstream.compare.progress import watch
+from ftstream.cli.setup_lines import setup_lines
+from ftstream.compare.progress import slot_exists, watch
 from ftstream.compare.repair import open_repairs
 from ftstream.connect.client import ConnectClient, ConnectorStatus
-from ftstream.connect.errors import ConnectError, ConnectUnreachable, PluginMissing
-from ftstream.flows import CaptureNames, Flow, Names
+from ftstream.connect.errors import ConnectError, ConnectUnreachable, PluginMissing, TaskFailed
+from ftstream.flows import CaptureNames, Flow, Names, Site
+from ftstream.kafka.errors import TopicMissing
 from ftstream.kafka.topics import (
     TopicSpec,
     capture_topics,
@@ -35,13 +37,14 @@ from ftstream.kafka.topics import (
     ensure_topics,
     missing_topics,
 )
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.settings import MAX_REQUEST_BYTES, Settings, load_settings
+from ftstream.setup.look import look_for_certain
 
 POLL_SECONDS = 1.0
 
-SILENT_SECONDS = 60.0
-"""A heartbeat is due every 10 s; a task that lost its way goes on saying RUNNING."""
+POSITION_LOST = "no longer available on the server"
+"""What Debezium says of a position that its slot does not reach back to."""
 
 _UNKNOWN_SILENCE = "a snapshot under way, or an error in Connect's log"
 
@@ -237,7 +240,12 @@ async def _apply_one(
     dry_run: bool,
     pass_too_large: bool,
 ) -> None:
-    met = _met_large_row(names, await client.status(names.connector))
+    status = await client.status(names.connector)
+    met = _met_large_row(names, status)
+    if not dry_run:
+        await _require_slot(settings, names)
+        if _position_lost(status):
+            await _forget(client, names)
     if met and pass_too_large and not dry_run:
         await _pass_large_rows(client, settings, names)
     elif met and not await _differs(client, settings, names):
@@ -245,6 +253,29 @@ async def _apply_one(
         raise CommandFailure(await _large_rows_told(settings, names))
     else:
         await _apply(client, settings, names, dry_run)
+
+
+async def _require_slot(settings: Settings, names: CaptureNames) -> None:
+    """Without one Debezium would make it, from now on, and nobody knew of what was written before."""
+    async with await open_site(settings, Site.EXTERNAL) as connection:
+        if not await slot_exists(connection, names.slot):
+            raise CommandFailure(
+                f"External has no replication slot {names.slot}: run `ftstream init`, then this again"
+            )
+
+
+def _position_lost(status: ConnectorStatus | None) -> bool:
+    """Say whether it knows a position that its slot, which was made again, does not reach back to."""
+    failed = status.failed if status else None
+    return failed is not None and POSITION_LOST in failed.trace
+
+
+async def _forget(client: ConnectClient, names: CaptureNames) -> None:
+    console.print("its position in the log is lost with the slot that it had: it begins anew")
+    if not names.capture.outbox:
+        console.print("all rows are read; those deleted meanwhile a worker finds by comparing")
+    await client.forget_offsets(names.connector)
+    await client.delete(names.connector)
 
 
 def _all_of(failed: Sequence[Exception]) -> Exception:
@@ -274,8 +305,16 @@ async def _apply(
         await client.put_config(names.connector, wanted)
     else:
         await _deploy(client, names, wanted, changed=bool(found))
-    await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
-    _offer_backfill(added_tables(wanted, deployed))
+    try:
+        await client.wait_running(names.connector, settings.connect.task_timeout, console.print)
+    except TaskFailed:
+        # A position that is lost shows when the task starts.
+        if not _position_lost(await client.status(names.connector)):
+            raise
+        await _forget(client, names)
+        await _apply(client, settings, names, dry_run)
+    else:
+        _offer_backfill(added_tables(wanted, deployed))
 
 
 def _topics(names: CaptureNames, settings: Settings) -> tuple[TopicSpec, ...]:
@@ -299,10 +338,13 @@ async def _check(client: ConnectClient, names: CaptureNames, wanted: Mapping[str
 async def _deploy(
     client: ConnectClient, names: CaptureNames, wanted: Mapping[str, str], *, changed: bool
 ) -> None:
+    status = await client.status(names.connector)
+    if status is not None and status.held:
+        console.print(f"somebody has it {status.connector.state.lower()}: resuming it")
+        await client.resume(names.connector)
     if changed:
         await client.put_config(names.connector, wanted)
         return
-    status = await client.status(names.connector)
     if status is None or not status.failed:
         return
     if names.capture.outbox:
@@ -384,7 +426,7 @@ async def _request(settings: Settings, flow: Flow, rows: Sequence[LargeRow]) -> 
 async def _large_rows(settings: Settings, names: CaptureNames) -> list[LargeRow]:
     """The rows on External that no record can hold."""
     rows = []
-    async with await open_connection(settings.external.conninfo()) as connection:
+    async with await open_site(settings, Site.EXTERNAL) as connection:
         for table in names.capture.tables:
             click.echo(f"looking for rows too large in {table.name}", err=True)
             rows += await too_large(connection, table, LARGEST_VALUES)
@@ -442,13 +484,18 @@ def _snapshot_stuck(settings: Settings) -> str:
 
 async def _diff_all(settings: Settings, captures: Sequence[CaptureNames]) -> bool:
     differ = False
+    found_faults = (await look_for_certain(settings)).of(
+        [flow for names in captures for flow in names.capture.flows]
+    )
+    for line in setup_lines(found_faults):
+        console.print(line, soft_wrap=True)
     async with ConnectClient(settings.connect) as client:
         for names in captures:
             deployed = await client.get_config(names.connector)
             found = differences(connector_config(names, settings), deployed)
             _show_differences(names.connector, found, new=deployed is None)
             differ = differ or bool(found)
-    return differ
+    return differ or not found_faults.well
 
 
 async def _report_all(settings: Settings, captures: Sequence[CaptureNames]) -> list[Report]:
@@ -458,12 +505,17 @@ async def _report_all(settings: Settings, captures: Sequence[CaptureNames]) -> l
 
 async def _report(client: ConnectClient, settings: Settings, names: CaptureNames) -> Report:
     status = await client.status(names.connector)
-    beat = None
+    beat, lacking = None, ""
     if status is not None:  # without a connector there may be no topic either
-        beat = await last_heartbeat(settings.kafka, names)
+        try:
+            beat = await last_heartbeat(settings.kafka, names)
+        except TopicMissing as error:
+            lacking = str(error)
     age = None if beat is None else max(0.0, (datetime.now(UTC) - beat).total_seconds())
     flows = tuple(flow.name for flow in names.capture.flows)
     report = Report(flows, names.connector, status, age)
+    if lacking:
+        return replace(report, findings=(lacking,))
     if status is not None and _met_large_row(names, status):
         return replace(report, findings=(await _large_rows_told(settings, names),))
     if status is not None and status.running and report.silent:

@@ -20,7 +20,7 @@ from ftstream.cli.errors import CommandFailure
 from ftstream.cli.flows import FlowType
 from ftstream.cli.options import json_option, yes_option
 from ftstream.flows import FLOWS, Flow, Site
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.settings import load_settings
 
 POLL_SECONDS = 0.2
@@ -183,7 +183,7 @@ async def _find(
     found: Found = []
     for site in dict.fromkeys(target for flow in FLOWS for target in flow.targets):
         ids = None if references is None else [r.id for r in references if r.site is site]
-        async with await open_connection(settings.database(site).conninfo()) as connection:
+        async with await open_site(settings, site) as connection:
             letters = await dead_letters.letters(
                 connection, flow=flow.name if flow else None, state=state, ids=ids, limit=limit
             )
@@ -212,16 +212,14 @@ async def _chosen(
 
 async def _show(reference: LetterReference) -> tuple[Letter, bytes | None, bytes]:
     ((_, letter),) = await _chosen([reference], False, None)
-    conninfo = load_settings().database(reference.site).conninfo()
-    async with await open_connection(conninfo) as connection:
+    async with await open_site(load_settings(), reference.site) as connection:
         return letter, *await dead_letters.record(connection, reference.id)
 
 
 async def _retry(found: Found, timeout: float) -> Found:
     """Return those that are not applied when the time is up."""
     for site, ids in _by_site(found).items():
-        conninfo = load_settings().database(site).conninfo()
-        async with await open_connection(conninfo) as connection:
+        async with await open_site(load_settings(), site) as connection:
             await dead_letters.retry(connection, ids)
     click.echo(f"{len(found)} are tried again")
     deadline = time.monotonic() + timeout
@@ -237,8 +235,7 @@ async def _retry(found: Found, timeout: float) -> Found:
 
 async def _drop(found: Found) -> None:
     for site, ids in _by_site(found).items():
-        conninfo = load_settings().database(site).conninfo()
-        async with await open_connection(conninfo) as connection:
+        async with await open_site(load_settings(), site) as connection:
             await dead_letters.drop(connection, ids)
 
 

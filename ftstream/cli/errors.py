@@ -10,13 +10,15 @@ from ftstream.capture.batch import RunStopped, RunUnderWay
 from ftstream.capture.batch.schedule import TurnLost
 from ftstream.compare.progress import NotCaughtUp, SlotMissing
 from ftstream.compare.reconciliation import Undecided
-from ftstream.connect.errors import ConnectError, ConnectUnreachable, TaskFailed
+from ftstream.connect.errors import ConnectError, ConnectUnreachable
 from ftstream.kafka.errors import KafkaError, KafkaUnreachable
 from ftstream.local.demo.rig import CommandFailed, FolderTaken
 from ftstream.local.stack import StackError
 from ftstream.messages.avro_schema import SchemaFileError
 from ftstream.messages.kept_schemas import NoFolder
 from ftstream.postgres.catalog import KeyMissing, TableMissing
+from ftstream.postgres.connection import SiteUnreachable
+from ftstream.postgres.errors import failure_of
 from ftstream.settings import SettingsError
 
 FAILED = 1
@@ -26,9 +28,9 @@ UNREACHABLE = 3
 EXIT_CODES = """\b
 Exit codes:
   0  done; nothing differs; everything runs
-  1  something differs, does not run, or was refused
+  1  something is wrong with data or a flow: it differs, does not run, or was refused
   2  wrong use, or wrong settings
-  3  Kafka Connect or Kafka does not answer
+  3  nobody can tell: a database, Kafka or Kafka Connect does not answer
 """
 
 # The first that fits.
@@ -36,6 +38,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, WRONG_USE),
     (ConnectUnreachable, UNREACHABLE),
     (KafkaUnreachable, UNREACHABLE),
+    (SiteUnreachable, UNREACHABLE),
     (ConnectError, FAILED),
     (KafkaError, FAILED),
     (psycopg.Error, FAILED),
@@ -71,8 +74,6 @@ def _message(error: Exception) -> str:
     match error:
         case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
             return f"{error.diag.message_primary}{_NOT_SET_UP}"
-        case psycopg.OperationalError() if "authentication failed" in str(error):
-            return f"{str(error).strip()}{_NOT_SET_UP}"
         case _:
             return str(error).strip()
 
@@ -81,8 +82,6 @@ def failure(error: Exception) -> CommandFailure | None:
     """The message and exit code for an error that a command may meet; None for a fault of ours."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            message = _message(error)
-            return CommandFailure(
-                f"{message}\n{error.trace}" if isinstance(error, TaskFailed) else message, code
-            )
+            lost = isinstance(error, psycopg.Error) and failure_of(error).connection
+            return CommandFailure(_message(error), UNREACHABLE if lost else code)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 import click
 
@@ -28,6 +29,14 @@ def captures_for(settings: Settings, flows: Sequence[Flow]) -> list[CaptureNames
         for capture in log_captures(FLOWS)
         if any(flow in chosen for flow in capture.flows)
     ]
+
+
+def spellings(entity_id: str) -> list[str]:
+    """Return the id as given, and as PostgreSQL spells it if it is a UUID."""
+    try:
+        return [*dict.fromkeys((entity_id, str(UUID(entity_id))))]
+    except ValueError:
+        return [entity_id]
 
 
 def every_flow() -> tuple[Flow, ...]:

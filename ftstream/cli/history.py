@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table as Grid
 
-from ftstream.cli.flows import TableType
+from ftstream.cli.flows import TableType, spellings
 from ftstream.cli.options import json_option
 from ftstream.flows import Flow, Table
 from ftstream.recover.history import HistoryEntry, changed, ordered
@@ -58,9 +58,9 @@ async def _read(flow: Flow, table: Table, entity_id: str) -> list[HistoryEntry]:
     settings.require_databases()
     found: list[HistoryEntry] = []
     for site in flow.targets:
-        async with reading(settings.database(site).conninfo()) as connection:
-            read = await entries(connection, site, table, [entity_id])
-            found += read.get(entity_id, [])
+        async with reading(settings, site) as connection:
+            read = await entries(connection, site, table, spellings(entity_id))
+            found += [entry for each in read.values() for entry in each]
     return found
 
 

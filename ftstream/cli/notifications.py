@@ -12,7 +12,8 @@ from psycopg.rows import dict_row
 from ftstream.apply.housekeeping import QUERIES
 from ftstream.cli.encoding import encoded
 from ftstream.cli.options import json_option
-from ftstream.postgres.connection import open_connection
+from ftstream.flows import Site
+from ftstream.postgres.connection import open_site
 from ftstream.postgres.queries import statement
 from ftstream.settings import load_settings
 
@@ -51,7 +52,7 @@ def notifications(every: bool, as_json: bool, ids: tuple[int, ...], read_all: bo
 
 async def _read(every: bool) -> list[dict[str, Any]]:
     async with (
-        await open_connection(load_settings().supabase.conninfo()) as connection,
+        await open_site(load_settings(), Site.SUPABASE) as connection,
         connection.cursor(row_factory=dict_row) as cursor,
     ):
         await cursor.execute(statement(QUERIES["notifications"]), {"all": every})
@@ -59,6 +60,6 @@ async def _read(every: bool) -> list[dict[str, Any]]:
 
 
 async def _mark(ids: tuple[int, ...] | None) -> int:
-    async with await open_connection(load_settings().supabase.conninfo()) as connection:
+    async with await open_site(load_settings(), Site.SUPABASE) as connection:
         values = {"ids": None if ids is None else list(ids)}
         return (await connection.execute(statement(QUERIES["mark_read"]), values)).rowcount

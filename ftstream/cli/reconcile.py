@@ -148,7 +148,7 @@ async def _carry_out(settings: Settings, plans: Plans) -> int:
         for flow, plan in plans:
             async with reconciliation(flow, settings) as opened:
                 done += await opened.carry_out(plan, status.update)
-                await opened.met(plan.table)
+                await opened.met(plan)
     return done
 
 

@@ -15,10 +15,10 @@ from ftstream.capture.batch.drift import Drift, drifts
 from ftstream.cli.errors import FAILED, CommandFailure
 from ftstream.cli.flows import TableType
 from ftstream.cli.options import dry_run_option, json_option
-from ftstream.flows import FLOWS, Capture, Flow, Table
+from ftstream.flows import FLOWS, Capture, Flow, Site, Table
 from ftstream.messages.avro_compatibility import ColumnDifference
 from ftstream.messages.kept_schemas import kept_schemas
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, load_settings
 
 EXIT_CODES = """\b
@@ -163,7 +163,7 @@ def _drifts(settings: Settings, chosen: Sequence[tuple[Flow, Table]]) -> list[Dr
 
 
 async def _read(settings: Settings, tables: Sequence[Table]) -> list[Drift]:
-    external = await open_connection(settings.external.conninfo())
+    external = await open_site(settings, Site.EXTERNAL)
     async with external:
         return [
             drift

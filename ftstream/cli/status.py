@@ -17,17 +17,16 @@ from psycopg import AsyncConnection
 from ftstream.capture.batch.schedule import Schedule
 from ftstream.capture.wake_ups import WorkerWakeUp, seen
 from ftstream.cli.encoding import encoded
-from ftstream.cli.errors import failure
+from ftstream.cli.errors import FAILED, UNREACHABLE, failure
 from ftstream.cli.options import json_option
+from ftstream.cli.setup_lines import setup_lines
 from ftstream.compare.progress import SlotMissing, Standing, parked_and_dead, watch
 from ftstream.flows import FLOWS, Capture, Flow, Site
 from ftstream.kafka.errors import KafkaError
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, load_settings
+from ftstream.setup.look import SetupLook, look_for_certain
 from ftstream.supabase.wake_up import Way
-
-SEEN_SECONDS = 90.0
-"""A worker says every 30 s that it is there."""
 
 
 @dataclass
@@ -41,12 +40,16 @@ class DirectionStatus:
     dead: int | None = None
     failed_runs: tuple[str, ...] = ()
     """Of a flow captured by batch: tables whose last run failed."""
+    halted: str = ""
+    """Why a worker that lives does not carry the flow any more."""
 
     @property
     def applied(self) -> bool:
         """Whether all that was captured is on the other site, and nothing keeps the rest from it."""
         standing = self.standing
-        if standing is None or self.parked is None or self.dead is None or self.failed_runs:
+        if standing is None or self.parked is None or self.dead is None:
+            return False
+        if self.failed_runs or self.halted:
             return False
         left = standing.to_capture + standing.to_apply + self.parked + self.dead
         return standing.captures and not left
@@ -59,10 +62,23 @@ class Looked:
     directions: list[DirectionStatus]
     workers: list[WorkerWakeUp] = field(default_factory=list)
     problems: list[Exception] = field(default_factory=list)
+    setup: SetupLook = field(default_factory=SetupLook)
 
     @property
     def applied(self) -> bool:
         return not self.problems and all(direction.applied for direction in self.directions)
+
+    @property
+    def well(self) -> bool:
+        return self.applied and self.setup.well
+
+    @property
+    def exit_code(self) -> int:
+        """Whoever does not answer hides the rest."""
+        if self.setup.silent:
+            return UNREACHABLE
+        codes = [known.exit_code for p in self.problems if (known := failure(p))]
+        return 0 if self.well else max([FAILED, *codes])
 
 
 @click.command(
@@ -70,8 +86,8 @@ class Looked:
 Examples:
   ftstream status
   ftstream status --json
-Exit codes: 0 everything captured is applied, 1 it is not, or a database does not answer,
-2 wrong settings, 3 Kafka does not answer."""
+Exit codes: 0 everything captured is applied, and capture is well; 1 something is not; 2 wrong use, or
+wrong settings; 3 something does not answer, so that nobody can tell."""
 )
 @json_option
 def status(as_json: bool) -> None:
@@ -87,12 +103,9 @@ def status(as_json: bool) -> None:
     else:
         for line in _lines(looked):
             click.echo(line)
-    if looked.problems:
-        # The first is told last, with its exit code; one that both parts met is told once.
-        for other in list(dict.fromkeys(map(_message, looked.problems)))[1:]:
-            click.echo(other, err=True)
-        raise looked.problems[0]
-    sys.exit(0 if looked.applied else 1)
+        for problem in dict.fromkeys(map(_message, looked.problems)):
+            click.echo(f"Error: {problem}", err=True)
+    sys.exit(looked.exit_code)
 
 
 async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
@@ -100,6 +113,7 @@ async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
     looked = Looked(
         [DirectionStatus(flow.name, target) for flow in flows for target in flow.targets]
     )
+    looked.setup = await look_for_certain(settings, flows)
     try:
         for flow in flows:
             async with watch(flow, settings) as progress:
@@ -111,7 +125,7 @@ async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
         looked.problems.append(error)
     for site in Site:
         try:
-            async with await open_connection(settings.database(site).conninfo()) as connection:
+            async with await open_site(settings, site) as connection:
                 await _look_at(site, connection, looked, flows, settings)
         except psycopg.Error as error:
             looked.problems.append(error)
@@ -132,7 +146,10 @@ async def _look_at(
         for direction in here:
             direction.parked, direction.dead = counts.get(direction.flow, (0, 0))
     if site is Site.SUPABASE:
-        looked.workers = await seen(connection, SEEN_SECONDS)
+        looked.workers = await seen(connection)
+        halted = {flow: why for worker in looked.workers for flow, why in worker.halted.items()}
+        for direction in looked.directions:
+            direction.halted = halted.get(direction.flow, "")
         for flow in (flow for flow in flows if flow.capture is Capture.BATCH):
             found = await Schedule(flow, settings.namespace, connection).status()
             failed = tuple(each.entity_type for each in found if each.status == "failed")
@@ -144,6 +161,9 @@ async def _look_at(
 def _lines(looked: Looked) -> Iterator[str]:
     for direction in looked.directions:
         yield f"flow {direction.flow} to {direction.target}: {told(direction)}"
+    yield from setup_lines(looked.setup)
+    if not looked.workers and not looked.setup.silent:
+        yield "no worker has been seen lately: start one (`ftstream worker`)"
     for worker in looked.workers:
         since = worker.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         way = "woken by Realtime" if worker.way == Way.REALTIME else "polling"
@@ -160,6 +180,8 @@ def told(direction: DirectionStatus) -> str:
 
 def _left(direction: DirectionStatus) -> Iterator[str]:
     standing = direction.standing
+    if direction.halted:
+        yield direction.halted
     if standing is None:
         yield "how far it is cannot be seen"
     else:
@@ -182,6 +204,9 @@ def _document(looked: Looked) -> dict[str, Any]:
         "applied": looked.applied,
         "flows": [dataclasses.asdict(d) | {"applied": d.applied} for d in looked.directions],
         "workers": [dataclasses.asdict(worker) for worker in looked.workers],
+        "well": looked.well,
+        "setup": [dataclasses.asdict(fault) for fault in looked.setup.faults],
+        "gaps": [dataclasses.asdict(gap) | {"site": site} for site, gap in looked.setup.gaps],
         "problems": [_message(problem) for problem in looked.problems],
     }
 

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 
 import click
 
+from ftstream.capture.wake_ups import seen
+from ftstream.cli.errors import FAILED, UNREACHABLE, CommandFailure
 from ftstream.cli.flows import FlowType
-from ftstream.compare.progress import watch
-from ftstream.flows import FLOWS, Capture, Flow
+from ftstream.cli.setup_lines import setup_lines
+from ftstream.compare.progress import NotCaughtUp, watch
+from ftstream.flows import FLOWS, Capture, Flow, Site
+from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, load_settings
+from ftstream.setup.look import look_for_certain
 
 
 @click.command(
@@ -18,7 +23,8 @@ from ftstream.settings import Settings, load_settings
 Examples:
   ftstream wait
   ftstream wait gfx --timeout 30
-Exit codes: 0 applied, 1 not in time, 2 wrong settings, 3 Kafka does not answer."""
+Exit codes: 0 applied, and capture is well; 1 not in time, or capture is broken, or changes are dead;
+2 wrong use, or wrong settings; 3 something does not answer, so that nobody can tell."""
 )
 @click.argument("flows", nargs=-1, type=FlowType(), metavar="[FLOW]...")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
@@ -40,11 +46,37 @@ async def _wait(flows: Sequence[Flow], settings: Settings, timeout: float, quiet
             said = state
             click.echo(state, err=True)
 
+    dead = 0
     for flow in flows:
         async with watch(flow, settings) as progress:
-            await progress.wait(timeout, say)
+            try:
+                await progress.wait(timeout, say)
+            except NotCaughtUp as error:
+                raise CommandFailure(f"{error} ({await _why(flow, settings)})") from error
+            dead += await progress.dead()
         if not quiet:
             click.echo(f"flow {flow.name}: {_done(flow)}")
+    found = (await look_for_certain(settings)).of(flows)
+    for line in setup_lines(found):
+        click.echo(line, err=True)
+    if not found.well:
+        raise CommandFailure(
+            "what is captured is applied, but something of capture is not as it should be",
+            UNREACHABLE if found.silent else FAILED,
+        )
+    if dead:
+        raise CommandFailure(f"{dead} changes are dead, and wait for a person: ftstream dead list")
+
+
+async def _why(flow: Flow, settings: Settings) -> str:
+    """Say what is known of the workers."""
+    async with await open_site(settings, Site.SUPABASE) as connection:
+        workers = await seen(connection)
+    if not workers:
+        return "no worker has been seen lately: start one, `ftstream worker`"
+    if halted := [worker.halted[flow.name] for worker in workers if flow.name in worker.halted]:
+        return halted[0]
+    return f"{len(workers)} running: {', '.join(worker.worker for worker in workers)}"
 
 
 def _done(flow: Flow) -> str:

@@ -35,7 +35,7 @@ class Decision:
     """The site whose row stays, and tells the other one of it; what the other one has is kept first.
 
     `version` None: in that of its last write. `unknown`: it has none, so only as long as nobody has
-    written the row since it was looked at. `alone`: only one site has the row.
+    written the row since it was looked at. `alone`: only one site has the row; `deletes`: not the winner.
     """
 
     entity_id: str
@@ -43,6 +43,7 @@ class Decision:
     version: int | None
     unknown: bool
     alone: bool
+    deletes: bool = False
 
 
 def decide(
@@ -52,28 +53,39 @@ def decide(
     owner: str | None = None,
     prefer: str | None = None,
     horizon: int = 0,
+    gap: str | None = None,
 ) -> Decision | None:
     """Return what to do about an entity of which the sites differ; None if neither has ever had it.
 
     The owner's row stays, if there is one; else the last write, or for rows that are older than ftstream
-    that of the site to `prefer`. Versions up to the `horizon` would be refused.
+    that of the site to `prefer`. Versions up to the `horizon` would be refused. Where both know the same last
+    write, and a site has a `gap`, it has written the row since, and nobody noted it: then its row stays.
     """
     stamps = {site: each.stamp(site) for site, each in held.items()}
     known = {site: stamp for site, stamp in stamps.items() if stamp is not None}
     if not known:
         return None
-    winner = owner or _winner(held, known, prefer)
+    unnoted = gap is not None and len({each.last for each in held.values()}) == 1
+    winner = owner or (gap if gap and unnoted else _winner(held, known, prefer))
     (other,) = (each for site, each in held.items() if site != winner)
     version = _version(held[winner], other, horizon)
+    if version is None and unnoted and winner == gap:
+        version = _least(other, horizon)  # a write of its own, which nobody knows yet
     alone = sum(each.there for each in held.values()) == 1
-    return Decision(entity_id, winner, version, held[winner].last is None, alone)
+    deletes = alone and not held[winner].there
+    return Decision(entity_id, winner, version, held[winner].last is None, alone, deletes)
+
+
+def _least(other: Held, horizon: int) -> int:
+    """The least version that the other site takes."""
+    return max((other.last.version if other.last else horizon) + 1, other.reserved)
 
 
 def _version(winner: Held, other: Held, horizon: int) -> int | None:
     """One that the other site cannot but take; its own, if that is one."""
     last, known = winner.last, other.last
     # A write that is known there already is taken once more: that repairs what has come to differ.
-    least = max((known.version if known else horizon) + 1, other.reserved)
+    least = _least(other, horizon)
     if last is not None and last.version >= max(
         known.version if known else horizon + 1, other.reserved
     ):

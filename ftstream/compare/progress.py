@@ -98,7 +98,7 @@ class Direction:
         while behind := _behind(wanted, await self._applied()):
             if behind < least:
                 least, deadline = behind, time.monotonic() + timeout
-            await self._pause(deadline, say, f"{behind} records to apply: is a worker running?")
+            await self._pause(deadline, say, f"{behind} records to apply")
         enough = time.monotonic() + patience
         while (parked := await self._parked()) and time.monotonic() < enough:
             state = f"{parked} changes are parked: see `ftstream dead list`"
@@ -143,7 +143,7 @@ class Direction:
                 return
             if left < least:
                 least, deadline = left, time.monotonic() + timeout
-            await self._pause(deadline, say, f"{left} changes to publish: is a worker running?")
+            await self._pause(deadline, say, f"{left} changes to publish")
 
     async def _in_log(self, timeout: float, say: Say) -> None:
         position = (await self._one(self._at_source, "current_position"))[0]
@@ -195,6 +195,10 @@ class Direction:
     async def unapplied(self) -> int:
         """Records in Kafka that the target does not have yet."""
         return _behind(await self._ends.read(), await self._applied())
+
+    async def dead(self) -> int:
+        """Changes at the target that wait for a person."""
+        return (await parked_and_dead(self._at_target)).get(self._flow.name, (0, 0))[1]
 
     async def _parked(self) -> int:
         return int((await self._one(self._at_target, "parked", flow=self._flow.name))[0])
@@ -261,9 +265,21 @@ class FlowProgress:
         """Partitions of which the targets know an applied offset: none before the first worker."""
         return sum([await direction.assigned() for direction in self.directions])
 
+    async def dead(self) -> int:
+        """Changes that wait for a person, at each of the targets."""
+        return sum([await direction.dead() for direction in self.directions])
+
     async def unapplied(self) -> int:
         """Records in Kafka that the targets do not have yet."""
         return sum([await direction.unapplied() for direction in self.directions])
+
+
+async def slot_exists(connection: AsyncConnection, name: str) -> bool:
+    """Say whether External has this replication slot. Raises psycopg.Error."""
+    values = {"position": "0/0", "slot": name}
+    return (
+        await (await connection.execute(statement(_QUERIES["slot"]), values)).fetchone() is not None
+    )
 
 
 async def parked_and_dead(connection: AsyncConnection) -> dict[str, tuple[int, int]]:

@@ -12,15 +12,18 @@ from itertools import permutations
 from psycopg import AsyncConnection
 
 from ftstream.apply.sites import open_both
+from ftstream.compare import gaps
+from ftstream.compare.bounds import too_many
 from ftstream.compare.decision import Clash, Decision, clashes, decide
 from ftstream.compare.digests import Digests, compare_ranges, snapshot
+from ftstream.compare.gaps import Gap
 from ftstream.compare.reconcile import Holding
 from ftstream.flows import Flow, Site, Table
 from ftstream.last_write.reconciled import mark, unreconciled
 from ftstream.last_write.tombstones import horizon
 from ftstream.messages.change import Stamp
 from ftstream.postgres.catalog import carried, read_columns, read_unique_keys
-from ftstream.settings import Settings
+from ftstream.settings import BatchSettings, Settings
 
 LOOK_ROWS = 5_000
 """Rows that are looked at together on both sites."""
@@ -41,6 +44,9 @@ class TablePlan:
     clashes: list[Clash] = field(default_factory=list)
     doubles: dict[str, str] = field(default_factory=dict)
     """Rows that go, to those that stay in their place."""
+    rows: int = 0
+    gaps: dict[Site, list[Gap]] = field(default_factory=dict)
+    """Those that carrying it out closes."""
     horizon: int = 0
     """Up to which version a site refuses writes of entities that it does not know."""
 
@@ -60,13 +66,17 @@ class Reconciliation:
         self._prefer = prefer
 
     async def plan(
-        self, table: Table, doubles: Mapping[str, str], say: Say = lambda _: None
+        self,
+        table: Table,
+        doubles: Mapping[str, str],
+        say: Say = lambda _: None,
     ) -> TablePlan:
         """Compare the table, rows and last writes, and decide what differs.
 
-        `doubles` go for those that stay. Raises TableMissing.
+        `doubles` go for those that stay. Raises TableMissing, Undecided.
         """
         plan = TablePlan(table)
+        gap = await self._find_gaps(plan)
         horizons = [await horizon(each, table) for each in self._connections.values()]
         plan.horizon = max(horizons)
         digests, holdings = await self._open(table)
@@ -74,9 +84,10 @@ class Reconciliation:
         at_source, at_target = self._connections.values()
         async with snapshot(at_source), snapshot(at_target):
             ranges = await compare_ranges(*digests)
+            plan.rows = max(ranges.rows, ranges.held)
         for position, number in enumerate(ranges.unequal, 1):
             say(f"{table.name}: range {position} of {len(ranges.unequal)} that differ")
-            await self._decide(plan, holdings, [*await ranges.differing(number)])
+            await self._decide(plan, holdings, [*await ranges.differing(number)], gap)
         say(f"{table.name}: last writes")
         await self._decide(plan, holdings, await _unequal_ledgers(*holdings))
         await self._take_doubles(plan, holdings, doubles)
@@ -102,10 +113,12 @@ class Reconciliation:
             done += await winner.hand_over(staying)
         return done
 
-    async def met(self, table: Table) -> None:
-        """Note that each site knows of every row of the other: the flow may start."""
+    async def met(self, plan: TablePlan) -> None:
+        """Note that each site knows of every row of the other: the flow may start, and gaps are closed."""
         for site in self._flow.sources:
-            await mark(self._connections[site], [table])
+            await mark(self._connections[site], [plan.table])
+        for site, closed in plan.gaps.items():
+            await gaps.compared(self._connections[site], closed)
 
     async def must_have_met(self) -> None:
         """Raises Undecided as long as there may be rows that the other site was never told of."""
@@ -125,8 +138,24 @@ class Reconciliation:
             ),
         )
 
+    async def _find_gaps(self, plan: TablePlan) -> Site | None:
+        """Return the site of which writes may not have been captured."""
+        for site, connection in self._connections.items():
+            plan.gaps[site] = await gaps.settled(connection, [plan.table])
+        having = [site for site, found in plan.gaps.items() if found]
+        if len(having) > 1 and self._flow.owner is None and self._prefer is None:
+            raise Undecided(
+                f"{plan.table.name}: writes of both sites were not captured: decide by"
+                f" `ftstream reconcile {self._flow.name} --prefer SITE`"
+            )
+        return having[0] if len(having) == 1 else self._prefer if having else None
+
     async def _decide(
-        self, plan: TablePlan, holdings: Sequence[Holding], ids: Sequence[str]
+        self,
+        plan: TablePlan,
+        holdings: Sequence[Holding],
+        ids: Sequence[str],
+        gap: Site | None = None,
     ) -> None:
         flow, prefer = self._flow, self._prefer
         due = [i for i in ids if i not in plan.decisions]
@@ -135,7 +164,9 @@ class Reconciliation:
             looks = await asyncio.gather(*(holding.held(some) for holding in holdings))
             for i in some:
                 held = {h.site.value: look[i] for h, look in zip(holdings, looks, strict=True)}
-                decision = decide(i, held, owner=flow.owner, prefer=prefer, horizon=plan.horizon)
+                decision = decide(
+                    i, held, owner=flow.owner, prefer=prefer, horizon=plan.horizon, gap=gap
+                )
                 if decision is not None:
                     plan.decisions[i] = decision
 
@@ -182,16 +213,31 @@ async def reconciliation(
 
 
 async def repair(
-    flow: Flow, settings: Settings, tables: Collection[Table], say: Say = lambda _: None
+    flow: Flow,
+    settings: Settings,
+    tables: Collection[Table],
+    say: Say = lambda _: None,
+    *,
+    bounds: BatchSettings | None = None,
 ) -> int:
-    """Have each site tell the other one of what differs; how many rows. Raises Undecided."""
+    """Have each site tell the other one of what differs; how many rows.
+
+    Raises Undecided: with `bounds` if more rows would be deleted than a run of a flow captured by batch may.
+    """
     async with reconciliation(flow, settings) as opened:
         await opened.must_have_met()
         plans = [await opened.plan(table, {}, say) for table in tables]
+        for plan in plans if bounds else ():
+            deletes = sum(decision.deletes for decision in plan.decisions.values())
+            if bounds and (many := too_many(deletes, plan.rows, bounds)):
+                raise Undecided(f"{plan.table.name}: {many}")
         if clashing := [plan.table.name for plan in plans if plan.clashes]:
             names = ", ".join(clashing)
             raise Undecided(f"rows of {names} share a value: see `ftstream reconcile {flow.name}`")
-        return sum([await opened.carry_out(plan, say) for plan in plans])
+        done = sum([await opened.carry_out(plan, say) for plan in plans])
+        for plan in plans:
+            await opened.met(plan)
+        return done
 
 
 async def _unequal_ledgers(ours: Holding, theirs: Holding) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from psycopg import AsyncConnection
 
 from ftstream.capture import batch
-from ftstream.compare import reconciliation
+from ftstream.compare import gaps, reconciliation
 from ftstream.compare.comparison import (
     Difference,
     DifferenceKind,
@@ -22,7 +22,7 @@ from ftstream.compare.progress import FlowProgress, NotCaughtUp, watch
 from ftstream.compare.repair import open_repairs
 from ftstream.flows import Capture, Flow, Names, Site, Table
 from ftstream.postgres.catalog import carried, read_columns
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings
 
 SETTLE_ROWS = 20_000
@@ -81,6 +81,9 @@ class Verification:
         Raises NotCaughtUp when rows differ and cannot be told from rows in flight; TableMissing.
         """
         verdict, source, target = await self._open(table)
+        closing = [
+            (each, await gaps.settled(each, [table])) for each in (self._source, self._target)
+        ]
         say(f"{table.name}: digests")
         async with snapshot(self._source), snapshot(self._target):
             ranges = await compare_ranges(source, target)
@@ -93,6 +96,9 @@ class Verification:
                 say(f"{table.name}: looking again at {len(candidates)} rows that differ")
                 await self._conclude(verdict, source, target, candidates, limit, found)
                 candidates = set()
+        if verdict.equal:
+            for connection, closed in closing:
+                await gaps.compared(connection, closed)
         return verdict
 
     async def _open(self, table: Table) -> tuple[TableVerdict, Digests, Digests]:
@@ -101,9 +107,11 @@ class Verification:
         pairs = carried(at_source, at_target)
         compared = {column.name for column, _ in pairs}
         site = self._flow.targets[0]
+        names = {site.other: [c.name for c in at_source], site: [c.name for c in at_target]}
+        # One that both generate is on both, though it is not compared.
         alone = {
-            site.other: tuple(c.name for c in at_source if c.name not in compared),
-            site: tuple(c.name for c in at_target if c.name not in compared),
+            at: tuple(n for n in names[at] if n not in compared and n not in names[at.other])
+            for at in names
         }
         verdict = TableVerdict(
             self._flow, table, only_at={at: names for at, names in alone.items() if names}
@@ -194,8 +202,8 @@ async def verification(
     """
     site = flow.targets[0]
     async with watch(flow, settings) as progress:
-        source = await open_connection(settings.database(site.other).conninfo())
-        target = await open_connection(settings.database(site).conninfo())
+        source = await open_site(settings, site.other)
+        target = await open_site(settings, site)
         async with source, target:
             yield Verification(flow, source, target, progress, timeout)
 

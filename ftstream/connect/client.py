@@ -28,6 +28,9 @@ from ftstream.connect.masking import scrubbed
 from ftstream.settings import ConnectSettings
 
 REQUEST_SECONDS = 30.0
+LOOK_SECONDS = 8.0
+"""For what Connect answers from memory; what changes something may wait for the database."""
+
 REBALANCE_SECONDS = 60.0
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.5
@@ -47,6 +50,7 @@ CAUSE_END = 200
 RUNNING = "RUNNING"
 FAILED = "FAILED"
 STOPPED = "STOPPED"
+PAUSED = "PAUSED"
 
 # A worker that is just joining answers so, whatever it was asked; "already exists" is a 409 too,
 # but no waiting helps there.
@@ -90,6 +94,11 @@ class ConnectorStatus:
         return self.connector.state == STOPPED and not self.tasks
 
     @property
+    def held(self) -> bool:
+        """Whether a person has paused or stopped it: no new configuration starts it again."""
+        return self.connector.state in (PAUSED, STOPPED)
+
+    @property
     def failed(self) -> Part | None:
         return next((part for part in self.parts if part.state == FAILED), None)
 
@@ -111,10 +120,9 @@ class ConnectClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         # Also without a body: aiohttp would name another type, which Connect refuses (415).
         headers = {"Content-Type": "application/json"}
-        self._session = aiohttp.ClientSession(auth=self._auth, timeout=timeout, headers=headers)
+        self._session = aiohttp.ClientSession(auth=self._auth, headers=headers)
         return self
 
     async def __aexit__(
@@ -185,6 +193,10 @@ class ConnectClient:
     async def stop(self, name: str) -> None:
         """End the tasks and keep the connector: what changing its offsets needs."""
         await self._request("PUT", f"{_path(name)}/stop")
+
+    async def resume(self, name: str) -> None:
+        """Have a connector that was paused or stopped go on where it was."""
+        await self._request("PUT", f"{_path(name)}/resume")
 
     async def forget_offsets(self, name: str) -> None:
         """Stop the connector, if there is one, and forget where it was in its source."""
@@ -267,15 +279,24 @@ class ConnectClient:
         if self._session is None:
             raise RuntimeError("ConnectClient is used outside its `async with`")
         try:
-            async with self._session.request(method, self._url + path, json=body) as response:
+            limit = aiohttp.ClientTimeout(total=_patience(method))
+            async with self._session.request(
+                method, self._url + path, json=body, timeout=limit
+            ) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
                     raise ConnectRefused(response.status, await _message(response, secrets))
                 return await response.json() if response.status == HTTPStatus.OK else None
         except TimeoutError as error:
-            raise ConnectUnreachable(self._url, f"no answer in {REQUEST_SECONDS:.0f} s") from error
+            raise ConnectUnreachable(
+                self._url, f"no answer in {_patience(method):.0f} s"
+            ) from error
         except (aiohttp.ClientError, ValueError) as error:
             # Whatever answers there, it is not Connect, or it broke off.
             raise ConnectUnreachable(self._url, scrubbed(str(error))) from error
+
+
+def _patience(method: str) -> float:
+    return LOOK_SECONDS if method == "GET" else REQUEST_SECONDS
 
 
 def root_cause(trace: str) -> str:

@@ -16,7 +16,7 @@ from aiokafka.errors import (
 
 from ftstream.flows import CaptureNames, Flow, Names, captures_of
 from ftstream.kafka.clients import open_admin_client
-from ftstream.kafka.errors import TopicRefused, TopicsDiffer
+from ftstream.kafka.errors import TopicMissing, TopicRefused, TopicsDiffer
 from ftstream.settings import MAX_REQUEST_BYTES, KafkaSettings, Settings
 
 MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + 64 * 2**10
@@ -90,6 +90,18 @@ async def partition_counts(kafka: KafkaSettings) -> dict[str, int]:
     """Topic to number of partitions, of every topic there is. Raises KafkaUnreachable."""
     async with open_admin_client(kafka) as admin:
         return await _partitions(admin)
+
+
+async def require_topics(kafka: KafkaSettings, names: Iterable[str]) -> None:
+    """A client would wait for one that is not there until its time is up, or make it.
+
+    Raises TopicMissing, KafkaUnreachable.
+    """
+    there = await partition_counts(kafka)
+    if missing := [name for name in names if name not in there]:
+        raise TopicMissing(
+            f"Kafka has no topic {', '.join(missing)}: `ftstream connectors apply` makes it again"
+        )
 
 
 async def missing_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
-from psycopg import AsyncConnection, IsolationLevel
+from psycopg import AsyncConnection, IsolationLevel, OperationalError
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.postgres import types
 
+from ftstream.flows import Site
 from ftstream.postgres.queries import Queries
+from ftstream.settings import Settings
+
+_REFUSED = re.compile(
+    r"authentication failed|no pg_hba.conf entry|role .* (does not exist|is not permitted)"
+)
 
 SESSION = Queries.load(__package__, "session.sql")
 
@@ -36,6 +43,30 @@ class _JsonDumper(Dumper):
 
     def dump(self, obj: Json) -> Buffer:
         return obj.encoded
+
+
+class SiteUnreachable(OperationalError):
+    """A site's database does not answer, or refuses the login."""
+
+    def __init__(self, site: Site, role: str, reason: str) -> None:
+        reason = " ".join(reason.split())
+        if _REFUSED.search(reason):
+            hint = (
+                f"are user and password in {site}.{role} right? Before the first `ftstream init` there may be"
+                " no such role"
+            )
+        else:
+            hint = f"is it up, and is {site}.{role} right?"
+        super().__init__(f"{site} does not answer: {reason}: {hint}")
+        self.site = site
+
+
+async def open_site(settings: Settings, site: Site, *, admin: bool = False) -> AsyncConnection:
+    """A connection to a site, as the worker's role or the administrator. Raises SiteUnreachable."""
+    try:
+        return await open_connection(settings.database(site).conninfo(admin=admin))
+    except OperationalError as error:
+        raise SiteUnreachable(site, "admin_dsn" if admin else "dsn", str(error)) from error
 
 
 async def open_connection(conninfo: str) -> AsyncConnection:

@@ -10,20 +10,24 @@ from psycopg import AsyncConnection
 
 from ftstream.flows import Site, Table
 from ftstream.messages.change import Stamp
-from ftstream.postgres.connection import SESSION, open_connection
+from ftstream.postgres.connection import SESSION, open_site
 from ftstream.postgres.queries import Queries, statement
 from ftstream.recover.history import HistoryEntry
+from ftstream.settings import Settings
 
 QUERIES = Queries.load(__package__, "history.sql")
 
 
 @asynccontextmanager
-async def reading(conninfo: str) -> AsyncIterator[AsyncConnection]:
+async def reading(
+    settings: Settings, site: Site, *, admin: bool = False
+) -> AsyncIterator[AsyncConnection]:
     """A connection in a transaction that shows values exactly, and times so that psycopg can read them.
 
     Whatever the role prefers. Raises psycopg.OperationalError.
     """
-    async with await open_connection(conninfo) as connection, connection.transaction():
+    opened = await open_site(settings, site, admin=admin)
+    async with opened as connection, connection.transaction():
         await connection.execute(statement(SESSION["exact_text"]))
         yield connection
 

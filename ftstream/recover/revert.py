@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from ftstream.flows import Flow, Site, Table
 from ftstream.messages.change import Stamp
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.recover import read_history
 from ftstream.recover.history import HistoryEntry, Restoration, restoration, version_of, writes
 from ftstream.recover.reversal import Impossible, Intent, Left, Result, ReversalPlan, Written
@@ -62,8 +62,8 @@ async def plan(settings: Settings, target: Target, wish: Since | OneWrite) -> Re
         connections = {}
         for site in Site:
             admin = target.admin and site is target.site
-            conninfo = settings.database(site).conninfo(admin=admin)
-            connections[site] = await stack.enter_async_context(read_history.reading(conninfo))
+            opened = read_history.reading(settings, site, admin=admin)
+            connections[site] = await stack.enter_async_context(opened)
         reaches = await _reaches(connections, target.flow)
         found, untouched = await _wanted(connections, target, wish, reaches)
         states = {r.entity_id: r.state for r in found if r.state is not None}
@@ -84,9 +84,8 @@ async def carry_out(
 
     Raises psycopg.OperationalError if the database does not answer at first.
     """
-    conninfo = settings.database(target.site).conninfo(admin=target.admin)
     results: list[Result] = []
-    async with await open_connection(conninfo) as connection:
+    async with await open_site(settings, target.site, admin=target.admin) as connection:
         reversals = await Reversals.open(connection, target.table)
         async for result in _results(connection, reversals, intents, author):
             say(result)

@@ -186,6 +186,10 @@ def _rows(wanted: Wanted, state: SiteState, topics_go: bool) -> Iterator[Stateme
         yield Statement(
             build("drop_status", flow=sql.Literal(flow)), "no agent keeps them any more"
         )
+    tables = list(wanted.watched())
+    if tables and "ftstream.setup_seen" in state.tables:
+        forgotten = build("forget_gaps", tables=sql.Literal(tables))
+        yield Statement(forgotten, "nobody looks at their capture any more")
     topics = wanted.change_topics()
     if topics_go and topics and "ftstream.applied_offset" in state.tables:
         yield Statement(

@@ -36,6 +36,8 @@ _PARKED = ("ftstream.parked_change", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _LAST_WRITE = ("ftstream.last_write", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _HORIZON = ("ftstream.horizon", ("SELECT", "INSERT", "UPDATE"))
 _RECONCILED = ("ftstream.reconciled", ("SELECT", "INSERT", "UPDATE"))
+_SETUP_SEEN = ("ftstream.setup_seen", ("SELECT", "INSERT", "UPDATE"))
+_GAP = ("ftstream.gap", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
 _BATCH_SOURCE = ("ftstream.batch_source", ("SELECT", "INSERT", "UPDATE"))
@@ -280,6 +282,18 @@ class Wanted:
             (flow.name, flow.entity_type(table)) for flow in self.flows for table in flow.tables
         )
 
+    def watched(self) -> dict[str, str]:
+        """Qualified table to flow: those whose writes here are captured, or guarded against."""
+        captured = {
+            table.qualified: flow.name
+            for capture in self.captures
+            for flow in capture.flows
+            for table in flow.tables
+        }
+        guarded = {guard.table: guard.flow for guard in self.guards}
+        by_outbox = {trigger.table: trigger.flow for trigger in self.outbox_triggers}
+        return captured | guarded | by_outbox
+
     def names(self, capture: LogCapture) -> CaptureNames:
         return CaptureNames(capture, self.namespace)
 
@@ -305,6 +319,8 @@ class Wanted:
         yield _LAST_WRITE
         yield _HORIZON
         yield _RECONCILED
+        yield _SETUP_SEEN
+        yield _GAP
         if self.site is Site.SUPABASE:
             yield _STATUS
             yield _BATCH_SOURCE

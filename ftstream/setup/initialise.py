@@ -24,9 +24,12 @@ from ftstream.setup.survey import (
     SetupFailed,
     Survey,
     SurveyedSite,
+    conninfos,
     open_admin,
     survey,
 )
+from ftstream.setup.trial import trials
+from ftstream.setup.watch import note_after, note_before
 
 ORDER = (Site.SUPABASE, Site.EXTERNAL)
 """The target first, so that nothing is captured that cannot be applied; slots come last of all."""
@@ -97,6 +100,11 @@ async def run_init(
     for site in ORDER:
         async for done in _provision(settings, found.seen[site], Stage.CAPTURE):
             yield done
+    refused: list[Problem] = []
+    for at in found.seen.values():
+        refused += await trials(at.wanted, conninfos(at.wanted, settings))
+    if refused:
+        raise SetupFailed("\n".join(map(str, refused)))
 
 
 async def never_met(settings: Settings, flows: Sequence[Flow] = FLOWS) -> list[Flow]:
@@ -143,10 +151,12 @@ async def _provision(settings: Settings, at: SurveyedSite, stage: Stage) -> Asyn
         async with connection.transaction():
             await connection.execute(build("give_way"))
             await migrate.lock(connection)
+            await note_before(connection, at.wanted)
             state = await read_state(connection, at.wanted, at.logins)
             steps = [s for s in plan_site(at.wanted, state, at.verifiers) if s.stage is stage]
             for step in steps:
                 await run_step(connection, step)
+            await note_after(connection, at.wanted)
         for step in steps:
             yield Done(step.site.value, step.title, bool(step.statements))
 

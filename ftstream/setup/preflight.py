@@ -269,12 +269,18 @@ def _capture(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             f"wal_level is {server.wal_level}, so the log does not hold the changes",
             "ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL",
         )
-    for name in server.labelless:
+    for each in server.labelless:
+        kind, name = each.split(" ", 1)
+        what = "an enum without labels" if kind == "TYPE" else "a domain over an enum"
+        hint = (
+            f"ALTER TYPE {name} ADD VALUE '...', or: DROP TYPE {name}"
+            if kind == "TYPE"
+            else f"Use the enum itself, then: DROP DOMAIN {name}"
+        )
         yield Problem(
             where,
-            f"type {name} is a domain over an enum, or an enum without labels: Debezium cannot"
-            " start in a database that has one, used or not",
-            f"Use the enum itself, then: DROP DOMAIN {name}",
+            f"type {name} is {what}: Debezium cannot start in a database that has one, used or not",
+            hint,
         )
     for capture in wanted.captures:
         yield from _slot(wanted, capture, state)
@@ -304,14 +310,15 @@ def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Pro
             f"slot {name} is of plugin {slot.plugin}, database {slot.database}",
             f"Set another namespace, or, if nobody needs it: {drop}",
         )
-    elif slot.lost and not capture.outbox:  # that of an outbox `init` recreates
+    elif slot.lost:
+        flows = " ".join(flow.name for flow in capture.flows)
         yield Problem(
             where,
             f"slot {name} is lost: PostgreSQL removed a part of the log that it had not read"
-            " (max_slot_wal_keep_size)",
-            "Changes are missing on the target. Run `ftstream remove FLOW`, which also makes the"
-            " connector forget its position, then `ftstream init`: a new snapshot follows; rows"
-            " deleted meanwhile must be deleted on the target by hand",
+            " (max_slot_wal_keep_size); another one is made",
+            f"Then: ftstream connectors apply {flows}. What is missing on the target a worker finds by"
+            " comparing",
+            fatal=False,
         )
 
 
@@ -430,19 +437,11 @@ def _key(table: Table, source: SiteState, target: SiteState, at: Site) -> Iterat
 def _log(
     table: Table, columns: Sequence[Column], state: SiteState, site: Site
 ) -> Iterator[Problem]:
-    identity = state.tables[table.qualified].replica_identity
     for column in columns:
         try:
             codec.debezium_codec(column)
         except codec.UnsupportedType as error:
             yield Problem(site.value, f"{table.qualified}: {error}", "")
-        if codec.hides_unchanged(column) and identity != "f":
-            yield Problem(
-                site.value,
-                f"{table.qualified}.{column.name} is of type {column.type}, whose unchanged large"
-                " values cannot be told from NULL in the log",
-                f"ALTER TABLE {table.qualified} REPLICA IDENTITY FULL",
-            )
     if table.key in state.tables[table.qualified].literal_defaults:
         yield Problem(
             site.value,
@@ -451,6 +450,22 @@ def _log(
             f"ALTER TABLE {table.qualified} ALTER {table.key} DROP DEFAULT",
             fatal=False,
         )
+    yield from identity_problems(table, columns, state, site)
+
+
+def identity_problems(
+    table: Table, columns: Sequence[Column], state: SiteState, site: Site
+) -> Iterator[Problem]:
+    """Say what the log does not hold of a change of these columns' values."""
+    identity = state.tables[table.qualified].replica_identity
+    for column in columns:
+        if codec.hides_unchanged(column) and identity != "f":
+            yield Problem(
+                site.value,
+                f"{table.qualified}.{column.name} is of type {column.type}, whose unchanged large"
+                " values cannot be told from NULL in the log",
+                f"ALTER TABLE {table.qualified} REPLICA IDENTITY FULL",
+            )
     held = state.tables[table.qualified].logged_columns
     if identity == "n" or (identity == "i" and table.key not in held):
         yield Problem(

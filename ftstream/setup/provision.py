@@ -212,9 +212,7 @@ def _handed_over(trigger: Trigger, wanted: Wanted, state: SiteState) -> Iterator
     if all(applied.name != HAND_OVER_MADE_BY for applied in state.applied):
         return
     made = tuple(_trigger(trigger, state))
-    captured = [
-        t.name for flow in wanted.outbox_flows for t in flow.tables if _is_captured(t, state)
-    ]
+    captured = [t.name for flow in wanted.outbox_flows for t in flow.tables if _is_unseen(t, state)]
     if made and captured:
         unknown = build("drop_reconciled", tables=sql.Literal(captured))
         yield Statement(unknown, "what was captured meanwhile was not handed over")
@@ -224,7 +222,7 @@ def _handed_over(trigger: Trigger, wanted: Wanted, state: SiteState) -> Iterator
 def _captured(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
     """The trigger, and whether the table holds rows from before it."""
     made = tuple(_trigger(trigger, state))
-    if not made or trigger.kind is not TriggerKind.CAPTURE:
+    if not made or trigger.kind is not TriggerKind.CAPTURE or trigger.table in state.seen:
         yield from made
         return
     name = sql.Literal(trigger.table.partition(".")[2])
@@ -454,11 +452,10 @@ def _status(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
 def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Statement]:
     name = wanted.names(capture).slot
     there = state.slots.get(name)
-    # Nothing of an outbox is read but from the log: a slot that is lost is as good as none.
-    lost = there is not None and there.lost and capture.outbox
+    lost = there is not None and there.lost  # as good as none
     if there is not None and not lost:
         return
-    captured = [t.name for flow in capture.flows for t in flow.tables if _is_captured(t, state)]
+    captured = [t.name for flow in capture.flows for t in flow.tables if _is_unseen(t, state)]
     if capture.outbox and captured:
         # First: should this be interrupted, the flow must not start with a gap.
         unknown = build("drop_reconciled", tables=sql.Literal(captured))
@@ -469,8 +466,10 @@ def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Sta
     yield Statement(made, "the log is kept from now on: start the connector soon")
 
 
-def _is_captured(table: Table, state: SiteState) -> bool:
-    return (table.qualified, TriggerKind.CAPTURE.value) in state.triggers
+def _is_unseen(table: Table, state: SiteState) -> bool:
+    """Say whether it is captured, and nobody has an account of since when it is not."""
+    captured = (table.qualified, TriggerKind.CAPTURE.value) in state.triggers
+    return captured and table.qualified not in state.seen
 
 
 def build(query: str, /, **parts: sql.Composable) -> sql.Composed:

@@ -175,6 +175,11 @@ delete from ftstream.applied_offset where topic = any({topics}::text[])
 -- What was parked of the flow's topics.
 delete from ftstream.parked_change where topic = any({topics}::text[])
 
+-- name: forget_gaps
+-- When the capture of these tables was well, and when it was not.
+with gone as (delete from ftstream.gap where table_name = any({tables}::text[]))
+delete from ftstream.setup_seen where table_name = any({tables}::text[])
+
 -- name: drop_outbox
 -- What was to be published of the flow's tables.
 delete from ftstream.outbox where table_name = any({tables}::text[])

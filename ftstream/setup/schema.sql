@@ -868,6 +868,34 @@ CREATE VIEW ftstream.foreign_keys WITH (security_invoker='true') AS
              JOIN pg_attribute p ON (((p.attrelid = f.confrelid) AND (p.attnum = u.parent))))) k
   WHERE ((f.contype = 'f'::"char") AND (f.conparentid = (0)::oid));
 
+CREATE TABLE ftstream.gap (
+    id bigint NOT NULL,
+    flow text NOT NULL,
+    table_name text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    until timestamp with time zone,
+    last xid8,
+    found_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE ftstream.gap IS 'When the capture of a table here was broken: it goes once both sites have been compared';
+
+COMMENT ON COLUMN ftstream.gap.since IS 'when it was last seen to be well';
+
+COMMENT ON COLUMN ftstream.gap.until IS 'when it was well again; null: it is not yet';
+
+COMMENT ON COLUMN ftstream.gap.last IS 'the transaction that noted its end: older ones may still commit what was not captured';
+
+ALTER TABLE ftstream.gap ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME ftstream.gap_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE ftstream.horizon (
     table_name text NOT NULL,
     version bigint NOT NULL
@@ -1012,6 +1040,16 @@ CREATE TABLE ftstream.schema_migration (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE ftstream.setup_seen (
+    table_name text NOT NULL,
+    fingerprint text NOT NULL,
+    seen_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE ftstream.setup_seen IS 'When the capture of a table was last seen to be as it should be, and its triggers and publications of then';
+
+COMMENT ON COLUMN ftstream.setup_seen.fingerprint IS 'Which relation, triggers and publications (oid and xmin): another one says that something was changed since, and perhaps changed back';
+
 CREATE TABLE ftstream.sync_log (
     logged_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     operation ftstream.operation,
@@ -1092,6 +1130,7 @@ CREATE VIEW ftstream.v_sync_dashboard WITH (security_invoker='true') AS
         CASE
             WHEN (sync_status.consecutive_failures > 5) THEN 'CRITICAL'::text
             WHEN (sync_status.consecutive_failures > 2) THEN 'WARNING'::text
+            WHEN (sync_status.last_synced_at IS NULL) THEN 'PENDING'::text
             WHEN (sync_status.last_synced_at < (now() - (sync_status.sync_interval * (2)::double precision))) THEN 'STALE'::text
             WHEN (sync_status.status = 'failed'::text) THEN 'ERROR'::text
             ELSE 'HEALTHY'::text
@@ -1112,6 +1151,7 @@ CREATE TABLE ftstream.wake_ups (
     since timestamp with time zone NOT NULL,
     reason text DEFAULT ''::text NOT NULL,
     seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    halted jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT wake_ups_way_check CHECK ((way = ANY (ARRAY['realtime'::text, 'polling'::text])))
 );
 
@@ -1123,7 +1163,9 @@ COMMENT ON COLUMN ftstream.wake_ups.since IS 'by the worker''s clock';
 
 COMMENT ON COLUMN ftstream.wake_ups.reason IS 'why it is polling';
 
-COMMENT ON COLUMN ftstream.wake_ups.seen_at IS 'when the worker said so last; it does every 30 s';
+COMMENT ON COLUMN ftstream.wake_ups.seen_at IS 'when the worker said so last; it does every 10 s';
+
+COMMENT ON COLUMN ftstream.wake_ups.halted IS 'flows that it does not carry any more until somebody fixes them, with the reasons';
 
 ALTER TABLE ONLY ftstream.sync_log ATTACH PARTITION ftstream.sync_log_default DEFAULT;
 
@@ -1138,6 +1180,9 @@ ALTER TABLE ONLY ftstream.batch_source
 
 ALTER TABLE ONLY ftstream.displaced
     ADD CONSTRAINT displaced_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY ftstream.gap
+    ADD CONSTRAINT gap_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY ftstream.horizon
     ADD CONSTRAINT horizon_pkey PRIMARY KEY (table_name);
@@ -1163,11 +1208,16 @@ ALTER TABLE ONLY ftstream.reconciled
 ALTER TABLE ONLY ftstream.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY ftstream.setup_seen
+    ADD CONSTRAINT setup_seen_pkey PRIMARY KEY (table_name);
+
 ALTER TABLE ONLY ftstream.sync_status
     ADD CONSTRAINT sync_status_pkey PRIMARY KEY (source, entity_type);
 
 ALTER TABLE ONLY ftstream.wake_ups
     ADD CONSTRAINT wake_ups_pkey PRIMARY KEY (worker);
+
+CREATE UNIQUE INDEX gap_open ON ftstream.gap USING btree (table_name) WHERE (until IS NULL);
 
 CREATE INDEX last_write_refused ON ftstream.last_write USING btree (table_name) WHERE (reserved > version);
 
@@ -1205,6 +1255,8 @@ ALTER TABLE ftstream.batch_source ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.displaced ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ftstream.gap ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE ftstream.horizon ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.last_write ENABLE ROW LEVEL SECURITY;
@@ -1218,6 +1270,8 @@ ALTER TABLE ftstream.parked_change ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ftstream.reconciled ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.schema_migration ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ftstream.setup_seen ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.sync_log ENABLE ROW LEVEL SECURITY;
 

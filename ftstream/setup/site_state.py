@@ -12,6 +12,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
+from ftstream.compare import gaps
 from ftstream.postgres.catalog import Column, read_columns
 from ftstream.postgres.connection import SESSION, open_connection
 from ftstream.postgres.queries import Queries, statement
@@ -31,7 +32,8 @@ T = TypeVar("T")
 class Server:
     """The server, and what the administrator may do there; `owns_schema` None: there is none.
 
-    `labelless`: types that count as enums and have no labels, which Debezium cannot read.
+    `labelless`: types that count as enums and have no labels, which Debezium cannot read: "TYPE name", or
+    "DOMAIN name".
     """
 
     version: int
@@ -113,6 +115,15 @@ class TriggerState:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfired:
+    """A trigger of ftstream's that does not fire for the rows of one partition."""
+
+    table: str
+    name: str
+    partition: str
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """A publication; `tables` with their columns, None for all of them."""
 
@@ -125,13 +136,14 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A replication slot; a lost one misses a part of the log for good."""
+    """A replication slot; a lost one misses a part of the log for good, one that is `losing` is about to."""
 
     name: str
     plugin: str | None
     database: str | None
     active: bool
     lost: bool
+    losing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +179,9 @@ class SiteState:
     """By table and name."""
     publications: Mapping[str, Publication] = field(default_factory=dict)
     slots: Mapping[str, Slot] = field(default_factory=dict)
+    unfired: tuple[Unfired, ...] = ()
+    seen: frozenset[str] = frozenset()
+    """Tables whose capture was well before: what was written without it is a gap, which is kept."""
     status_rows: frozenset[tuple[str, str]] = frozenset()
     may_set_replica: bool = False
     may_grant_replica: bool = False
@@ -185,6 +200,7 @@ class SiteState:
             triggers={},
             publications={},
             slots={},
+            seen=frozenset(),
             status_rows=frozenset(),
             may_set_replica=wanted.apply_role == self.server.admin,
         )
@@ -194,6 +210,21 @@ async def read_state(
     connection: AsyncConnection, wanted: Wanted, logins: Mapping[str, Login]
 ) -> SiteState:
     """Read everything; the connection is in a transaction already, or starts one of its own."""
+    state = await read_catalogs(connection, wanted)
+    may_set, may_grant = await _replica_rights(connection, state.server, wanted)
+    return replace(
+        state,
+        applied=await migrate.read_applied(connection),
+        logins=logins,
+        seen=await _seen(connection),
+        status_rows=await _status_rows(connection),
+        may_set_replica=may_set,
+        may_grant_replica=may_grant,
+    )
+
+
+async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteState:
+    """Read what every role may read, within a transaction."""
     # Names as text, too: they are compared with what is wanted.
     await connection.execute(statement(SESSION["exact_text"]))
     server = (await _rows(connection, Server, "server"))[0]
@@ -205,13 +236,10 @@ async def read_state(
     there = {table.name for table in tables}
     slots = [wanted.names(capture).slot for capture in wanted.captures]
     held = await _held(connection, wanted)
-    may_set, may_grant = await _replica_rights(connection, server, wanted)
     return SiteState(
         server=server,
         pooled=connection.info.backend_pid != server.backend_pid,
-        applied=await migrate.read_applied(connection),
         roles={r.name: r for r in await _rows(connection, Role, "roles", roles=roles)},
-        logins=logins,
         settings={
             each.role: each.settings
             for each in await _rows(connection, RoleSettings, "role_settings", roles=roles)
@@ -233,9 +261,7 @@ async def read_state(
             )
         },
         slots={s.name: s for s in await _rows(connection, Slot, "slots", names=slots)},
-        status_rows=await _status_rows(connection),
-        may_set_replica=may_set,
-        may_grant_replica=may_grant,
+        unfired=tuple(await _rows(connection, Unfired, "unfired", tables=qualified)),
     )
 
 
@@ -287,6 +313,13 @@ async def _held(connection: AsyncConnection, wanted: Wanted) -> dict[Right, bool
     asked = json.dumps([r._asdict() for r in wanted.apply_rights | wanted.capture_rights])
     cursor = await connection.execute(statement(_QUERIES["rights"]), {"rights": asked})
     return {Right(*right): public for *right, public in await cursor.fetchall()}
+
+
+async def _seen(connection: AsyncConnection) -> frozenset[str]:
+    exists = await (await connection.execute(statement(_QUERIES["seen_exists"]))).fetchone()
+    if not exists or not exists[0]:
+        return frozenset()
+    return frozenset(await gaps.seen(connection))
 
 
 async def _status_rows(connection: AsyncConnection) -> frozenset[tuple[str, str]]:

@@ -21,7 +21,7 @@ select current_setting('server_version_num')::integer as version,
        pg_is_in_recovery() as standby,
        pg_backend_pid() as backend_pid,
        (select pg_has_role(n.nspowner, 'USAGE') from pg_namespace n where n.nspname = 'ftstream') as owns_schema,
-       array(select format_type(t.oid, null) from pg_type t
+       array(select case t.typtype when 'd' then 'DOMAIN ' else 'TYPE ' end || format_type(t.oid, null) from pg_type t
              where t.typcategory = 'E'
                and not exists (select from pg_enum e where e.enumtypid = t.oid) order by 1) as labelless
 from pg_roles r where r.rolname = current_user
@@ -127,6 +127,15 @@ join pg_class c on c.oid = t.tgrelid
 join pg_namespace n on n.oid = c.relnamespace
 where t.tgname like 'ftstream\_%%' and not t.tgisinternal
 
+-- name: unfired
+-- Triggers of these tables that somebody has switched off, or left to sessions with triggers on, for a partition alone.
+select n.nspname || '.' || c.relname as "table", t.tgname::text as name, t.tgrelid::regclass::text as partition
+from pg_trigger t
+join pg_class c on c.oid = pg_partition_root(t.tgrelid)
+join pg_namespace n on n.oid = c.relnamespace
+where t.tgname like 'ftstream\_%%' and t.tgparentid <> 0 and t.tgenabled <> 'A'
+  and n.nspname || '.' || c.relname = any(%(tables)s)
+
 -- name: publications
 -- These publications; prattrs (PostgreSQL 15) by way of JSON, so that 14 reads the statement too.
 select p.pubname::text as name,
@@ -137,7 +146,7 @@ select p.pubname::text as name,
            select json_object_agg(n.nspname || '.' || c.relname, (
                select json_agg(a.attname order by a.attname) from pg_attribute a
                where a.attrelid = c.oid
-                 and a.attnum = any(string_to_array(to_jsonb(r) ->> 'prattrs', ' ')::smallint[])))
+                 and to_jsonb(r) -> 'prattrs' @> to_jsonb(a.attnum)))
            from pg_publication_rel r
            join pg_class c on c.oid = r.prrelid
            join pg_namespace n on n.oid = c.relnamespace
@@ -147,8 +156,12 @@ from pg_publication p where p.pubname = any(%(names)s)
 -- name: slots
 -- These replication slots.
 select slot_name::text as name, plugin::text, database::text, active,
-       coalesce(wal_status, '') = 'lost' as lost
+       coalesce(wal_status, '') = 'lost' as lost, coalesce(wal_status, '') = 'unreserved' as losing
 from pg_replication_slots where slot_name = any(%(names)s)
+
+-- name: seen_exists
+-- Whether there is a record of when capture was well.
+select to_regclass('ftstream.setup_seen') is not null
 
 -- name: status_exists
 -- Whether there is a sync_status.

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from ftstream.flows import Flow, Site
 from ftstream.postgres.catalog import TableMissing
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings
 from ftstream.setup.expectations import Wanted, wanted
 from ftstream.setup.preflight import Problem, pair_problems, site_problems
@@ -77,7 +77,7 @@ async def survey(
 
 async def open_admin(settings: Settings, site: Site) -> AsyncConnection:
     """The administrator's connection."""
-    return await open_connection(settings.database(site).conninfo(admin=True))
+    return await open_site(settings, site, admin=True)
 
 
 def _unset(settings: Settings, site: Site) -> Iterator[Problem]:
@@ -113,14 +113,20 @@ def _passwords(aim: Wanted, settings: Settings) -> dict[str, str]:
 
 async def _logins(aim: Wanted, settings: Settings) -> dict[str, Login]:
     """Try to connect as each role; one that does not exist yet is refused."""
+    by_role = conninfos(aim, settings)
+    logins = await asyncio.gather(*map(try_login, by_role.values()))
+    return dict(zip(by_role, logins, strict=True))
+
+
+def conninfos(aim: Wanted, settings: Settings) -> dict[str, str]:
+    """Return how each role logs in from here, by role, as far as its password is known."""
     database = settings.database(aim.site)
-    conninfos = {aim.apply_role: database.conninfo()}
+    found = {aim.apply_role: database.conninfo()}
     password = settings.connect.capture_password.get_secret_value()
     if aim.captures and password:
         admin = database.conninfo(admin=True)
-        conninfos[aim.capture_role] = make_conninfo(admin, user=aim.capture_role, password=password)
-    logins = await asyncio.gather(*map(try_login, conninfos.values()))
-    return dict(zip(conninfos, logins, strict=True))
+        found[aim.capture_role] = make_conninfo(admin, user=aim.capture_role, password=password)
+    return found
 
 
 def _verifiers(

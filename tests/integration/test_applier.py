@@ -376,7 +376,7 @@ async def test_maintenance_gives_way_to_who_reads_the_log(
 ) -> None:
     from ftstream.apply.housekeeping import Housekeeper
 
-    keeper = Housekeeper(pair.settings.supabase.conninfo())
+    keeper = Housekeeper(pair.settings, Site.SUPABASE)
     worker, _ = workers
     last_day = "select max(relname) from pg_class where relname ~ '^sync_log_[0-9]+$'"
     async with await pair.connect(Site.SUPABASE) as reader, reader.transaction():

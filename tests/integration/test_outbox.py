@@ -14,6 +14,7 @@ from psycopg import sql
 
 from ftstream.capture import outbox
 from ftstream.capture.outbox import Outbox, OutboxEntry
+from ftstream.compare import gaps
 from ftstream.flows import Capture, Conflict, Flow, Site, Table
 from ftstream.last_write.reconciled import unreconciled
 from ftstream.setup import run_init
@@ -557,7 +558,7 @@ async def test_constraints_that_are_immediate_cost_a_message_a_statement(
         "1234",
     ]
     monkeypatch.setattr(outbox, "ROWS", 1)  # a transaction may end in another turn
-    taken = Outbox(least.settings.supabase.conninfo(), ["notes"], 30.0)
+    taken = Outbox(least.settings, ["notes"], 30.0)
     try:
         turns = await published(taken)
     finally:
@@ -580,7 +581,7 @@ async def init(pair: Pair) -> None:
         "drop trigger ftstream_hand_over on ftstream.last_write",
     ],
 )
-async def test_init_brings_the_hand_over_back_and_asks_to_reconcile(
+async def test_init_brings_the_hand_over_back_and_what_was_not_handed_over_is_a_gap(
     least: Pair, place: Place, change: LiteralString
 ) -> None:
     await init(least)
@@ -590,6 +591,8 @@ async def test_init_brings_the_hand_over_back_and_asks_to_reconcile(
     await place.run("insert into notes (id, body) values (%s, 'a')", ONE)
     assert await place.captured() == []
     await init(least)
-    assert await unreconciled(place.user, NOTES.tables) == ["notes"]
+    (gap,) = await gaps.gaps(place.user)
+    assert gap.table == "public.notes" and gap.settled
+    assert await unreconciled(place.user, NOTES.tables) == []
     await place.run("update notes set body = 'b'")
     assert await captured(place) == [("update", ONE, "b")]

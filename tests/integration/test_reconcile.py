@@ -17,13 +17,14 @@ from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.cli import main
 from ftstream.cli import reconcile as cli
+from ftstream.compare import gaps
 from ftstream.compare.reconciliation import TablePlan, Undecided, reconciliation, repair
 from ftstream.failures import NEVER_MET
 from ftstream.flows import RENDER_QUEUE, Capture, Conflict, Flow, Site, Table
 from ftstream.last_write.reconciled import unreconciled
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
-from tests.integration.two_way import Two, two_places
+from tests.integration.two_way import Place, Two, two_places
 
 SHEETS = Flow(
     name="sheets",
@@ -83,7 +84,7 @@ async def planned(
 async def carried_out(pair: Pair, plan: TablePlan, flow: Flow = SHEETS) -> int:
     async with reconciliation(flow, pair.settings) as opened:
         done = await opened.carry_out(plan)
-        await opened.met(plan.table)
+        await opened.met(plan)
         return done
 
 
@@ -179,7 +180,7 @@ async def test_repair_leaves_what_is_for_a_person_to_decide(least: Pair) -> None
     with pytest.raises(Undecided, match="ftstream reconcile sheets"):
         await repair(SHEETS, least.settings, SHEETS.tables)
     async with reconciliation(SHEETS, least.settings) as opened:
-        await opened.met(SHEETS.tables[0])
+        await opened.met(TablePlan(SHEETS.tables[0]))
     with pytest.raises(Undecided, match="share a value"):
         await repair(SHEETS, least.settings, SHEETS.tables)
     for doubles in ({ONLY_S: SAME}, {ONLY_S: ONLY_E, ONLY_E: ONLY_S}):
@@ -295,7 +296,7 @@ async def missing(connection: AsyncConnection) -> list[str]:
     return await unreconciled(connection, SHEETS.tables)
 
 
-async def test_table_that_was_not_captured_for_a_while_is_to_be_reconciled(least: Pair) -> None:
+async def test_table_that_was_never_captured_well_is_to_be_reconciled(least: Pair) -> None:
     async with two_places(least, SHEETS, SETUP) as two:
         external = two.external
         assert await missing(external.user) == []
@@ -304,20 +305,90 @@ async def test_table_that_was_not_captured_for_a_while_is_to_be_reconciled(least
         assert await missing(external.user) == []
         async with await least.connect(Site.EXTERNAL, "admin") as owner:
             await owner.execute("alter table sheets disable trigger ftstream_capture")
+            await owner.execute("delete from ftstream.setup_seen")  # as an older version left it
         await again(least)
         assert await missing(external.user) == ["sheets"]
         assert await missing(two.supabase.user) == []
 
 
-async def test_lost_slot_is_to_be_reconciled(least: Pair) -> None:
+def side(two: Two, site: Site) -> Place:
+    return two.external if site is Site.EXTERNAL else two.supabase
+
+
+async def uncaptured(least: Pair, site: Site, *statements: tuple[LiteralString, list[str]]) -> None:
+    """Write while the trigger is off, then have `init` bring it back."""
+    async with await least.connect(site) as owner:
+        await owner.execute("alter table sheets disable trigger ftstream_capture")
+        for query, values in statements:
+            await owner.execute(query, values)
+    await again(least)
+
+
+@pytest.mark.parametrize("site", Site)
+async def test_what_was_written_in_a_gap_stays_deletes_included(least: Pair, site: Site) -> None:
+    """Though the other site wrote the rows last, as far as both know."""
+    async with two_places(least, SHEETS, SETUP) as two:
+        here, there = side(two, site), side(two, site.other)
+        for key in (SAME, NEWER_E, NEWER_S):
+            await there.run("insert into sheets (id, body) values (%s, 'before')", key)
+        await two.exchange()
+        await uncaptured(
+            least,
+            site,
+            ("update sheets set body = 'unnoted' where id = %s", [SAME]),
+            ("delete from sheets where id = %s", [NEWER_E]),
+            ("insert into sheets (id, body) values (%s, 'new')", [ONLY_E]),
+        )
+        await there.run("update sheets set body = 'later' where id = %s", NEWER_S)
+        (gap,) = await gaps.gaps(here.user)
+        assert gap.table == "public.sheets" and gap.settled
+        assert await missing(here.user) == []
+        await two.exchange()
+        assert await repair(SHEETS, least.settings, SHEETS.tables) == 3
+        await two.exchange()
+        rows = await here.run("select id::text, body from sheets order by id")
+        assert dict(rows) == {SAME: "unnoted", NEWER_S: "later", ONLY_E: "new"}
+        assert await there.run("select id::text, body from sheets order by id") == rows
+        assert await gaps.gaps(here.user) == []
+
+
+async def test_what_both_sites_wrote_unnoted_is_for_a_person(least: Pair) -> None:
+    async with two_places(least, SHEETS, SETUP) as two:
+        await two.external.run("insert into sheets (id, body) values (%s, 'before')", SAME)
+        await two.exchange()
+        for site in Site:
+            await uncaptured(least, site, ("update sheets set body = %s", [site]))
+        with pytest.raises(Undecided, match="reconcile sheets --prefer SITE"):
+            await repair(SHEETS, least.settings, SHEETS.tables)
+        await carried_out(least, await planned(least, Site.SUPABASE))
+        await two.exchange()
+        for site in Site:
+            assert await side(two, site).run("select body from sheets") == [("supabase",)]
+            assert await gaps.gaps(side(two, site).user) == []
+
+
+async def test_a_gap_in_which_much_was_deleted_is_for_a_person(least: Pair) -> None:
+    async with two_places(least, SHEETS, SETUP) as two:
+        await two.external.run(
+            "insert into sheets (id) select gen_random_uuid() from generate_series(1, 40)"
+        )
+        await two.exchange()
+        await uncaptured(least, Site.EXTERNAL, ("delete from sheets", []))
+        with pytest.raises(Undecided, match="40 of 40 rows would be deleted"):
+            await repair(SHEETS, least.settings, SHEETS.tables, bounds=least.settings.batch)
+        (gap,) = await gaps.gaps(two.external.user)
+        assert gap.table == "public.sheets"
+
+
+async def test_what_was_captured_without_a_slot_is_a_gap(least: Pair) -> None:
     async with two_places(least, SHEETS, SETUP) as two:
         await two.external.run(
             "select pg_drop_replication_slot(%s)", f"{least.database}_outbox_slot"
         )
+        await two.external.run("insert into sheets (id) values (%s)", SAME)
         await again(least)
-        assert await missing(two.external.user) == ["sheets"]
-        await carried_out(least, await planned(least))
-        assert await missing(two.external.user) == []
+        (gap,) = await gaps.gaps(two.external.user)
+        assert gap.table == "public.sheets" and await missing(two.external.user) == []
 
 
 @pytest.fixture

@@ -28,9 +28,8 @@ async def noted(pair: Pair) -> Pair:
     """Set up, with two workers that were seen; there is no Kafka."""
     async for _ in run_init(pair.settings, MemoryTopics()):
         pass
-    conninfo = pair.settings.supabase.conninfo()
-    await wake_ups.note(conninfo, "host:1", WakeUps(Way.REALTIME, SINCE))
-    await wake_ups.note(conninfo, "host:2", WakeUps(Way.POLLING, SINCE, "HTTP 503"))
+    await wake_ups.note(pair.settings, "host:1", WakeUps(Way.REALTIME, SINCE))
+    await wake_ups.note(pair.settings, "host:2", WakeUps(Way.POLLING, SINCE, "HTTP 503"))
     return pair
 
 
@@ -79,7 +78,7 @@ async def test_a_database_that_does_not_answer_is_told(
     supabase = pair.settings.supabase.model_copy(update={"dsn": away})
     settings = pair.settings.model_copy(update={"supabase": supabase})
     result = await asyncio.to_thread(run, settings, monkeypatch)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.stderr.count("Connection refused") == 1
 
 

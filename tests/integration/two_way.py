@@ -157,7 +157,7 @@ class Worker:
             place.told.append,
             bounds.dead_after_seconds,
         )
-        keeper = Housekeeper(place.settings.database(place.site).conninfo())
+        keeper = Housekeeper(place.settings, place.site)
         self._writer = Writer(
             flow.name,
             applier,

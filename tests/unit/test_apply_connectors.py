@@ -94,6 +94,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[LargeRow]:
     monkeypatch.setattr(connectors, "_large_rows", large_rows)
     monkeypatch.setattr(connectors, "_request", request)
     monkeypatch.setattr(connectors, "ensure_topics", nothing)
+    monkeypatch.setattr(connectors, "_require_slot", nothing)
     return found
 
 
@@ -182,4 +183,6 @@ def test_what_has_failed_is_told_of_each_connector(
     with pytest.raises(CommandFailure) as told:
         apply(Connect(first_snapshot=False), NAMES, OUTBOX, passing=False)
     assert "gfx_sessions 7" in told.value.message
-    assert "outbox, task 0 failed: no slot\nits trace" in told.value.message
+    assert told.value.message.endswith(
+        "outbox, task 0 failed: no slot"
+    )  # Java's trace is for the log

@@ -343,7 +343,7 @@ def test_database_from_before_the_baseline_has_it_or_is_to_be_brought_up_to_date
     older = [AppliedMigration(version, "m", "x") for version in range(1, BASELINE)]
     known = migrations(Site.SUPABASE)
     due = pending(known, folded(Site.SUPABASE, older))
-    assert due == tuple(m for m in known if m.functions)
+    assert due == tuple(m for m in known if m.version > BASELINE + 1)
     with pytest.raises(MigrationChanged, match="lacks the migrations 18,"):
         folded(Site.SUPABASE, older[:-1])
 
@@ -413,10 +413,14 @@ def test_sequences_of_both_sites_that_count_alike_are_told() -> None:
     assert told(counting(2, 2), counting(2, 2)) == told(counting(1, 1), counting(0, 0)) == []
 
 
-def test_a_lost_slot_is_an_error_that_says_what_to_do() -> None:
+def test_a_lost_slot_is_made_again_and_what_to_do_then_is_said() -> None:
     slot = Slot("gfx_slot", "pgoutput", "db", active=False, lost=True)
-    (problem,) = site_problems(aim(Site.EXTERNAL), replace(state(), slots={slot.name: slot}))
-    assert "ftstream remove" in problem.hint
+    there = replace(state(), slots={slot.name: slot})
+    (problem,) = site_problems(aim(Site.EXTERNAL), there)
+    assert not problem.fatal and "ftstream connectors apply gfx" in problem.hint
+    (step,) = (s for s in plan_site(aim(Site.EXTERNAL), there, VERIFIERS) if s.stage is Stage.SLOTS)
+    drop, create = (s.shown for s in step.statements)
+    assert "drop_replication_slot" in drop and "create_logical_replication_slot" in create
 
 
 def test_a_lost_slot_of_the_outbox_is_made_anew_once_nothing_can_start_with_the_gap() -> None:
@@ -424,11 +428,15 @@ def test_a_lost_slot_of_the_outbox_is_made_anew_once_nothing_can_start_with_the_
     slot = Slot("outbox_slot", "pgoutput", "db", active=False, lost=True)
     triggers = {(t.table, t.kind.value): as_made(t) for t in aimed.outbox_triggers}
     there = replace(state(), slots={slot.name: slot}, triggers=triggers)
-    assert not [p for p in site_problems(aimed, there) if "outbox_slot" in str(p)]
+    assert not [p for p in site_problems(aimed, there) if "outbox_slot" in str(p) and p.fatal]
     (step,) = (s for s in plan_site(aimed, there, VERIFIERS) if s.stage is Stage.SLOTS)
     done = [s.shown for s in step.statements]
     assert "ftstream.reconciled" in done[0] and "drop_replication_slot" in done[1]
     assert "create_logical_replication_slot" in done[2]
+    # Where it was well before, what is missing is a gap that is kept, and the flow may start.
+    known = replace(there, seen=frozenset(t.qualified for t in OVERRIDES.tables))
+    (step,) = (s for s in plan_site(aimed, known, VERIFIERS) if s.stage is Stage.SLOTS)
+    assert not [s for s in step.statements if "ftstream.reconciled" in s.shown]
 
 
 def test_postgresql_14_needs_a_superuser_to_apply_and_the_problem_says_so() -> None:

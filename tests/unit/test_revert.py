@@ -61,7 +61,8 @@ def test_database_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
             f"FTSTREAM_{site.upper()}__DSN", f"postgresql://nobody@127.0.0.1:1/{site}"
         )
     result = CliRunner().invoke(main, ["revert", "cue_sheets", "--since", "1h", "--yes"])
-    assert result.exit_code == 1 and "Connection refused" in result.output
+    assert result.exit_code == 3 and "Connection refused" in result.output
+    assert "Error: external does not answer" in result.output
 
 
 def test_version_that_both_sites_wrote_takes_the_site() -> None:

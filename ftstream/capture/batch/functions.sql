@@ -15,6 +15,7 @@ select
     case
         when consecutive_failures > 5 then 'CRITICAL'
         when consecutive_failures > 2 then 'WARNING'
+        when last_synced_at is null then 'PENDING'
         when last_synced_at < now() - sync_interval * 2 then 'STALE'
         when status = 'failed' then 'ERROR'
         else 'HEALTHY'

@@ -27,11 +27,11 @@ from ftstream.capture.batch.table_run import TableRun
 from ftstream.compare.comparison import DifferenceKind
 from ftstream.compare.digests import snapshot
 from ftstream.compare.progress import watch
-from ftstream.flows import Flow, Table
+from ftstream.flows import Flow, Site, Table
 from ftstream.kafka.publishing import Publishing
 from ftstream.messages.kept_schemas import kept_schemas
 from ftstream.postgres.catalog import KeyMissing, TableMissing
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.postgres.errors import failure_of
 from ftstream.settings import Settings
 
@@ -90,7 +90,7 @@ async def run(
     """
     async with AsyncExitStack() as stack:
         ledger, holding = [
-            await stack.enter_async_context(await open_connection(settings.supabase.conninfo()))
+            await stack.enter_async_context(await open_site(settings, Site.SUPABASE))
             for _ in range(2)
         ]
         schedule = Schedule(flow, settings.namespace, ledger)
@@ -137,7 +137,7 @@ async def look(
     Raises like `run`.
     """
     async with (
-        await open_connection(settings.supabase.conninfo()) as ledger,
+        await open_site(settings, Site.SUPABASE) as ledger,
         _opened(settings, ledger) as at,
     ):
         this = _Run(flow, settings, say)
@@ -154,7 +154,7 @@ async def look(
 
 async def check(flow: Flow, settings: Settings) -> list[TableRun]:
     """Each table, with a `problem` if it is not as its kept schema is. Raises like `run`."""
-    async with await open_connection(settings.external.conninfo()) as external:
+    async with await open_site(settings, Site.EXTERNAL) as external:
         this = _Run(flow, settings, lambda _: None)
         this.begin(flow.tables)
         await this.read_schemas(external)
@@ -291,8 +291,8 @@ class _Run:
 async def _opened(settings: Settings, ledger: AsyncConnection) -> AsyncIterator[Connections]:
     async with AsyncExitStack() as stack:
         source, source_now, target = [
-            await stack.enter_async_context(await open_connection(database.conninfo()))
-            for database in (settings.external, settings.external, settings.supabase)
+            await stack.enter_async_context(await open_site(settings, site))
+            for site in (Site.EXTERNAL, Site.EXTERNAL, Site.SUPABASE)
         ]
         yield Connections(source, source_now, target, ledger)
 

@@ -13,12 +13,12 @@ from ftstream.capture import batch
 from ftstream.capture.batch.schedule import Schedule, TurnLost
 from ftstream.capture.batch.table_run import TableRun
 from ftstream.compare.progress import NotCaughtUp
-from ftstream.flows import Flow
+from ftstream.flows import Flow, Site
 from ftstream.kafka.errors import KafkaError
 from ftstream.messages.avro_schema import SchemaFileError
 from ftstream.notification import Notify
 from ftstream.postgres.catalog import KeyMissing, TableMissing
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Scheduler:
         checked = False
         while True:
             try:
-                async with await open_connection(self._settings.supabase.conninfo()) as connection:
+                async with await open_site(self._settings, Site.SUPABASE) as connection:
                     schedule = Schedule(self._flow, self._settings.namespace, connection)
                     await schedule.set_interval(self._settings.batch.interval_seconds)
                     if not checked:

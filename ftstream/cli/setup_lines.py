@@ -1,0 +1,20 @@
+"""What is not as `init` promises, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftstream.flows import FLOWS
+from ftstream.setup.close_gaps import command_for
+from ftstream.setup.look import SetupLook
+
+
+def setup_lines(found: SetupLook) -> Iterator[str]:
+    """Return a line for each fault, and for each gap."""
+    for fault in found.faults:
+        yield str(fault)
+    flows = {flow.name: flow for flow in FLOWS}
+    for site, gap in found.gaps:
+        end = "once that is mended" if gap.until is None else "soon"
+        way = f"; or: {command_for(flows[gap.flow], gap)}" if gap.flow in flows else ""
+        yield f"{site}: gap of {gap}. A running worker compares both sites {end}{way}"

@@ -1,0 +1,88 @@
+"""Gaps: times in which the capture of a table was broken, kept until both sites have been compared.
+
+What was written meanwhile is in no topic: it is found by comparing, and by nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from ftstream.flows import Table
+from ftstream.postgres.connection import Json
+from ftstream.postgres.queries import Queries, statement
+
+_QUERIES = Queries.load(__package__, "gaps.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One of a site; `until` None: it lasts. `table` is qualified."""
+
+    id: int
+    flow: str
+    table: str
+    reason: str
+    since: datetime
+    until: datetime | None
+    settled: bool = False
+    """Whether all is committed that was written in it."""
+
+    def __str__(self) -> str:
+        until = "now" if self.until is None else _shown(self.until)
+        return f"{self.table}, from {_shown(self.since)} to {until}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """When a table's capture was last seen to be well, and what it was made of then."""
+
+    fingerprint: str
+    at: datetime
+
+
+async def gaps(connection: AsyncConnection) -> list[Gap]:
+    """Return those of a site, the oldest first. Raises psycopg.Error."""
+    async with connection.cursor(row_factory=class_row(Gap)) as cursor:
+        await cursor.execute(statement(_QUERIES["gaps"]))
+        return await cursor.fetchall()
+
+
+async def seen(connection: AsyncConnection) -> dict[str, Seen]:
+    """Return what was seen of each table, by its qualified name. Raises psycopg.Error."""
+    cursor = await connection.execute(statement(_QUERIES["seen"]))
+    return {name: Seen(fingerprint, at) for name, fingerprint, at in await cursor.fetchall()}
+
+
+async def see(connection: AsyncConnection, fingerprints: Mapping[str, str]) -> None:
+    """Note that the capture of these tables is well, and that their gaps are over. Raises psycopg.Error."""
+    rows = [{"name": name, "fingerprint": each} for name, each in fingerprints.items()]
+    await connection.execute(statement(_QUERIES["see"]), {"seen": Json.of(rows)})
+    await connection.execute(statement(_QUERIES["close"]), {"tables": list(fingerprints)})
+
+
+async def note(
+    connection: AsyncConnection, flow: str, table: str, reason: str, *, over: bool
+) -> None:
+    """Note that a gap has begun, or is over already. Raises psycopg.Error."""
+    values = {"flow": flow, "table": table, "reason": reason, "over": over}
+    await connection.execute(statement(_QUERIES["open"]), values)
+
+
+async def settled(connection: AsyncConnection, tables: Iterable[Table]) -> list[Gap]:
+    """Return the gaps of these tables that a comparison which begins now covers. Raises psycopg.Error."""
+    names = {table.qualified for table in tables}
+    return [gap for gap in await gaps(connection) if gap.table in names and gap.settled]
+
+
+async def compared(connection: AsyncConnection, closed: Iterable[Gap]) -> None:
+    """Both sites were compared since these were settled, and are equal. Raises psycopg.Error."""
+    await connection.execute(statement(_QUERIES["compared"]), {"ids": [gap.id for gap in closed]})
+
+
+def _shown(at: datetime) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,25 @@
+-- What a role is to be able to do with a table; all of it is taken back.
+
+-- name: patience
+-- A row that somebody works on is not waited for.
+select set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '10s', true)
+
+-- name: as_ftstream
+-- As the worker writes: guards and capture let it by.
+select set_config('ftstream.applying', 'on', true)
+
+-- name: replica
+-- Triggers do not run.
+set local session_replication_role = replica
+
+-- name: read
+-- A row, with whatever row level security asks of it.
+select t.* from {table} as t limit 1
+
+-- name: update
+-- A row as it is.
+update {table} as t set {key} = t.{key} where t.{key} = (select o.{key} from {table} o limit 1)
+
+-- name: delete
+-- A row.
+delete from {table} as t where t.{key} = (select o.{key} from {table} o limit 1)

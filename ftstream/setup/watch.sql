@@ -1,0 +1,36 @@
+-- What the worker looks at every few seconds; every role may run it.
+
+-- name: patience
+-- The look waits for nobody.
+select set_config('lock_timeout', '3s', true), set_config('statement_timeout', '10s', true)
+
+-- name: quiet
+-- Whether nobody sets up or removes at this moment; until the transaction ends, nobody begins to.
+select pg_try_advisory_xact_lock_shared(hashtext('ftstream.schema_migration'))
+
+-- name: in_turn
+-- Two workers do not note the same.
+select pg_advisory_xact_lock(hashtext('ftstream.setup_seen'))
+
+-- name: noted
+-- Whether this site has a place to note what was seen, and this role may.
+select coalesce(has_table_privilege(to_regclass('ftstream.setup_seen'), 'insert'), false)
+
+-- name: fingerprints
+-- Which relation each name means, with its triggers and its share in the publications: another one after a change,
+-- and after a change back.
+select t.name, concat_ws(' ', c.oid,
+    (select string_agg(concat_ws(':', g.tgname, g.oid, g.xmin), ',' order by g.tgname)
+     from pg_trigger g where g.tgrelid = c.oid and g.tgname = any(%(triggers)s::text[])),
+    (select string_agg(concat_ws(':', p.pubname, p.oid, p.xmin, r.oid, r.xmin), ',' order by p.pubname)
+     from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+     where r.prrelid = c.oid and p.pubname = any(%(publications)s::text[])))
+from unnest(%(tables)s::text[]) as t(name) join pg_class c on c.oid = to_regclass(t.name)
+
+-- name: closing
+-- Whether nobody else closes a gap of this site; until the transaction ends, nobody begins to.
+select pg_try_advisory_xact_lock(hashtext('ftstream.gap'))
+
+-- name: patient
+-- A comparison of large tables takes longer than a session may be idle in a transaction.
+set local idle_in_transaction_session_timeout = 0
