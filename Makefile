@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 DEMO_SECONDS ?= 60
 export DEMO_SECONDS
 
-.PHONY: help prerequisites install demo test check format soak bench connectors schema clean
+.PHONY: help prerequisites install ready demo test check format soak bench connectors schema clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -15,16 +15,19 @@ prerequisites:   ## Java, Maven and PostgreSQL, on Debian; elsewhere says what t
 
 install: $(VENV)/.installed  ## the virtual environment
 
+# What a fresh machine lacks is installed where that is possible; where all is there, nothing is asked for.
+ready: | prerequisites install
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftstream needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: install    ## everything from nothing to two equal sites; DEMO_SECONDS=60
+demo: ready      ## everything from nothing to two equal sites; DEMO_SECONDS=60
 	@exec $(BIN)/ftstream demo
 
-test: install    ## unit, integration and system tests on a real stack
+test: ready      ## unit, integration and system tests on a real stack
 	bash scripts/test.sh $(BIN)/pytest
 
 check: install   ## lint, types, import contract, kept schemas

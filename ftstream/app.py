@@ -23,7 +23,7 @@ from ftstream.apply.housekeeping import Housekeeper, Notifier
 from ftstream.capture.batch.scheduler import Scheduler
 from ftstream.capture.publisher import Publisher
 from ftstream.capture.waker import Waker
-from ftstream.failures import Halted
+from ftstream.failures import Failure, FlowHalted, Halted, Policy
 from ftstream.flows import FLOWS, Capture, Flow, Names, Site, Table, app_id
 from ftstream.kafka.errors import KafkaUnreachable, TopicsDiffer
 from ftstream.kafka.topics import missing_topics, topics_of_all
@@ -31,7 +31,8 @@ from ftstream.kafka.transport import Reader, Transport
 from ftstream.logs import SERVICES, logging_config
 from ftstream.retry import Trouble, until_done
 from ftstream.settings import KafkaSettings, Settings, load_settings
-from ftstream.setup.setup_watch import SetupWatch
+from ftstream.setup.lineage import WENT_BACK
+from ftstream.setup.watch import SetupWatch
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self._flows = flows
         self._notifier = Notifier(settings)
         self._keepers = {site: Housekeeper(settings, site) for site in Site}
-        self._setup_watch = SetupWatch(settings, flows, self._notifier.notify)
+        self._setup_watch = SetupWatch(settings, flows, self._notifier.notify, self._went_back)
         self._publisher = _publisher(settings, flows)
         self._waker = _waker(settings, flows, self._publisher, self._halted_flows)
         # What works beside the agents, for as long as the worker runs.
@@ -117,6 +118,14 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
                 await service.close()
         await self._notifier.flush(NOTIFY_SECONDS)
         await super().on_stop()
+
+    async def _went_back(self, site: Site) -> None:
+        """What is captured at this site is of another time than what was applied."""
+        hint = f"stop the workers, run `ftstream restored {site}`, start them again"
+        failure = Failure(Policy.HALT, "", f"{site}: {WENT_BACK}", hint)
+        for agent in self.change_agents:
+            if agent.target is site.other:
+                await agent.halt(FlowHalted(agent.flow.name, failure))
 
     def _halted_flows(self) -> dict[str, str]:
         return {a.flow.name: str(a.halted) for a in self.change_agents if a.halted is not None}

@@ -136,7 +136,7 @@ def gap_closed(gap: str, rows: int) -> Notification:
         "gap_closed",
         Severity.INFO,
         f"gap closed: {gap}",
-        f"both sites were compared; {rows} rows were missing or different, and are the same now",
+        f"both sites were compared; {rows} rows were missing or different, and are brought in step",
         {"rows": rows},
     )
 

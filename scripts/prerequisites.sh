@@ -22,18 +22,6 @@ postgres_is_14() {
 # `python3 -m venv` exists without the package that makes it work.
 venv_works() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
-if [ "$(uname -s)" = Darwin ]; then
-  echo "Install what is missing of these with Homebrew:"
-  echo "  brew install openjdk@17 maven postgresql@17 pgbouncer python@3.12"
-  exit 0
-fi
-
-if ! command -v apt-get >/dev/null; then
-  echo "This script knows Debian, Ubuntu and macOS only. Install by your own means: Java 17 or" >&2
-  echo "newer, Maven, the PostgreSQL server 14 or newer with contrib, pgbouncer, Python's venv." >&2
-  exit 1
-fi
-
 missing=()
 java_is_17 || missing+=(openjdk-17-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
@@ -45,6 +33,18 @@ PATH="$PATH:/usr/sbin" command -v pgbouncer >/dev/null || missing+=(pgbouncer)
 if [ "${#missing[@]}" -eq 0 ]; then
   echo "Nothing is missing."
   exit 0
+fi
+
+if [ "$(uname -s)" = Darwin ]; then
+  echo "Install what is missing of these with Homebrew:"
+  echo "  brew install openjdk@17 maven postgresql@17 pgbouncer python@3.12"
+  exit 0
+fi
+
+if ! command -v apt-get >/dev/null; then
+  echo "This script knows Debian, Ubuntu and macOS only. Install by your own means: Java 17 or" >&2
+  echo "newer, Maven, the PostgreSQL server 14 or newer with contrib, pgbouncer, Python's venv." >&2
+  exit 1
 fi
 
 as_root=()

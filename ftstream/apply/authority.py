@@ -154,7 +154,9 @@ class Authority:
                 async with own_names(target):
                     marked = await missing(target, self._schema.statements, patches)
         else:
-            marked = {k for k, e in plan.rows.items() if k[0] == failure.table and e != Delete()}
+            # A partition has a name of its own.
+            tables = {failure.table} & self._schema.statements.keys() or self._schema.statements
+            marked = {k for k, e in plan.rows.items() if k[0] in tables and e != Delete()}
         rows = {k: Reread() if k in marked else effect for k, effect in plan.rows.items()}
         return replace(plan, rows=rows, clash=plan.clash or failure.sqlstate != ROW_MISSING)
 

@@ -244,7 +244,7 @@ class Batch:
     """Changes to apply in one transaction, and the fence that it stands behind."""
 
     changes: tuple[Change, ...]
-    fence: Fence = FromLog()
+    fence: Fence
     heartbeat: float | None = None
     """The newest heartbeat among the records, in seconds since 1970."""
     parked: tuple[ParkedRecord, ...] = ()
@@ -262,6 +262,11 @@ class Batch:
         return self.fence.spans if isinstance(self.fence, FromLog) else ()
 
     @property
+    def _from_log(self) -> FromLog:
+        assert isinstance(self.fence, FromLog)  # parked changes are divided by whoever tries them
+        return self.fence
+
+    @property
     def begins(self) -> dict[Partition, int]:
         """How far the target has applied each partition; a batch of parked changes says nothing."""
         return {span.partition: span.expected for span in self.spans}
@@ -273,7 +278,7 @@ class Batch:
             settled=frozenset(),
             changes=tuple(c for c in self.changes if c.offset >= applied[c.at]),
             parked=tuple(each for each in self.parked if each.offset >= applied[each.at]),
-            fence=FromLog(self.spans).after(applied),
+            fence=self._from_log.after(applied),
         )
 
     def halves(self) -> tuple[Batch, Batch]:
@@ -283,7 +288,7 @@ class Batch:
         cut: dict[Partition, int] = {}
         for change in second:
             cut.setdefault(change.at, change.offset)
-        before, behind = FromLog(self.spans).cut(cut)
+        before, behind = self._from_log.cut(cut)
 
         def early(record: ParkedRecord) -> bool:
             return record.offset < cut.get(record.at, record.offset + 1)

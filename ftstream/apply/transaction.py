@@ -1,4 +1,9 @@
-"""The transaction that every flow applies a batch in: the fence first, then the rows, then the log."""
+"""The transaction that every flow applies a batch in: the fence first, then the rows, then the log.
+
+It holds what it has locked until it commits. Each of its statements waits for a lock for `lock_timeout_ms`
+(300 ms), and runs for `statement_timeout_ms` (60 s) at most; PostgreSQL ends it when nothing comes for ten
+seconds (apply.sql, `session`).
+"""
 
 from __future__ import annotations
 

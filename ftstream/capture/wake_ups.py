@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from ftstream.flows import Site
-from ftstream.postgres.connection import Json, open_site
+from ftstream.postgres.connection import SESSION, Json, open_site
 from ftstream.postgres.queries import Queries, statement
 from ftstream.settings import Settings
 from ftstream.supabase.wake_up import WakeUps
@@ -60,6 +60,10 @@ async def forget(settings: Settings, worker: str) -> None:
 
 async def seen(connection: AsyncConnection, seconds: float = SEEN_SECONDS) -> list[WorkerWakeUp]:
     """The workers seen in the last seconds. Raises psycopg.Error."""
-    async with connection.cursor(row_factory=class_row(WorkerWakeUp)) as cursor:
+    async with (
+        connection.transaction(),
+        connection.cursor(row_factory=class_row(WorkerWakeUp)) as cursor,
+    ):
+        await cursor.execute(statement(SESSION["exact_text"]))
         await cursor.execute(statement(_QUERIES["seen"]), {"seconds": seconds})
         return await cursor.fetchall()

@@ -26,6 +26,7 @@ _VERBS = {
     "notifications": "ftstream.cli.notifications:notifications",
     "reconcile": "ftstream.cli.reconcile:reconcile",
     "remove": "ftstream.cli.remove:remove",
+    "restored": "ftstream.cli.restored:restored",
     "resume": "ftstream.cli.resume:resume",
     "revert": "ftstream.cli.revert:revert",
     "schemas": "ftstream.cli.schemas:schemas",

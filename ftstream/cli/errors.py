@@ -82,6 +82,8 @@ def failure(error: Exception) -> CommandFailure | None:
     """The message and exit code for an error that a command may meet; None for a fault of ours."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            lost = isinstance(error, psycopg.Error) and failure_of(error).connection
+            lost = (isinstance(error, psycopg.Error) and failure_of(error).connection) or (
+                isinstance(error, ApplyFailed) and error.failure.connection
+            )
             return CommandFailure(_message(error), UNREACHABLE if lost else code)
     return None

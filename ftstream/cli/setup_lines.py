@@ -10,7 +10,9 @@ from ftstream.setup.look import SetupLook
 
 
 def setup_lines(found: SetupLook) -> Iterator[str]:
-    """Return a line for each fault, and for each gap."""
+    """Return a line for each fault, each gap, and each table that was changed unseen."""
+    for site, table in found.unnoted:
+        yield f"{site}: the capture of {table} was changed since a worker last looked: start one"
     for fault in found.faults:
         yield str(fault)
     flows = {flow.name: flow for flow in FLOWS}

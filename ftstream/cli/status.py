@@ -206,6 +206,7 @@ def _document(looked: Looked) -> dict[str, Any]:
         "workers": [dataclasses.asdict(worker) for worker in looked.workers],
         "well": looked.well,
         "setup": [dataclasses.asdict(fault) for fault in looked.setup.faults],
+        "unnoted": [{"site": site, "table": table} for site, table in looked.setup.unnoted],
         "gaps": [dataclasses.asdict(gap) | {"site": site} for site, gap in looked.setup.gaps],
         "problems": [_message(problem) for problem in looked.problems],
     }

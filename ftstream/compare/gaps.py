@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from psycopg import AsyncConnection
-from psycopg.rows import class_row
 
 from ftstream.flows import Table
 from ftstream.postgres.connection import Json
@@ -37,32 +36,30 @@ class Gap:
         return f"{self.table}, from {_shown(self.since)} to {until}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """When a table's capture was last seen to be well, and what it was made of then."""
-
-    fingerprint: str
-    at: datetime
-
-
 async def gaps(connection: AsyncConnection) -> list[Gap]:
     """Return those of a site, the oldest first. Raises psycopg.Error."""
-    async with connection.cursor(row_factory=class_row(Gap)) as cursor:
-        await cursor.execute(statement(_QUERIES["gaps"]))
-        return await cursor.fetchall()
+    cursor = await connection.execute(statement(_QUERIES["gaps"]))
+    return [
+        Gap(number, flow, table, reason, _at(since), None if until is None else _at(until), settled)
+        for number, flow, table, reason, since, until, settled in await cursor.fetchall()
+    ]
 
 
-async def seen(connection: AsyncConnection) -> dict[str, Seen]:
-    """Return what was seen of each table, by its qualified name. Raises psycopg.Error."""
+async def seen(connection: AsyncConnection) -> dict[str, str]:
+    """Return the fingerprint that was seen of each table, by its qualified name. Raises psycopg.Error."""
     cursor = await connection.execute(statement(_QUERIES["seen"]))
-    return {name: Seen(fingerprint, at) for name, fingerprint, at in await cursor.fetchall()}
+    return dict(await cursor.fetchall())
 
 
 async def see(connection: AsyncConnection, fingerprints: Mapping[str, str]) -> None:
-    """Note that the capture of these tables is well, and that their gaps are over. Raises psycopg.Error."""
+    """Note that the capture of these tables is well. Raises psycopg.Error."""
     rows = [{"name": name, "fingerprint": each} for name, each in fingerprints.items()]
     await connection.execute(statement(_QUERIES["see"]), {"seen": Json.of(rows)})
-    await connection.execute(statement(_QUERIES["close"]), {"tables": list(fingerprints)})
+
+
+async def close(connection: AsyncConnection, tables: Iterable[str]) -> None:
+    """Note that the gaps of these are over; what ended them must be committed. Raises psycopg.Error."""
+    await connection.execute(statement(_QUERIES["close"]), {"tables": list(tables)})
 
 
 async def note(
@@ -82,6 +79,11 @@ async def settled(connection: AsyncConnection, tables: Iterable[Table]) -> list[
 async def compared(connection: AsyncConnection, closed: Iterable[Gap]) -> None:
     """Both sites were compared since these were settled, and are equal. Raises psycopg.Error."""
     await connection.execute(statement(_QUERIES["compared"]), {"ids": [gap.id for gap in closed]})
+
+
+def _at(seconds: float) -> datetime:
+    """Without DateStyle, which the role may have set to what psycopg does not read."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _shown(at: datetime) -> str:

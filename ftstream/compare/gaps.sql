@@ -3,13 +3,14 @@
 -- name: gaps
 -- Those of this site, the oldest first. One is settled once every transaction has ended that was running when it
 -- was over: what they wrote may not have been captured.
-select g.id, g.flow, g.table_name as "table", g.reason, g.since, g.until,
+select g.id, g.flow, g.table_name as "table", g.reason,
+       extract(epoch from g.since)::float8, extract(epoch from g.until)::float8,
        coalesce(pg_snapshot_xmin(pg_current_snapshot()) >= g.last, false) as settled
 from ftstream.gap g order by g.found_at, g.id
 
 -- name: seen
--- When the capture of each table was last seen to be well, and what it was made of.
-select s.table_name, s.fingerprint, s.seen_at from ftstream.setup_seen s
+-- What the capture of each table was made of when it was last seen to be well.
+select s.table_name, s.fingerprint from ftstream.setup_seen s
 
 -- name: see
 -- Notes that the capture of these tables is well.

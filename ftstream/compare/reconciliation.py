@@ -141,7 +141,12 @@ class Reconciliation:
     async def _find_gaps(self, plan: TablePlan) -> Site | None:
         """Return the site of which writes may not have been captured."""
         for site, connection in self._connections.items():
-            plan.gaps[site] = await gaps.settled(connection, [plan.table])
+            found = [g for g in await gaps.gaps(connection) if g.table == plan.table.qualified]
+            plan.gaps[site] = [gap for gap in found if gap.settled]
+            if self._flow.owner is None and len(found) > len(plan.gaps[site]):
+                raise Undecided(
+                    f"{plan.table.name}: writes of {site} may go missing still: see `ftstream status`"
+                )
         having = [site for site, found in plan.gaps.items() if found]
         if len(having) > 1 and self._flow.owner is None and self._prefer is None:
             raise Undecided(

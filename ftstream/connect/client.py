@@ -194,14 +194,25 @@ class ConnectClient:
         """End the tasks and keep the connector: what changing its offsets needs."""
         await self._request("PUT", f"{_path(name)}/stop")
 
+    async def position(self, name: str) -> int:
+        """Return how far it has read External's log, in bytes; 0 if it has not begun."""
+        answer = await self._get_or_none(f"{_path(name)}/offsets") or {"offsets": []}
+        found = [entry.get("offset") or {} for entry in answer["offsets"]]
+        return max((int(offset.get("lsn") or 0) for offset in found), default=0)
+
     async def resume(self, name: str) -> None:
         """Have a connector that was paused or stopped go on where it was."""
         await self._request("PUT", f"{_path(name)}/resume")
 
     async def forget_offsets(self, name: str) -> None:
         """Stop the connector, if there is one, and forget where it was in its source."""
-        if await self.status(name) is None:
+        if await self.get_config(name) is None:
             return
+        deadline = time.monotonic() + STOP_SECONDS
+        while await self.status(name) is None:  # for a moment after it was created
+            if time.monotonic() > deadline:
+                raise NotStopped(f"{name} has no status yet: its position is not forgotten")
+            await asyncio.sleep(POLL_SECONDS)
         await self.stop(name)
         await self._wait_stopped(name)
         await self._request("DELETE", f"{_path(name)}/offsets")

@@ -1,6 +1,7 @@
 """The last-writer-wins register (guidelines 5.1): of two writes of an entity, the greater one stays.
 
-A write is greater that is later, or of the same microsecond on Supabase: stamps compare as they stand.
+Stamps compare as (version, site), a version being microseconds: the later write is the greater one, and of
+two in one microsecond Supabase's, since "supabase" comes after "external", as in the enum ftstream.site.
 Whatever order writes arrive in, repeated or late, both sites end with the greatest one. The database decides,
 in advance.sql; tests compare it with a model of the rule.
 """

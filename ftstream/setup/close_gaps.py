@@ -5,37 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import AsyncConnection
 
-from ftstream.capture.batch import RunStopped, RunUnderWay
 from ftstream.compare import gaps, reconciliation
 from ftstream.compare.bounds import too_many
 from ftstream.compare.comparison import DifferenceKind
 from ftstream.compare.gaps import Gap
-from ftstream.compare.progress import NotCaughtUp, SlotMissing
 from ftstream.compare.reconciliation import Undecided
 from ftstream.compare.verification import TableVerdict, repair, verify
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
-from ftstream.kafka.errors import KafkaError
-from ftstream.postgres.catalog import TableMissing
 from ftstream.postgres.connection import open_site
 from ftstream.postgres.queries import Queries, statement
 from ftstream.settings import Settings
 
-_QUERIES = Queries.load(__package__, "watch.sql")
-
-_WHAT_KEEPS_IT = (
-    psycopg.Error, KafkaError, NotCaughtUp, SlotMissing, TableMissing, Undecided, RunStopped, RunUnderWay
-)  # fmt: skip
+_QUERIES = Queries.load(__package__, "site_look.sql")
 
 
-class GapsLeft(Exception):
-    """A gap that does not close now; the message says why, and what to do."""
+@dataclass(frozen=True, slots=True)
+class LeftOpen:
+    """A gap that does not close now, why, and what to do."""
 
-    def __init__(self, gap: Gap, reason: str, command: str) -> None:
-        super().__init__(f"gap left: {gap}: {reason}. Then: {command}")
-        self.gap, self.reason, self.command = gap, reason, command
+    gap: Gap
+    reason: str
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +40,18 @@ class Closed:
 
 async def close_gaps(
     settings: Settings, found: Iterable[tuple[Site, Gap]]
-) -> AsyncIterator[Closed]:
-    """Close those that are settled, unless somebody else does. Raises GapsLeft."""
+) -> AsyncIterator[Closed | LeftOpen]:
+    """Close those that are settled, unless somebody else does."""
     flows = {flow.name: flow for flow in FLOWS}
     for site, gap in found:
         if gap.settled and gap.flow in flows:
             flow = flows[gap.flow]
             try:
                 rows = await _close(settings, flow, site, gap)
-            except _WHAT_KEEPS_IT as error:
-                reason = " ".join(str(error).split())
-                raise GapsLeft(gap, reason, command_for(flow, gap)) from error
+            except Exception as error:  # noqa: BLE001  # whatever it is, the gap stays, and is told
+                reason = " ".join(str(error).split()) or repr(error)
+                yield LeftOpen(gap, reason, command_for(flow, gap))
+                continue
             if rows is not None:
                 yield Closed(gap, rows)
 

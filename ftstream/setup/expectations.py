@@ -37,6 +37,7 @@ _LAST_WRITE = ("ftstream.last_write", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _HORIZON = ("ftstream.horizon", ("SELECT", "INSERT", "UPDATE"))
 _RECONCILED = ("ftstream.reconciled", ("SELECT", "INSERT", "UPDATE"))
 _SETUP_SEEN = ("ftstream.setup_seen", ("SELECT", "INSERT", "UPDATE"))
+_LINEAGE = ("ftstream.lineage", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _GAP = ("ftstream.gap", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
@@ -321,6 +322,7 @@ class Wanted:
         yield _RECONCILED
         yield _SETUP_SEEN
         yield _GAP
+        yield _LINEAGE
         if self.site is Site.SUPABASE:
             yield _STATUS
             yield _BATCH_SOURCE

@@ -15,6 +15,7 @@ from ftstream.setup.provision import as_made, needs_policy, publication_tables, 
 from ftstream.setup.site_state import SiteState
 
 INIT = "ftstream init"
+NOBODY_READS = "nobody reads replication slot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,9 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
         if table.qualified not in there.tables and not there.all_tables:
             what = f"publication {name} lacks {table.qualified}"
             yield Fault(wanted.site, what, INIT, flows, of)
+        elif table.qualified in there.filtered:
+            what = f"publication {name} leaves out rows of {table.qualified}"
+            yield Fault(wanted.site, what, INIT, flows, of)
         elif not there.all_tables and there.tables[table.qualified] != tables[table.qualified]:
             what = f"publication {name} has other columns of {table.qualified}"
             yield Fault(wanted.site, what, INIT, flows, of)
@@ -135,7 +139,7 @@ def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Fau
             what = f"replication slot {names.slot} is of plugin {slot.plugin}, database {slot.database}"
             yield Fault(wanted.site, what, f"drop it, then {INIT}", flows, _written(capture))
         case slot if not slot.active:
-            what = f"nobody reads replication slot {names.slot}"
+            what = f"{NOBODY_READS} {names.slot}"
             yield Fault(wanted.site, what, apply, flows)
 
 

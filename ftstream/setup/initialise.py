@@ -18,6 +18,7 @@ from ftstream.setup.migrate import MigrationChanged
 from ftstream.setup.outside import Topics
 from ftstream.setup.preflight import Problem
 from ftstream.setup.provision import Stage, Step, build, plan_file, plan_site
+from ftstream.setup.site_look import note_after, note_before
 from ftstream.setup.site_state import read_state
 from ftstream.setup.survey import (
     PreflightFailed,
@@ -29,7 +30,6 @@ from ftstream.setup.survey import (
     survey,
 )
 from ftstream.setup.trial import trials
-from ftstream.setup.watch import note_after, note_before
 
 ORDER = (Site.SUPABASE, Site.EXTERNAL)
 """The target first, so that nothing is captured that cannot be applied; slots come last of all."""

@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import psycopg
 
+from ftstream.apply.sites import open_both
 from ftstream.compare.gaps import Gap
 from ftstream.connect.errors import ConnectError
 from ftstream.flows import FLOWS, Flow, Site
 from ftstream.kafka.errors import KafkaError
-from ftstream.postgres.connection import open_site
+from ftstream.postgres.connection import SiteUnreachable, open_site
 from ftstream.settings import Settings
-from ftstream.setup import watch
+from ftstream.setup import site_look
 from ftstream.setup.expectations import wanted
-from ftstream.setup.faults import INIT, Fault
-from ftstream.setup.outside_faults import connect_faults, kafka_faults, silent_connectors
-from ftstream.setup.watch import SiteLook
+from ftstream.setup.faults import INIT, NOBODY_READS, Fault
+from ftstream.setup.lineage import lineage_faults
+from ftstream.setup.outside_faults import (
+    connect_faults,
+    kafka_faults,
+    read_positions,
+    silent_connectors,
+)
+from ftstream.setup.site_look import SiteLook
 
-LOOK_SECONDS = 8.0
+LOOK_SECONDS = 10.0
 """In which each of them answers, or counts as silent."""
 
 AGAIN_SECONDS = 1.0
 """After which a command looks again at what it has found: it may come amid somebody's change."""
 
+SETTING_UP = "somebody sets it up at this moment"
+
 
 @dataclass(frozen=True, slots=True)
 class SetupLook:
-    """What was found; `gaps` by the site that had them."""
+    """What was found; `gaps` by the site that had them.
+
+    `unnoted`: tables of which something was changed since a worker last looked.
+    """
 
     faults: tuple[Fault, ...] = ()
     gaps: tuple[tuple[Site, Gap], ...] = ()
+    unnoted: tuple[tuple[Site, str], ...] = ()
 
     def of(self, flows: Collection[Flow]) -> SetupLook:
         """Return what concerns these flows."""
         names = {flow.name for flow in flows}
+        tables = {table.qualified for flow in flows for table in flow.tables}
         return SetupLook(
             tuple(fault for fault in self.faults if names & set(fault.flows)),
             tuple((site, gap) for site, gap in self.gaps if gap.flow in names),
+            tuple((site, table) for site, table in self.unnoted if table in tables),
         )
 
     @property
@@ -49,7 +65,7 @@ class SetupLook:
 
     @property
     def well(self) -> bool:
-        return not (self.faults or self.gaps)
+        return not (self.faults or self.gaps or self.unnoted)
 
 
 async def look_for_certain(settings: Settings, flows: Sequence[Flow] = FLOWS) -> SetupLook:
@@ -59,8 +75,8 @@ async def look_for_certain(settings: Settings, flows: Sequence[Flow] = FLOWS) ->
         return first
     await asyncio.sleep(AGAIN_SECONDS)
     second = await look(settings, flows)
-    faults = tuple(fault for fault in second.faults if fault in first.faults)
-    return SetupLook(faults, second.gaps)
+    faults = [fault for fault in second.faults if fault.silent or fault in first.faults]
+    return SetupLook(tuple(faults), second.gaps, second.unnoted)
 
 
 async def look(
@@ -68,38 +84,73 @@ async def look(
     flows: Sequence[Flow] = FLOWS,
     certain: Collection[Fault] | None = None,
 ) -> SetupLook:
-    """Look at everything at once; who does not answer is a fault, too. `certain`: see `watch.look`."""
+    """Look at everything; who does not answer is a fault, too. `certain`: see `site_look.look`."""
     every = tuple(flow.name for flow in flows)
-    sites = [_of_site(settings, flows, site, certain) for site in Site]
-    outside = [
+    connect, kafka = await asyncio.gather(
         _answered("connect", every, lambda: connect_faults(settings, flows)),
         _answered("kafka", every, lambda: _kafka(settings, flows)),
+    )
+    sites = [
+        _of_site(settings, flows, site, certain, connect if site is Site.EXTERNAL else ())
+        for site in Site
     ]
     looks = await asyncio.gather(*sites)
-    found = await asyncio.gather(*outside)
-    faults = [fault for each in (*(look.faults for look in looks), *found) for fault in each]
-    return SetupLook(tuple(faults), tuple((each.site, gap) for each in looks for gap in each.gaps))
+    found = [fault for each in looks for fault in each.faults]
+    if not any(fault.silent for fault in found):
+        found += await _answered("both sites", every, lambda: _lineage(settings, flows, certain))
+    if not any(fault.silent for fault in connect):
+        # Connect itself says why, if it is not as it should be.
+        found = [fault for fault in found if NOBODY_READS not in fault.what]
+    return SetupLook(
+        (*found, *connect, *kafka),
+        tuple((each.site, gap) for each in looks for gap in each.gaps),
+        tuple((each.site, table) for each in looks for table in each.unnoted),
+    )
 
 
 async def _of_site(
-    settings: Settings, flows: Sequence[Flow], site: Site, certain: Collection[Fault] | None
+    settings: Settings,
+    flows: Sequence[Flow],
+    site: Site,
+    certain: Collection[Fault] | None,
+    others: Collection[Fault],
 ) -> SiteLook:
+    """`others`: faults of Connect, by which what is written at this site may be lost."""
     every = tuple(flow.name for flow in flows)
     aim, found = wanted(site, flows, settings), SiteLook(site)
 
     async def answer() -> list[Fault]:
         nonlocal found
         async with await open_site(settings, site) as connection:
-            found = await watch.look(connection, aim, certain=certain) or found
+            seen = await site_look.look(connection, aim, certain=certain, others=others)
+        if seen is None:
+            return [Fault(site.value, SETTING_UP, "wait until it is done", every, silent=True)]
+        found = seen
         return list(found.faults)
 
     faults = await _answered(site.value, every, answer)
     return SiteLook(site, tuple(faults), found.gaps, found.unnoted)
 
 
+async def _lineage(
+    settings: Settings, flows: Sequence[Flow], certain: Collection[Fault] | None
+) -> list[Fault]:
+    read_to = 0
+    with contextlib.suppress(ConnectError):  # told as such
+        read_to = await read_positions(settings, flows)
+    async with open_both(settings) as connections:
+        return await lineage_faults(
+            settings, flows, connections, count=certain is not None, read_to=read_to
+        )
+
+
 async def _kafka(settings: Settings, flows: Sequence[Flow]) -> list[Fault]:
-    found = await kafka_faults(settings, flows)
-    return found or await silent_connectors(settings, flows)
+    if found := await kafka_faults(settings, flows):
+        return found
+    try:
+        return await silent_connectors(settings, flows)
+    except ConnectError:
+        return []  # told as such
 
 
 async def _answered(
@@ -110,6 +161,8 @@ async def _answered(
             return await ask()
     except TimeoutError:
         reason, command = f"no answer in {LOOK_SECONDS:.0f} s", "is it up, and reached?"
+    except SiteUnreachable as error:
+        reason, command = str(error.__cause__), f"is it up, and is {where}.dsn right?"
     except psycopg.OperationalError as error:
         reason, command = str(error), f"is it up, and is {where}.dsn right?"
     except psycopg.Error as error:

@@ -45,7 +45,9 @@ def connector_faults(
     wanted = connector_config(names, settings, first_snapshot=first)
     if differ := differences(wanted, deployed):
         what = f"{connector} is configured otherwise: {', '.join(d.key for d in differ)}"
-        yield Fault("connect", what, apply, flows)
+        # It may leave out tables, or what it cannot send.
+        written = tuple(table.qualified for flow in names.capture.flows for table in flow.tables)
+        yield Fault("connect", what, apply, flows, written)
     if status is None or status.running:
         return
     if failed := status.failed:
@@ -84,9 +86,24 @@ async def silent_connectors(settings: Settings, flows: Sequence[Flow]) -> list[F
     found = []
     for capture in log_captures(flows):
         names = CaptureNames(capture, settings.namespace)
+        if not await _streams(settings, names):
+            continue  # during its first snapshot it sends none
         at = await last_heartbeat(settings.kafka, names)
         if at is not None and (datetime.now(UTC) - at).total_seconds() > SILENT_SECONDS:
             what = f"connector {names.connector} sends no heartbeat"
             of = tuple(flow.name for flow in capture.flows)
             found.append(Fault("connect", what, "see `ftstream connectors status`", of))
     return found
+
+
+async def read_positions(settings: Settings, flows: Sequence[Flow]) -> int:
+    """Return how far the connectors have read External's log, in bytes. Raises ConnectError."""
+    async with ConnectClient(settings.connect) as client:
+        names = [CaptureNames(capture, settings.namespace) for capture in log_captures(flows)]
+        return max([await client.position(each.connector) for each in names], default=0)
+
+
+async def _streams(settings: Settings, names: CaptureNames) -> bool:
+    async with ConnectClient(settings.connect) as client:
+        deployed = await client.get_config(names.connector)
+    return deployed is not None and (names.capture.outbox or snapshot_over(deployed))

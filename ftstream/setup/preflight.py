@@ -329,7 +329,11 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
     if there is not None and there.all_tables:
         hint = f'Set another namespace, or, if nobody needs it: DROP PUBLICATION "{name}"'
         yield Problem(where, f"publication {name} is FOR ALL TABLES", hint)
-    elif there is not None and not there.owned and not (there.whole and there.tables == tables):
+    elif (
+        there is not None
+        and not there.owned
+        and not (there.whole and there.tables == tables and not there.filtered)
+    ):
         hint = f'ALTER PUBLICATION "{name}" OWNER TO "{state.server.admin}"'
         yield Problem(where, f"publication {name} must change, and belongs to another role", hint)
     if any(tables.values()) and state.server.version < _COLUMN_LISTS:

@@ -345,8 +345,8 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
             yield Statement(
                 build("create_publication", **parts), f"exactly what {capture.name} captures"
             )
-        case Publication(tables=published, whole=whole):
-            if published != tables:
+        case Publication(tables=published, whole=whole, filtered=filtered):
+            if published != tables or filtered:
                 why = f"the tables that {capture.name} captures have changed"
                 yield Statement(build("set_publication_tables", **parts), why)
             if not whole:

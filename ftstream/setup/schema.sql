@@ -939,6 +939,15 @@ COMMENT ON COLUMN ftstream.last_write.author IS 'who wrote it';
 
 COMMENT ON COLUMN ftstream.last_write.reserved IS 'the version in which the other site takes the row as it is here, if a write was refused to it: later writes here are greater';
 
+CREATE TABLE ftstream.lineage (
+    site ftstream.site NOT NULL,
+    counter bigint NOT NULL,
+    system_identifier text NOT NULL,
+    counted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+COMMENT ON TABLE ftstream.lineage IS 'How far each site has counted, its own row and what was seen of the other: one that has counted less than was seen of it is a restored backup, or a replica that was behind';
+
 CREATE TABLE ftstream.notifications (
     id bigint NOT NULL,
     type text NOT NULL,
@@ -1190,6 +1199,9 @@ ALTER TABLE ONLY ftstream.horizon
 ALTER TABLE ONLY ftstream.last_write
     ADD CONSTRAINT last_write_pkey PRIMARY KEY (table_name, entity_id);
 
+ALTER TABLE ONLY ftstream.lineage
+    ADD CONSTRAINT lineage_pkey PRIMARY KEY (site);
+
 ALTER TABLE ONLY ftstream.notifications
     ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);
 
@@ -1260,6 +1272,8 @@ ALTER TABLE ftstream.gap ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ftstream.horizon ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.last_write ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ftstream.lineage ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.notifications ENABLE ROW LEVEL SECURITY;
 

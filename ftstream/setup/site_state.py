@@ -132,6 +132,8 @@ class Publication:
     all_tables: bool
     whole: bool
     tables: Mapping[str, list[str] | None]
+    filtered: Sequence[str] = ()
+    """Those of which it leaves out rows."""
 
 
 @dataclass(frozen=True, slots=True)

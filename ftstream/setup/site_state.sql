@@ -150,7 +150,12 @@ select p.pubname::text as name,
            from pg_publication_rel r
            join pg_class c on c.oid = r.prrelid
            join pg_namespace n on n.oid = c.relnamespace
-           where r.prpubid = p.oid), '{}') as tables
+           where r.prpubid = p.oid), '{}') as tables,
+       array(select n.nspname || '.' || c.relname
+             from pg_publication_rel r
+             join pg_class c on c.oid = r.prrelid
+             join pg_namespace n on n.oid = c.relnamespace
+             where r.prpubid = p.oid and to_jsonb(r) ->> 'prqual' is not null) as filtered
 from pg_publication p where p.pubname = any(%(names)s)
 
 -- name: slots

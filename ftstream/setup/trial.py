@@ -59,7 +59,7 @@ async def _tried(
 def _steps(what: str) -> Iterator[str]:
     yield "patience"
     if what == "write":
-        yield from ("as_ftstream", "replica", "update", "delete")
+        yield from ("as_ftstream", "replica", "lock", "delete")
     else:
         yield "read"
 

@@ -16,9 +16,9 @@ set local session_replication_role = replica
 -- A row, with whatever row level security asks of it.
 select t.* from {table} as t limit 1
 
--- name: update
--- A row as it is.
-update {table} as t set {key} = t.{key} where t.{key} = (select o.{key} from {table} o limit 1)
+-- name: lock
+-- A row, to change it.
+select from {table} as t where t.{key} = (select o.{key} from {table} o limit 1) for update
 
 -- name: delete
 -- A row.

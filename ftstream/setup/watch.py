@@ -1,156 +1,106 @@
-"""Looks at whether one site is as `init` promises, and keeps account of when it was not."""
+"""Watches the set-up while a worker runs: says what breaks, says when it is over, and has gaps closed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import assert_never
 
-from psycopg import AsyncConnection
+from ftstream import notification
+from ftstream.flows import Flow, Site
+from ftstream.notification import Notify
+from ftstream.settings import Settings
+from ftstream.setup.close_gaps import Closed, LeftOpen, close_gaps
+from ftstream.setup.faults import Fault
+from ftstream.setup.lineage import WENT_BACK
+from ftstream.setup.look import SetupLook, look
 
-from ftstream.compare import gaps
-from ftstream.compare.gaps import Gap, Seen
-from ftstream.flows import Site
-from ftstream.postgres.queries import Queries, statement
-from ftstream.setup.expectations import TriggerKind, Wanted
-from ftstream.setup.faults import Fault, site_faults
-from ftstream.setup.site_state import read_catalogs
+log = logging.getLogger(__name__)
 
-_QUERIES = Queries.load(__package__, "watch.sql")
-
-_TRIGGERS = [kind.value for kind in TriggerKind if kind is not TriggerKind.ROW_BY_ROW]
-"""Those without which something that is written is lost."""
-
-CHANGED_BACK = "its triggers or publication were changed, and changed back"
-
-
-@dataclass(frozen=True, slots=True)
-class SiteLook:
-    """What one look at a site has found; `unnoted`: tables that were changed and changed back unseen."""
-
-    site: Site
-    faults: tuple[Fault, ...] = ()
-    gaps: tuple[Gap, ...] = ()
-    unnoted: tuple[str, ...] = ()
+CLOSE_AGAIN_SECONDS = 60.0
+"""After which gaps that could not be closed are tried again."""
 
 
-@dataclass(slots=True)
-class Account:
-    """What there is to note: tables that are well, gaps that have begun, and such as are over already."""
+class SetupWatch:
+    """Each worker has one: what several tell, the notifications count."""
 
-    well: dict[str, str] = field(default_factory=dict)
-    begun: dict[str, str] = field(default_factory=dict)
-    over: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        settings: Settings,
+        flows: Sequence[Flow],
+        notify: Notify,
+        went_back: Callable[[Site], Awaitable[None]],
+    ) -> None:
+        """`went_back`: has what is captured at a site halt."""
+        self._went_back = went_back
+        self._settings = settings
+        self._flows = flows
+        self._notify = notify
+        # What the last look has found, and what was told of it.
+        self._found: frozenset[Fault] = frozenset()
+        self._told: dict[Fault, Fault] = {}
+        self._closing: asyncio.Task[None] | None = None
 
+    async def run(self) -> None:
+        """Look every few seconds until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._look()
+                except Exception:
+                    # Others go on: one that watches must not end what it watches.
+                    log.exception(
+                        "the set-up cannot be looked at: a fault of ftstream, please report it"
+                    )
+                await asyncio.sleep(self._settings.watch.seconds)
+        finally:
+            if self._closing is not None:
+                self._closing.cancel()
+                await asyncio.gather(self._closing, return_exceptions=True)
 
-def account(
-    fingerprints: Mapping[str, str],
-    seen: Mapping[str, Seen],
-    lasting: Collection[str],
-    faults: Iterable[Fault],
-    certain: Collection[Fault],
-) -> Account:
-    """Judge each watched table by what it is made of now, and by what was seen of it before.
+    async def _look(self) -> None:
+        found = await look(self._settings, self._flows, certain=self._found)
+        self._tell(found)
+        for fault in self._told:
+            if fault.what == WENT_BACK:
+                await self._went_back(Site(fault.where))
+        self._found = frozenset(found.faults)
+        if any(gap.settled for _, gap in found.gaps) and self._closing is None:
+            self._closing = asyncio.create_task(self._close(found))
 
-    `lasting`: tables with a gap that is not over. Only of a fault that is `certain` a gap begins: a
-    single look may come amid somebody's change. A table that was never well has no gap: it is
-    unreconciled.
-    """
-    found = Account()
-    broken = {table: fault for fault in faults for table in fault.tables}
-    for table, fingerprint in fingerprints.items():
-        fault, before = broken.get(table), seen.get(table)
-        if fault is None:
-            if before and before.fingerprint != fingerprint and table not in lasting:
-                found.over.append(table)
-            found.well[table] = fingerprint
-        elif fault in certain and before and table not in lasting:
-            found.begun[table] = fault.what
-    # A table that is gone has no fingerprint.
-    for table in (seen.keys() & broken.keys()) - fingerprints.keys() - set(lasting):
-        if broken[table] in certain:
-            found.begun[table] = broken[table].what
-    return found
+    def _tell(self, found: SetupLook) -> None:
+        silent = {fault.where for fault in found.faults if fault.silent}
+        for fault in found.faults:
+            if fault in self._found and fault not in self._told:
+                self._told[fault] = fault
+                log.warning("%s", fault)
+                detail = f" ({fault.detail})" if fault.detail else ""
+                command = f"{fault.command}{detail}"
+                lost = bool(fault.tables)
+                self._notify(notification.setup_broken(fault.title, command, lost=lost))
+        for fault in self._told.keys() - set(found.faults):
+            hidden = fault.where in silent or (silent and fault.what == WENT_BACK)
+            if not hidden:
+                del self._told[fault]
+                log.warning("over: %s", fault.title)
+                self._notify(notification.setup_mended(fault.title))
 
-
-async def look(
-    connection: AsyncConnection, wanted: Wanted, *, certain: Collection[Fault] | None = None
-) -> SiteLook | None:
-    """Look at a site; None while somebody sets it up. Raises psycopg.Error.
-
-    With `certain` what was found is noted: see `account`. Without it nothing is.
-    """
-    async with connection.transaction():
-        await connection.execute(statement(_QUERIES["patience"]))
-        if not await _yes(connection, "quiet"):
-            return None
-        faults = tuple(site_faults(wanted, await read_catalogs(connection, wanted)))
-        if not await _yes(connection, "noted"):
-            return SiteLook(wanted.site, faults)
-        if certain is not None:
-            found = await _account(connection, wanted, faults, certain)
-            await _note(connection, wanted, found)
-            return SiteLook(wanted.site, faults, tuple(await gaps.gaps(connection)))
-        found = await _account(connection, wanted, faults, faults)
-        unnoted = (*found.begun, *found.over)
-        return SiteLook(wanted.site, faults, tuple(await gaps.gaps(connection)), unnoted)
-
-
-async def note_before(connection: AsyncConnection, wanted: Wanted) -> None:
-    """Note what is broken, before a transaction sets the site up. Raises psycopg.Error."""
-    if await _yes(connection, "noted"):
-        faults = tuple(site_faults(wanted, await read_catalogs(connection, wanted)))
-        await _note(connection, wanted, await _account(connection, wanted, faults, faults))
-
-
-async def note_after(connection: AsyncConnection, wanted: Wanted) -> None:
-    """Note what is well by now; what differs this transaction has done: no gap. Raises psycopg.Error."""
-    if await _yes(connection, "noted"):
-        faults = tuple(site_faults(wanted, await read_catalogs(connection, wanted)))
-        made_of = await _fingerprints(connection, wanted)
-        await gaps.see(connection, account(made_of, {}, (), faults, ()).well)
-
-
-async def _account(
-    connection: AsyncConnection,
-    wanted: Wanted,
-    faults: Collection[Fault],
-    certain: Collection[Fault],
-) -> Account:
-    await connection.execute(statement(_QUERIES["in_turn"]))
-    lasting = {gap.table for gap in await gaps.gaps(connection) if gap.until is None}
-    before = await gaps.seen(connection)
-    watched = wanted.watched()
-    known = {table: each for table, each in before.items() if table in watched}
-    return account(await _fingerprints(connection, wanted), known, lasting, faults, certain)
-
-
-async def _note(connection: AsyncConnection, wanted: Wanted, found: Account) -> None:
-    flows = wanted.watched()
-    for table, reason in found.begun.items():
-        await gaps.note(connection, flows[table], table, reason, over=False)
-    for table in found.over:
-        await gaps.note(connection, flows[table], table, CHANGED_BACK, over=True)
-    await gaps.see(connection, found.well)
-
-
-async def _fingerprints(connection: AsyncConnection, wanted: Wanted) -> dict[str, str]:
-    """What each watched table's capture is made of: of an outbox, of the outbox too."""
-    shared = ["ftstream.last_write", "ftstream.outbox"]
-    values = {
-        "tables": [*wanted.watched(), *shared],
-        "triggers": _TRIGGERS,
-        "publications": [wanted.names(capture).publication for capture in wanted.captures],
-    }
-    cursor = await connection.execute(statement(_QUERIES["fingerprints"]), values)
-    found: dict[str, str] = dict(await cursor.fetchall())
-    outbox = " ".join(found.pop(name, "") for name in shared)
-    by_outbox = {table.qualified for flow in wanted.outbox_flows for table in flow.tables}
-    return {
-        table: f"{made_of} {outbox}" if table in by_outbox else made_of
-        for table, made_of in found.items()
-    }
-
-
-async def _yes(connection: AsyncConnection, query: str) -> bool:
-    row = await (await connection.execute(statement(_QUERIES[query]))).fetchone()
-    return bool(row and row[0])
+    async def _close(self, found: SetupLook) -> None:
+        left = False
+        try:
+            async for each in close_gaps(self._settings, found.gaps):
+                match each:
+                    case Closed(gap, rows):
+                        log.warning("gap closed: %s: %d rows repaired", gap, rows)
+                        self._notify(notification.gap_closed(str(gap), rows))
+                    case LeftOpen(gap, reason, command):
+                        left = True
+                        log.warning("gap left: %s: %s. Then: %s", gap, reason, command)
+                        self._notify(notification.gap_left(str(gap), reason, command))
+                    case _ as never:
+                        assert_never(never)
+            if left:
+                await asyncio.sleep(CLOSE_AGAIN_SECONDS)
+        finally:
+            self._closing = None

@@ -81,7 +81,7 @@ class Worker:
         """As if a user held its row."""
         change = msgspec.structs.replace(change, partial=partial)
         held = classify("55P03", "held")
-        await self.applier.apply(Batch((change,)).parking({change.entity: held}))
+        await self.applier.apply(Batch((change,), FromLog()).parking({change.entity: held}))
 
     def repair(self, key: str) -> Change:
         return self._decoded(key, REPAIR_REQUEST)
@@ -234,7 +234,7 @@ async def test_parked_change_is_taken_once(pair: Pair, workers: tuple[Worker, Wo
     failure = ApplyFailed
     with pytest.raises(failure) as error:
         await worker.applier.apply(worker.batch(worker.change(TWO, player_hash=5.5, name=None)))
-    parked = Batch((change,)).parking({("gfx_players", ONE): error.value.failure})
+    parked = Batch((change,), FromLog()).parking({("gfx_players", ONE): error.value.failure})
     await worker.applier.apply(parked)
     (found,) = await worker.parked.due([worker.at])
     assert (found.entity_id, found.message) == (ONE, change.message)
@@ -253,7 +253,7 @@ async def test_record_that_is_parked_again_takes_the_place_of_the_one_at_its_off
     held = classify("55P03", "held")
     for key in (ONE, TWO):
         change = msgspec.structs.replace(worker.change(key, name=key), offset=0)
-        parked = Batch((change,)).parking({("gfx_players", key): held})
+        parked = Batch((change,), FromLog()).parking({("gfx_players", key): held})
         await worker.applier.apply(parked)
     (found,) = await worker.parked.due([worker.at])
     assert found.entity_id == TWO
@@ -308,7 +308,7 @@ async def test_change_that_waited_when_its_table_was_emptied_brings_no_row_back(
 ) -> None:
     worker, _ = workers
     await worker.park(worker.change(ONE, player_hash="x", name="one"))
-    await worker.applier.apply(Batch((worker.truncate(),)))
+    await worker.applier.apply(Batch((worker.truncate(),), FromLog()))
     (due,) = await worker.parked.due([worker.at])
     assert due.reread
     repair = msgspec.structs.replace(worker.repair(ONE), offset=due.offset)
@@ -348,7 +348,9 @@ async def test_what_is_due_at_once_is_bounded_in_bytes(
     monkeypatch.setattr(parked_store, "DUE_BYTES", 100)
     for key in (ONE, TWO, THREE):
         change = worker.change(key, name="n" * 90)
-        held = Batch((change,)).parking({("gfx_players", key): classify("55P03", "held")})
+        held = Batch((change,), FromLog()).parking(
+            {("gfx_players", key): classify("55P03", "held")}
+        )
         await worker.applier.apply(held)
     assert [each.entity_id for each in await worker.parked.due([worker.at])] == [ONE]
 
@@ -427,7 +429,7 @@ async def test_row_that_is_referred_to_stays_until_nothing_does(
     assert refused.value.failure.policy is Policy.PARK
     assert "player_overrides" in refused.value.failure.detail
     await write(pair, Site.SUPABASE, "delete from player_overrides")
-    await worker.applier.apply(Batch((worker.delete(ONE),)))
+    await worker.applier.apply(Batch((worker.delete(ONE),), FromLog()))
     assert await players(pair, Site.SUPABASE) == []
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ftstream.apply.applier import applier_of
-from ftstream.apply.merge import Batch
+from ftstream.apply.merge import Batch, FromLog
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
 from ftstream.failures import REFERRED_TO, Policy
@@ -207,7 +207,8 @@ async def test_batches_carry_numbers_too(pair: Pair) -> None:
                         0,
                         0,
                     ),
-                )
+                ),
+                FromLog(),
             )
         )
         async with await pair.connect(Site.SUPABASE) as connection:

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 import pytest
 
-from ftstream.apply.merge import Batch
+from ftstream.apply.merge import Batch, FromLog
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.parking import Parking
@@ -37,7 +37,7 @@ async def sheets(least: Pair) -> AsyncIterator[Two]:
 async def park(place: Place, *changes: Change) -> None:
     """As the writer does, where each comes alone."""
     for change in changes:
-        batch = Batch((change,))
+        batch = Batch((change,), FromLog())
         with pytest.raises(ApplyFailed) as failed:
             await place.applier.apply(batch)
         await place.applier.apply(

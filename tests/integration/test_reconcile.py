@@ -22,7 +22,10 @@ from ftstream.compare.reconciliation import TablePlan, Undecided, reconciliation
 from ftstream.failures import NEVER_MET
 from ftstream.flows import RENDER_QUEUE, Capture, Conflict, Flow, Site, Table
 from ftstream.last_write.reconciled import unreconciled
+from ftstream.postgres.connection import open_site
 from ftstream.setup import run_init
+from ftstream.setup.expectations import wanted
+from ftstream.setup.site_look import look
 from tests.integration.conftest import MemoryTopics, Pair
 from tests.integration.two_way import Place, Two, two_places
 
@@ -315,6 +318,12 @@ def side(two: Two, site: Site) -> Place:
     return two.external if site is Site.EXTERNAL else two.supabase
 
 
+async def looked(least: Pair, site: Site) -> None:
+    """A worker has seen that capture is well again."""
+    async with await open_site(least.settings, site) as connection:
+        await look(connection, wanted(site, [SHEETS], least.settings), certain=())
+
+
 async def uncaptured(least: Pair, site: Site, *statements: tuple[LiteralString, list[str]]) -> None:
     """Write while the trigger is off, then have `init` bring it back."""
     async with await least.connect(site) as owner:
@@ -322,6 +331,7 @@ async def uncaptured(least: Pair, site: Site, *statements: tuple[LiteralString, 
         for query, values in statements:
             await owner.execute(query, values)
     await again(least)
+    await looked(least, site)
 
 
 @pytest.mark.parametrize("site", Site)

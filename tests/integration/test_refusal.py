@@ -11,7 +11,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from ftstream.apply.merge import Batch
+from ftstream.apply.merge import Batch, FromLog
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Policy
 from ftstream.flows import Site
@@ -71,7 +71,7 @@ class Link:
         except ApplyFailed as error:
             assert error.failure.policy in (Policy.DIVIDE, Policy.PARK)
             if len(batch) > 1:  # as the writer does
-                first, second = Batch(tuple(batch)).halves()
+                first, second = Batch(tuple(batch), FromLog()).halves()
                 await self._apply(list(first.changes))
                 await self._apply(list(second.changes))
             else:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from ftstream.apply.merge import Batch, FromParked
+from ftstream.apply.merge import Batch, FromLog, FromParked
 from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Policy, classify
 from ftstream.flows import Site
@@ -382,10 +382,10 @@ async def test_stale_repetition_takes_no_newer_change_out_of_the_parked_ones(two
     await write(external, ONE, "new")
     old, new = await external.captured()
     held = classify("55P03", "held by a user")
-    await supabase.applier.apply(Batch((new,)).parking({("notes", ONE): held}))
-    await supabase.applier.apply(Batch((old,)).settling(frozenset({("notes", ONE)})))
+    await supabase.applier.apply(Batch((new,), FromLog()).parking({("notes", ONE): held}))
+    await supabase.applier.apply(Batch((old,), FromLog()).settling(frozenset({("notes", ONE)})))
     waiting = "select kafka_offset from ftstream.parked_change"
     assert await supabase.run(waiting) == [(new.offset,)]
     await supabase.applier.apply(Batch((new,), FromParked()))
-    await supabase.applier.apply(Batch((old,)))
+    await supabase.applier.apply(Batch((old,), FromLog()))
     await two.must_agree("notes")

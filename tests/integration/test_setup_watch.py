@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 from psycopg import AsyncConnection, sql
 
+from ftstream.apply.sites import open_both
 from ftstream.compare import gaps
 from ftstream.compare.gaps import Gap
 from ftstream.flows import FLOWS, Site
@@ -15,7 +16,8 @@ from ftstream.postgres.connection import open_site
 from ftstream.setup import run_init
 from ftstream.setup.expectations import wanted
 from ftstream.setup.faults import Fault
-from ftstream.setup.watch import CHANGED_BACK, look
+from ftstream.setup.lineage import accept, lineage_faults
+from ftstream.setup.site_look import CHANGED_BACK, look
 
 from .conftest import MemoryTopics, Pair
 
@@ -60,6 +62,13 @@ BREAKS = {
         "alter publication {ns}_gfx_publication set table gfx_sessions, gfx_hands, gfx_hand_players,"
         " gfx_players (id, player_hash)",
         "publication {ns}_gfx_publication has other columns of public.gfx_players",
+        frozenset({"public.gfx_players"}),
+    ),
+    "publication of some rows": Break(
+        EXTERNAL,
+        "alter publication {ns}_gfx_publication set table gfx_sessions, gfx_hands, gfx_hand_players,"
+        " gfx_players where (name <> 'x')",
+        "publication {ns}_gfx_publication leaves out rows of public.gfx_players",
         frozenset({"public.gfx_players"}),
     ),
     "outbox's publication": Break(
@@ -323,3 +332,63 @@ async def test_a_gap_waits_for_transactions_that_began_in_it(
         assert gap.until is not None and not gap.settled
     (gap,) = await watching.gaps()
     assert gap.settled
+
+
+async def lineage(pair: Pair, *, count: bool = True) -> list[str]:
+    async with open_both(pair.settings) as connections:
+        found = await lineage_faults(pair.settings, FLOWS, connections, count=count)
+    return [f"{fault.where} {fault.command}" for fault in found]
+
+
+@pytest.mark.parametrize("site", Site)
+async def test_a_site_that_is_set_back_is_told_until_somebody_accepts_it(
+    least: Pair, site: Site
+) -> None:
+    await init(least)
+    assert await lineage(least) == [] == await lineage(least)
+    restore = backed_up(least, site)
+    assert await lineage(least) == []
+    restore()
+    went_back = [f"{site} stop the workers, then ftstream restored {site}"]
+    for count in (False, True, True):
+        assert await lineage(least, count=count) == went_back
+    async with open_both(least.settings) as connections:
+        await accept(least.settings, FLOWS, site, connections)
+        left = {gap.table for gap in await gaps.gaps(connections[site])}
+    assert left == GFX | TWO_WAY | {"public.render_queue"}
+    assert await lineage(least) == [] == await lineage(least)
+
+
+async def test_what_is_applied_of_a_log_that_has_not_come_so_far_says_so_too(least: Pair) -> None:
+    """Nobody may have counted while the connector went on reading."""
+    await init(least)
+    assert await lineage(least) == []
+    async with await least.connect(SUPABASE) as supabase:
+        await supabase.execute(
+            "insert into ftstream.applied_offset (topic, kafka_partition, next_offset, source_position)"
+            " values (%s || '.gfx.gfx_hands', 0, 1, 9e17::bigint)",
+            [least.settings.namespace],
+        )
+    assert await lineage(least) == ["external stop the workers, then ftstream restored external"]
+    async with open_both(least.settings) as connections:
+        await accept(least.settings, FLOWS, EXTERNAL, connections)
+    assert await lineage(least) == []
+
+
+def backed_up(pair: Pair, site: Site) -> Callable[[], None]:
+    """Copy a database; what is returned puts the copy back in its place."""
+    cluster, name, copy = pair.cluster(site), pair.database, f"{pair.database}_copy"
+    names = {"name": sql.Identifier(name), "copy": sql.Identifier(copy)}
+    cluster.execute(sql.SQL("create database {copy} template {name}").format(**names))
+
+    def restore() -> None:
+        cluster.execute(
+            sql.SQL(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = %s"
+            ),
+            [name],
+        )
+        cluster.execute(sql.SQL("drop database {name} with (force)").format(**names))
+        cluster.execute(sql.SQL("alter database {copy} rename to {name}").format(**names))
+
+    return restore

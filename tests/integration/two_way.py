@@ -18,7 +18,7 @@ from ftstream.apply.applier import Applier, applier_of
 from ftstream.apply.buffer import Buffer
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.intake import Decode, Intake
-from ftstream.apply.merge import Batch
+from ftstream.apply.merge import Batch, FromLog
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked_store import ParkedChanges
 from ftstream.apply.parking import Parking
@@ -90,7 +90,7 @@ class Place:
         )
 
     async def apply(self, *changes: Change) -> None:
-        await self.applier.apply(Batch(changes))
+        await self.applier.apply(Batch(changes, FromLog()))
 
     async def rows(self, table: str) -> list[tuple[Any, ...]]:
         query = sql.SQL("select t::text from {} t order by t.id").format(sql.Identifier(table))
@@ -182,7 +182,7 @@ class Worker:
 
     async def apply(self, *changes: Change) -> None:
         await self._parking.begin(self._partitions)
-        await self._writer.write(Batch(changes))
+        await self._writer.write(Batch(changes, FromLog()))
 
     async def retry(self) -> bool:
         """Try everything that is parked; whether any of it is applied or settled."""

@@ -206,5 +206,7 @@ def test_differences_that_may_be_in_flight_are_not_judged(scene: Scene, worker: 
     scene.caught_up()
     worker.stop()
     scene.write(100)
-    with pytest.raises(NotCaughtUp, match=r"rows differ, and may be in flight: .*worker running"):
+    with pytest.raises(
+        NotCaughtUp, match=r"rows differ, and may be in flight: .* records to apply"
+    ):
         asyncio.run(verify(GFX, scene.rig.settings, timeout=2))

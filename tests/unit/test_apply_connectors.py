@@ -13,8 +13,8 @@ from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
 from ftstream.capture.heartbeat import RecordCounts
 from ftstream.capture.oversize import LargeRow
 from ftstream.capture.render import example_settings
-from ftstream.cli import connectors
-from ftstream.cli.connectors import _apply_all
+from ftstream.cli import connectors_apply as connectors
+from ftstream.cli.connectors_apply import apply_all
 from ftstream.cli.errors import CommandFailure
 from ftstream.connect.client import ConnectorStatus, Part
 from ftstream.connect.errors import TaskFailed
@@ -102,7 +102,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[LargeRow]:
 def apply(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def run(connect: Connect, *captures: CaptureNames, passing: bool) -> None:
         monkeypatch.setattr(connectors, "ConnectClient", lambda _: connect)
-        asyncio.run(_apply_all(SETTINGS, captures, False, passing))
+        asyncio.run(apply_all(SETTINGS, captures, False, passing))
 
     return run
 

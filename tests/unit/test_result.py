@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ftstream.apply.merge import Batch
+from ftstream.apply.merge import Batch, FromLog
 from ftstream.apply.result import (
     Blocked,
     Fenced,
@@ -29,7 +29,8 @@ def batch(*entities: tuple[str, str]) -> Batch:
         tuple(
             Change(table, key, Operation.UPDATE, b"{}", False, "notes", 0, offset, None, None)
             for offset, (table, key) in enumerate(entities)
-        )
+        ),
+        FromLog(),
     )
 
 

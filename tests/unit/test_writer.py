@@ -16,7 +16,7 @@ from ftstream.apply.applier import Applier
 from ftstream.apply.buffer import Buffer, Buffered
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.intake import Intake
-from ftstream.apply.merge import Batch, FromParked, Position
+from ftstream.apply.merge import Batch, FromLog, FromParked, Position
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import ParkedRecord, ParkedState
 from ftstream.apply.parked_store import Parked, ParkedChanges
@@ -80,7 +80,7 @@ class FakeTarget:
             raise ApplyFailed(classify(None, "server closed the connection"))
 
     async def prepare(self) -> bool:
-        await self.apply(Batch(()))
+        await self.apply(Batch((), FromLog()))
         return False
 
     # -- as Offsets

@@ -194,6 +194,10 @@ class Stack:
         role, database = user or known.admin, dbname or known.database
         return postgres.url(recorded.ports[site], role, recorded.passwords[site], database)
 
+    def data(self, site: SiteName) -> Path:
+        """The data folder of a site's cluster."""
+        return self._state().postgres_folder / site / "data"
+
     def log(self, name: str) -> Path:
         """The log file of one process."""
         self._check(name)

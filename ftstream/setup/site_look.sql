@@ -2,7 +2,8 @@
 
 -- name: patience
 -- The look waits for nobody.
-select set_config('lock_timeout', '3s', true), set_config('statement_timeout', '10s', true)
+select set_config('lock_timeout', '3s', true), set_config('statement_timeout', '10s', true),
+       set_config('idle_in_transaction_session_timeout', '30s', true)
 
 -- name: quiet
 -- Whether nobody sets up or removes at this moment; until the transaction ends, nobody begins to.
@@ -15,6 +16,7 @@ select pg_advisory_xact_lock(hashtext('ftstream.setup_seen'))
 -- name: noted
 -- Whether this site has a place to note what was seen, and this role may.
 select coalesce(has_table_privilege(to_regclass('ftstream.setup_seen'), 'insert'), false)
+       and current_setting('transaction_read_only') = 'off'
 
 -- name: fingerprints
 -- Which relation each name means, with its triggers and its share in the publications: another one after a change,
@@ -33,4 +35,4 @@ select pg_try_advisory_xact_lock(hashtext('ftstream.gap'))
 
 -- name: patient
 -- A comparison of large tables takes longer than a session may be idle in a transaction.
-set local idle_in_transaction_session_timeout = 0
+set local idle_in_transaction_session_timeout = '1h'
