@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from ftstream.flows import FLOWS
+import click
+
+from ftstream.flows import FLOWS, Flow
+from ftstream.settings import Settings
 from ftstream.setup.close_gaps import command_for
-from ftstream.setup.look import SetupLook
+from ftstream.setup.look import SetupLook, look_for_certain
 
 
 def setup_lines(found: SetupLook) -> Iterator[str]:
@@ -20,3 +23,11 @@ def setup_lines(found: SetupLook) -> Iterator[str]:
         end = "once that is mended" if gap.until is None else "soon"
         way = f"; or: {command_for(flows[gap.flow], gap)}" if gap.flow in flows else ""
         yield f"{site}: gap of {gap}. A running worker compares both sites {end}{way}"
+
+
+async def show_setup(settings: Settings, flows: Collection[Flow]) -> SetupLook:
+    """Look at what concerns these flows, and tell it on stderr."""
+    found = (await look_for_certain(settings)).of(flows)
+    for line in setup_lines(found):
+        click.echo(line, err=True)
+    return found

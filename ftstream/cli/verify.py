@@ -14,12 +14,11 @@ from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
 from ftstream.cli.flows import FlowType
-from ftstream.cli.setup_lines import setup_lines
+from ftstream.cli.setup_lines import show_setup
 from ftstream.compare.comparison import Difference, DifferenceKind
 from ftstream.compare.verification import TableVerdict, repair, verify
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
 from ftstream.settings import Settings, load_settings
-from ftstream.setup.look import look_for_certain
 
 _OTHER_EXITS = "1 something differs, or rows are in flight and stay so, 2 wrong use or settings"
 
@@ -75,9 +74,7 @@ def command(
     else:
         _show(verdicts, Console(highlight=False))
     # Equal now, they would not stay so.
-    found = asyncio.run(look_for_certain(settings)).of([flow for flow, _ in chosen])
-    for line in setup_lines(found):
-        click.echo(line, err=True)
+    asyncio.run(show_setup(settings, [flow for flow, _ in chosen]))
     sys.exit(0 if all(verdict.equal for verdict in verdicts) else FAILED)
 
 

@@ -10,12 +10,11 @@ import click
 from ftstream.capture.wake_ups import seen
 from ftstream.cli.errors import FAILED, UNREACHABLE, CommandFailure
 from ftstream.cli.flows import FlowType
-from ftstream.cli.setup_lines import setup_lines
+from ftstream.cli.setup_lines import show_setup
 from ftstream.compare.progress import NotCaughtUp, SlotMissing, watch
 from ftstream.flows import FLOWS, Capture, Flow, Site
 from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, load_settings
-from ftstream.setup.look import SetupLook, look_for_certain
 
 
 @click.command(
@@ -52,12 +51,12 @@ async def _wait(flows: Sequence[Flow], settings: Settings, timeout: float, quiet
             try:
                 await progress.wait(timeout, say)
             except (NotCaughtUp, SlotMissing) as error:
-                await _show_setup(flows, settings)
+                await show_setup(settings, flows)
                 raise CommandFailure(f"{error} ({await _why(flow, settings)})") from error
             dead += await progress.dead()
         if not quiet:
             click.echo(f"flow {flow.name}: {_done(flow)}")
-    found = await _show_setup(flows, settings)
+    found = await show_setup(settings, flows)
     if not found.well:
         raise CommandFailure(
             "what is captured is applied, but something of capture is not as it should be",
@@ -65,13 +64,6 @@ async def _wait(flows: Sequence[Flow], settings: Settings, timeout: float, quiet
         )
     if dead:
         raise CommandFailure(f"{dead} changes are dead, and wait for a person: ftstream dead list")
-
-
-async def _show_setup(flows: Sequence[Flow], settings: Settings) -> SetupLook:
-    found = (await look_for_certain(settings)).of(flows)
-    for line in setup_lines(found):
-        click.echo(line, err=True)
-    return found
 
 
 async def _why(flow: Flow, settings: Settings) -> str:

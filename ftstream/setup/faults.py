@@ -101,13 +101,13 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
     there, tables = state.publications.get(name), publication_tables(capture, state)
     if there is None:
         what = f"publication {name} does not exist"
-        yield Fault(wanted.site, what, INIT, flows, _written(capture))
+        yield Fault(wanted.site, what, INIT, flows, written(capture))
         return
     if not there.whole:
         what = f"publication {name} leaves out some kinds of change"
-        yield Fault(wanted.site, what, INIT, flows, _written(capture))
+        yield Fault(wanted.site, what, INIT, flows, written(capture))
     for table in capture.tables:
-        of = _written(capture) if capture.outbox else (table.qualified,)
+        of = written(capture) if capture.outbox else (table.qualified,)
         if table.qualified not in there.tables and not there.all_tables:
             what = f"publication {name} lacks {table.qualified}"
             yield Fault(wanted.site, what, INIT, flows, of)
@@ -122,28 +122,33 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
 def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Fault]:
     names = wanted.names(capture)
     flows = tuple(flow.name for flow in capture.flows)
-    apply = f"ftstream connectors apply {' '.join(flows)}"
+    apply = apply_command(capture)
     match state.slots.get(names.slot):
         case None:
             what = f"replication slot {names.slot} does not exist"
-            yield Fault(wanted.site, what, f"{INIT}, then {apply}", flows, _written(capture))
+            yield Fault(wanted.site, what, f"{INIT}, then {apply}", flows, written(capture))
         case slot if slot.lost:
             what = (
                 f"replication slot {names.slot} is lost: External has removed what it had not read"
             )
-            yield Fault(wanted.site, what, f"{INIT}, then {apply}", flows, _written(capture))
+            yield Fault(wanted.site, what, f"{INIT}, then {apply}", flows, written(capture))
         case slot if slot.losing:
             what = f"replication slot {names.slot} is about to be lost (max_slot_wal_keep_size)"
             yield Fault(wanted.site, what, apply, flows)
         case slot if slot.plugin != "pgoutput" or slot.database != state.server.database:
             what = f"replication slot {names.slot} is of plugin {slot.plugin}, database {slot.database}"
-            yield Fault(wanted.site, what, f"drop it, then {INIT}", flows, _written(capture))
+            yield Fault(wanted.site, what, f"drop it, then {INIT}", flows, written(capture))
         case slot if not slot.active:
             what = f"{NOBODY_READS} {names.slot}"
             yield Fault(wanted.site, what, apply, flows)
 
 
-def _written(capture: LogCapture) -> tuple[str, ...]:
+def apply_command(capture: LogCapture) -> str:
+    """Return the command that brings its connector about."""
+    return f"ftstream connectors apply {' '.join(flow.name for flow in capture.flows)}"
+
+
+def written(capture: LogCapture) -> tuple[str, ...]:
     """Name what people write to, and the connector tells of: of an outbox, the flows' tables."""
     return tuple(table.qualified for flow in capture.flows for table in flow.tables)
 

@@ -13,7 +13,7 @@ from ftstream.flows import CaptureNames, Flow, log_captures
 from ftstream.kafka.errors import TopicsDiffer
 from ftstream.kafka.topics import capture_topics, missing_topics, topics_of_all
 from ftstream.settings import Settings
-from ftstream.setup.faults import INIT, Fault
+from ftstream.setup.faults import INIT, Fault, apply_command, written
 
 
 async def connect_faults(settings: Settings, flows: Sequence[Flow]) -> list[Fault]:
@@ -36,7 +36,7 @@ def connector_faults(
 ) -> Iterator[Fault]:
     """Judge one connector, which goes on where it was once it runs again."""
     flows = tuple(flow.name for flow in names.capture.flows)
-    apply = f"ftstream connectors apply {' '.join(flows)}"
+    apply = apply_command(names.capture)
     connector = f"connector {names.connector}"
     if deployed is None:
         yield Fault("connect", f"{connector} does not exist", apply, flows)
@@ -46,8 +46,7 @@ def connector_faults(
     if differ := differences(wanted, deployed):
         what = f"{connector} is configured otherwise: {', '.join(d.key for d in differ)}"
         # It may leave out tables, or what it cannot send.
-        written = tuple(table.qualified for flow in names.capture.flows for table in flow.tables)
-        yield Fault("connect", what, apply, flows, written)
+        yield Fault("connect", what, apply, flows, written(names.capture))
     if status is None or status.running:
         return
     if failed := status.failed:
@@ -70,7 +69,7 @@ async def kafka_faults(settings: Settings, flows: Sequence[Flow]) -> list[Fault]
     found: list[Fault] = []
     for capture in log_captures(flows):
         names = CaptureNames(capture, settings.namespace)
-        apply = f"ftstream connectors apply {' '.join(flow.name for flow in capture.flows)}"
+        apply = apply_command(capture)
         small = {spec.name for spec in capture_topics(names, settings)} & missing
         missing -= small
         of = tuple(flow.name for flow in capture.flows)
@@ -84,10 +83,8 @@ async def kafka_faults(settings: Settings, flows: Sequence[Flow]) -> list[Fault]
 async def silent_connectors(settings: Settings, flows: Sequence[Flow]) -> list[Fault]:
     """Return those whose heartbeats do not come, though they may say that they run. Raises KafkaError."""
     found = []
-    for capture in log_captures(flows):
-        names = CaptureNames(capture, settings.namespace)
-        if not await _streams(settings, names):
-            continue  # during its first snapshot it sends none
+    for names in await _streaming(settings, flows):
+        capture = names.capture
         at = await last_heartbeat(settings.kafka, names)
         if at is not None and (datetime.now(UTC) - at).total_seconds() > SILENT_SECONDS:
             what = f"connector {names.connector} sends no heartbeat"
@@ -103,7 +100,13 @@ async def read_positions(settings: Settings, flows: Sequence[Flow]) -> int:
         return max([await client.position(each.connector) for each in names], default=0)
 
 
-async def _streams(settings: Settings, names: CaptureNames) -> bool:
+async def _streaming(settings: Settings, flows: Sequence[Flow]) -> list[CaptureNames]:
+    """Return those that are past their first snapshot, during which no heartbeat comes."""
+    found = []
     async with ConnectClient(settings.connect) as client:
-        deployed = await client.get_config(names.connector)
-    return deployed is not None and (names.capture.outbox or snapshot_over(deployed))
+        for capture in log_captures(flows):
+            names = CaptureNames(capture, settings.namespace)
+            deployed = await client.get_config(names.connector)
+            if deployed is not None and (capture.outbox or snapshot_over(deployed)):
+                found.append(names)
+    return found

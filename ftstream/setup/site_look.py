@@ -90,30 +90,30 @@ async def look(
         await connection.execute(statement(_QUERIES["patience"]))
         if not await _yes(connection, "quiet"):
             return None
-        faults = tuple(site_faults(wanted, await read_catalogs(connection, wanted)))
+        faults = await _faults(connection, wanted)
         if not await _yes(connection, "noted"):
             return SiteLook(wanted.site, faults)
-        if certain is not None:
-            found = await _account(connection, wanted, (*faults, *others), certain)
-            await _note(connection, wanted, found)
-            return SiteLook(wanted.site, faults, tuple(await gaps.gaps(connection)))
         every = (*faults, *others)
-        found = await _account(connection, wanted, every, every)
-        unnoted = (*found.begun, *found.over)
+        found = await _account(connection, wanted, every, every if certain is None else certain)
+        unnoted: tuple[str, ...] = ()
+        if certain is None:
+            unnoted = (*found.begun, *found.over)
+        else:
+            await _note(connection, wanted, found)
         return SiteLook(wanted.site, faults, tuple(await gaps.gaps(connection)), unnoted)
 
 
 async def note_before(connection: AsyncConnection, wanted: Wanted) -> None:
     """Note what is broken, before a transaction sets the site up. Raises psycopg.Error."""
     if await _yes(connection, "noted"):
-        faults = tuple(site_faults(wanted, await read_catalogs(connection, wanted)))
+        faults = await _faults(connection, wanted)
         await _begin(connection, wanted, await _account(connection, wanted, faults, faults))
 
 
 async def note_after(connection: AsyncConnection, wanted: Wanted) -> None:
     """Note what is well by now; what differs this transaction has done: no gap. Raises psycopg.Error."""
     if await _yes(connection, "noted"):
-        faults = tuple(site_faults(wanted, await read_catalogs(connection, wanted)))
+        faults = await _faults(connection, wanted)
         made_of = await _fingerprints(connection, wanted)
         # The next look closes gaps: whatever began before this transaction's end has a lower id than that.
         await gaps.see(connection, account(made_of, {}, (), faults, ()).well)
@@ -130,6 +130,10 @@ async def note_slot_lost(settings: Settings, capture: LogCapture) -> None:
                 for table in flow.tables:
                     reason = "its replication slot was made again"
                     await gaps.note(connection, flow.name, table.qualified, reason, over=True)
+
+
+async def _faults(connection: AsyncConnection, wanted: Wanted) -> tuple[Fault, ...]:
+    return tuple(site_faults(wanted, await read_catalogs(connection, wanted)))
 
 
 async def _account(
