@@ -112,6 +112,17 @@ def columns_carried(flow: str, table: str, columns: str) -> Notification:
     )
 
 
+def columns_waiting(flow: str, table: str, columns: str) -> Notification:
+    """Columns that both sites have, and the schema of the messages has not."""
+    return Notification(
+        "columns_waiting",
+        Severity.WARNING,
+        f"flow {flow}: columns of {table} are on both sites, but not carried yet: {columns}",
+        f"they are carried by the runs after: ftstream schemas accept {table}",
+        {"flow": flow, "table": table},
+    )
+
+
 def setup_broken(what: str, command: str, *, lost: bool) -> Notification:
     """Something of the set-up is not as promised; `lost`: what is written meanwhile is not captured."""
     missing = " What is written meanwhile is missing on the other site until both are compared."
@@ -130,14 +141,22 @@ def setup_mended(what: str) -> Notification:
     )
 
 
-def gap_closed(gap: str, rows: int) -> Notification:
-    """Both sites were compared over a gap."""
+def gap_closed(gap: str, rows: int, kept: int) -> Notification:
+    """Both sites were compared over a gap; `kept` rows were overwritten in it, perhaps untold edits."""
+    message = (
+        f"both sites were compared; {rows} rows were missing or different, and are brought in step"
+    )
+    if kept:
+        message += (
+            f". {kept} rows were overwritten by edits of the other site meanwhile: what they were is in"
+            " ftstream.displaced there, since nobody had captured it"
+        )
     return Notification(
         "gap_closed",
-        Severity.INFO,
+        Severity.WARNING if kept else Severity.INFO,
         f"gap closed: {gap}",
-        f"both sites were compared; {rows} rows were missing or different, and are brought in step",
-        {"rows": rows},
+        message,
+        {"rows": rows, "kept": kept},
     )
 
 

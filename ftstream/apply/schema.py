@@ -167,7 +167,19 @@ class Schema:
                 notification.types_differ(self._flow.name, name, "; ".join(made.differing))
             )
         if before is not None and (new := made.carried - before.carried):
-            listed = ", ".join(sorted(new))
+            self._say_carried(name, new)
+
+    def _say_carried(self, name: str, new: Shape) -> None:
+        """Tell of columns that both sites have by now; what travels by a kept schema has to be in it."""
+        waiting: Shape = frozenset()
+        if self._flow.capture is Capture.BATCH:
+            came = (shape for (table, _), shape in self._last.items() if table == name)
+            waiting = new.difference(*came)
+        if waiting:
+            listed = ", ".join(sorted(waiting))
+            self._notify(notification.columns_waiting(self._flow.name, name, listed))
+        if new - waiting:
+            listed = ", ".join(sorted(new - waiting))
             self._notify(notification.columns_carried(self._flow.name, name, listed))
 
 

@@ -20,6 +20,9 @@ PARENTS = Queries.load(__package__, "parents.sql")
 ADVANCE = Queries.load("ftstream.last_write", "advance.sql")
 
 
+UNNOTED = "overwritten while its capture was broken"
+"""Why a row is in ftstream.displaced: see `keep_unnoted`."""
+
 Shape = frozenset[str]
 """The names of the columns that a row image holds: the source's columns when it was captured."""
 
@@ -113,6 +116,12 @@ class TableStatements:
         if outbox:
             self.lock = self._build("lock_rows")
             self.delete_won = self._build("delete_won", name=literal(table.name))
+            self.keep_unnoted = self._build(
+                "keep_unnoted",
+                name=literal(table.name),
+                qualified=literal(table.qualified),
+                reason=literal(UNNOTED),
+            )
             self.won(self.shape)
         else:
             self.of(self.shape)

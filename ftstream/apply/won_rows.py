@@ -96,6 +96,10 @@ class WonRows:
         by_table = writes.without(
             {e for e, c in writes.newest.items() if c.refusal} - taken
         ).by_table()
+        if self._flow.two_way:
+            for name, changes in by_table.items():
+                stamped = Json.of([stamp(change) for change in changes])
+                await target.execute(tables[name].keep_unnoted, {"messages": stamped})
         alone = await _alone(target, tables, by_table) if moving else {}
         for name, changes in by_table.items():
             await self._delete(target, tables, name, changes, moving)

@@ -6,6 +6,19 @@
 -- Rows first, in the order of their keys, as a user's own write takes its locks: row, then last_write.
 select from {table} as t where t.{key} = any(%(ids)s::text[]::{key_type}[]) order by t.{key} for update
 
+-- name: keep_unnoted
+-- Keeps what these rows were before their last write, as long as edits of them here may not have been captured:
+-- nobody else has those words.
+insert into ftstream.displaced (table_name, entity_id, reason, image)
+select {name}, t.{key}::text, {reason}, to_jsonb(t)
+from json_to_recordset(%(messages)s) as m(id text, version bigint, site ftstream.site)
+join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = ({name}, m.id, m.version, m.site)
+join {table} as t on t.{key} = m.id::{key_type}
+where (select exists (select from ftstream.gap g where g.table_name = {qualified})
+              or 2 > (select count(*) from pg_trigger g where g.tgenabled = 'A' and (g.tgrelid, g.tgname)
+                      in (({qualified}::regclass, 'ftstream_capture'),
+                          ('ftstream.last_write'::regclass, 'ftstream_hand_over'))))
+
 -- name: delete_won
 -- Deletes the rows whose last write is this delete.
 delete from {table} as t

@@ -23,13 +23,13 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table as Grid
 
 from ftstream.capture import batch as runs
 from ftstream.capture.batch.schedule import Schedule, TableStatus
 from ftstream.capture.batch.table_run import TableRun
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED
+from ftstream.cli.grid import grid, output
 from ftstream.cli.options import dry_run_option, json_option
 from ftstream.compare.comparison import DifferenceKind
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
@@ -189,23 +189,24 @@ class Told:
 
     def show(self) -> None:
         """As a table, with remarks; problems on standard error."""
-        console = _console()
+        out = output()
         ends = [] if self.dry_run else ["published"]
-        grid = Grid("table", "rows", "new", "changed", "gone", *ends, "seconds")
+        columns = ("table", "rows", "new", "changed", "gone", *ends, "seconds")
+        table = grid(*columns, whole=["table"])
         for result in self.results:
             counts = [
                 result.kinds[k]
                 for k in (DifferenceKind.MISSING, DifferenceKind.DIFFERENT, DifferenceKind.EXTRA)
             ]
             numbers = [result.rows, *counts, *([] if self.dry_run else [result.published])]
-            grid.add_row(result.table, *(f"{n:,}" for n in numbers), f"{result.seconds:.1f}")
-        console.print(grid)
+            table.add_row(result.table, *(f"{n:,}" for n in numbers), f"{result.seconds:.1f}")
+        out.print(table)
         for line in (line for result in self.results for line in _remarks(result)):
-            console.print(line, soft_wrap=True)
+            out.print(line, soft_wrap=True)
         if self.dry_run:
-            console.print("dry run: nothing was published; what is on its way counts as missing")
+            out.print("dry run: nothing was published; what is on its way counts as missing")
         elif any(result.published for result in self.results):
-            console.print("Next: `ftstream wait` returns once the workers have applied it")
+            out.print("Next: `ftstream wait` returns once the workers have applied it")
         for problem in self.problems:
             would = "a run would halt over this: " if self.dry_run else "Error: "
             click.echo(f"{would}{problem}", err=True)
@@ -229,23 +230,13 @@ def _remarks(result: TableRun) -> Iterator[str]:
 
 
 def _show_status(found: Sequence[dict[str, Any]]) -> None:
-    console = _console()
-    grid = Grid(
-        "flow",
-        "table",
-        "status",
-        "health",
-        "last success",
-        "next",
-        "synced",
-        "failures",
-        "last run",
-    )
+    out = output()
+    columns = ("table", "status", "health", "last success", "next", "synced", "failures")
+    table = grid(*columns, "last run", whole=["table", "health"])
     for each in found:
         last = each["details"] or {}
         told = ", ".join(f"{last[k]} {k}" for k in ("found", "published", "deleted") if k in last)
-        grid.add_row(
-            each["source"],
+        table.add_row(
             each["entity_type"],
             each["status"],
             each["health_status"],
@@ -255,14 +246,9 @@ def _show_status(found: Sequence[dict[str, Any]]) -> None:
             str(each["consecutive_failures"]),
             told,
         )
-    console.print(grid)
+    out.print(table)
     for error in dict.fromkeys(each["last_error"] for each in found if each["last_error"]):
-        console.print(error, soft_wrap=True)
-
-
-def _console() -> Console:
-    """Make a console that cuts no table to eighty columns where it goes to no terminal."""
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
+        out.print(error, soft_wrap=True)
 
 
 def _moment(at: datetime | None) -> str:
@@ -272,13 +258,13 @@ def _moment(at: datetime | None) -> str:
 @contextmanager
 def _progress() -> Iterator[runs.Say]:
     """A bar on a terminal; else a line now and then, on standard error."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
+    err = Console(stderr=True, highlight=False)
+    if not err.is_terminal:
         yield _lines()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     rate = TextColumn("{task.fields[rate]}")
-    with Progress(*columns, rate, TimeRemainingColumn(), console=console, transient=True) as bar:
+    with Progress(*columns, rate, TimeRemainingColumn(), console=err, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def say(step: runs.RunStep) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import click
 import psutil
 from rich.console import Console
-from rich.table import Table
 
+from ftstream.cli.grid import grid
 from ftstream.local.bench import cases, twoway, wsop
 from ftstream.local.demo.rig import temporary_stack
 
@@ -142,7 +142,7 @@ def _report(figures: dict[str, Any], servers: dict[str, str]) -> dict[str, Any]:
 
 
 def _print(figures: dict[str, Any]) -> None:
-    table = Table("case", "rows", "rows/s", "CPU us/row", "peak MB")
+    table = grid("case", "rows", "rows/s", "CPU us/row", "peak MB")
     for case, row in figures.items():
         if isinstance(row, dict) and "rows_per_s" in row:
             table.add_row(

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.table import Table as RichTable
 
 from ftstream.capture.connector_diff import differences
 from ftstream.capture.connectors import connector_config
@@ -24,6 +23,7 @@ from ftstream.cli.connectors_apply import (
 )
 from ftstream.cli.errors import EXIT_CODES, FAILED, UNREACHABLE
 from ftstream.cli.flows import FlowType, captures_for, connected_flows
+from ftstream.cli.grid import grid
 from ftstream.cli.options import dry_run_option, json_option, yes_option
 from ftstream.cli.setup_lines import setup_lines
 from ftstream.connect.client import ConnectClient, ConnectorStatus
@@ -259,7 +259,7 @@ async def _delete_all(settings: Settings, captures: Sequence[CaptureNames], forg
 
 
 def _show_reports(reports: Sequence[Report]) -> None:
-    table = RichTable("connector", "state", "tasks", "heartbeat")
+    table = grid("connector", "state", "tasks", "heartbeat", whole=["connector"])
     for report in reports:
         age = report.heartbeat_age
         status = report.status

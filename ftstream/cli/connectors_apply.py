@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 
 import click
 import psycopg
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from ftstream.capture import oversize
 from ftstream.capture.connector_diff import SettingDifference, added_tables, differences
@@ -17,6 +15,7 @@ from ftstream.capture.connectors import PASSING, connector_config, snapshot_over
 from ftstream.capture.heartbeat import SILENT_SECONDS, RecordCounts, written
 from ftstream.capture.oversize import LargeRow, too_large
 from ftstream.cli.errors import CommandFailure, failure
+from ftstream.cli.grid import grid, output
 from ftstream.compare.progress import slot_exists, watch
 from ftstream.compare.repair import open_repairs
 from ftstream.connect.client import ConnectClient, ConnectorStatus
@@ -42,7 +41,7 @@ LARGEST_VALUES = MAX_REQUEST_BYTES - 64 * 2**10
 """Bytes of a row's values beside which a record has room for the names of its columns and its source."""
 
 # Java's messages are full of square brackets, which would be taken for markup.
-console = Console(markup=False, highlight=False)
+console = output()
 
 
 async def apply_all(
@@ -320,7 +319,7 @@ def show_differences(connector: str, found: Sequence[SettingDifference], *, new:
     elif not found:
         console.print(f"{connector} is as it should be")
     else:
-        table = RichTable("setting", "", "deployed", "wanted", title=connector)
+        table = grid("setting", "", "deployed", "wanted", whole=["setting"], title=connector)
         for one in found:
             table.add_row(one.key, one.kind, one.deployed or "", one.wanted or "")
         console.print(table)

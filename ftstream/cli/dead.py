@@ -11,13 +11,12 @@ from datetime import datetime
 from typing import Any, Self
 
 import click
-from rich.console import Console
-from rich.table import Table as Grid
 
 from ftstream.apply import dead_letters
 from ftstream.apply.dead_letters import Letter
 from ftstream.cli.errors import CommandFailure
 from ftstream.cli.flows import FlowType
+from ftstream.cli.grid import grid, output
 from ftstream.cli.options import json_option, yes_option
 from ftstream.flows import FLOWS, Flow, Site
 from ftstream.postgres.connection import open_site
@@ -100,16 +99,13 @@ def list_(flow: Flow | None, state: str | None, limit: int, as_json: bool) -> No
     if not found:
         click.echo("nothing is parked or dead")
         return
-    grid = Grid()
-    for name in ("ref", "state", "table"):
-        grid.add_column(name, no_wrap=True)
-    for name in ("row", "since", "attempts", "error"):
-        grid.add_column(name, overflow="fold")
+    whole = ("ref", "state", "table")
+    table = grid(*whole, "row", "since", "attempts", "error", whole=whole)
     for reference, letter in found:
         since = letter.parked_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         row = (str(reference), letter.state, letter.table_name, letter.entity_id, since)
-        grid.add_row(*row, str(letter.attempts), letter.error)
-    Console(highlight=False, markup=False).print(grid)
+        table.add_row(*row, str(letter.attempts), letter.error)
+    output().print(table)
 
 
 @dead.command()

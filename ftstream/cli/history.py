@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table as Grid
 
 from ftstream.cli.flows import TableType, spellings
+from ftstream.cli.grid import grid, output
 from ftstream.cli.options import json_option
 from ftstream.flows import Flow, Table
 from ftstream.recover.history import HistoryEntry, changed, ordered
@@ -65,14 +64,12 @@ async def _read(flow: Flow, table: Table, entity_id: str) -> list[HistoryEntry]:
 
 
 def _show(found: list[HistoryEntry], title: str) -> None:
-    grid = Grid(title=title)
-    for name in ("written", "version", "arrived at", "by", "operation", "outcome", "what"):
-        # A version is copied from here; of nothing else is a part left out, however narrow it is.
-        grid.add_column(name, overflow="fold", no_wrap=name == "version")
+    columns = ("written", "version", "arrived at", "by", "operation", "outcome", "what")
+    table = grid(*columns, whole=["version"], title=title)
     before: HistoryEntry | None = None
     for entry in found:
         what = _what(before, entry)
-        grid.add_row(
+        table.add_row(
             _local(entry.source_time),
             str(entry.stamp.version) if entry.stamp else "",
             f"{entry.at} {_local(entry.logged_at)}",
@@ -83,7 +80,7 @@ def _show(found: list[HistoryEntry], title: str) -> None:
         )
         if entry.stamp is not None and entry.outcome == "applied":
             before = entry
-    Console(markup=False, highlight=False).print(grid)
+    output().print(table)
 
 
 def _what(before: HistoryEntry | None, entry: HistoryEntry) -> str:

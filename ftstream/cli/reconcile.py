@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
+from ftstream.cli.grid import grid, output
 from ftstream.cli.options import dry_run_option, json_option, yes_option
 from ftstream.compare.decision import Clash
 from ftstream.compare.reconciliation import TablePlan, reconciliation
@@ -98,7 +98,7 @@ def reconcile(
     for table, goes, stays in maps:
         doubles.setdefault(table, {})[goes] = stays
     plans = asyncio.run(_plan(settings, flows, prefer, doubles))
-    console = Console(highlight=False, stderr=as_json)
+    console = output(stderr=as_json)
     _show(plans, limit, console)
     undecided = any(plan.clashes for _, plan in plans)
     done = None
@@ -153,17 +153,17 @@ async def _carry_out(settings: Settings, plans: Plans) -> int:
 
 
 def _show(plans: Plans, limit: int, console: Console) -> None:
-    grid = Grid("flow", "table", "differ", "external stays", "supabase stays", "of one site only")
-    for flow, plan in plans:
+    columns = ("table", "differ", "external stays", "supabase stays", "of one site only")
+    table = grid(*columns, whole=["table"])
+    for _, plan in plans:
         wins = plan.wins()
-        grid.add_row(
-            flow.name,
+        table.add_row(
             plan.table.name,
             f"{len(plan.decisions):,}",
             *(f"{wins[site.value, False]:,}" for site in (Site.EXTERNAL, Site.SUPABASE)),
             f"{sum(count for (_, alone), count in wins.items() if alone):,}",
         )
-    console.print(grid)
+    console.print(table)
     for _, plan in plans:
         decisions = sorted(plan.decisions.values(), key=lambda each: each.entity_id)
         for each in decisions[:limit]:

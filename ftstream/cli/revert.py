@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table as Grid
 
 from ftstream.cli.errors import FAILED
 from ftstream.cli.flows import TableType
+from ftstream.cli.grid import grid, output
 from ftstream.cli.options import dry_run_option, json_option, yes_option
 from ftstream.cli.since import SinceType
 from ftstream.flows import Capture, Flow, Site, Table
@@ -109,7 +109,7 @@ def revert(
         raise click.UsageError(f"--admin: no admin_dsn is set for {target.site}")
     found = asyncio.run(plan(settings, target, wish))
     if not as_json or not (dry_run or yes):
-        _show(found, target, Console(markup=False, highlight=False, stderr=as_json))
+        _show(found, target, output(stderr=as_json))
     results: list[Result] = []
     if found.writes and not dry_run:
         if not yes:
@@ -173,15 +173,14 @@ def _write(
 
 
 def _show(found: ReversalPlan, target: Target, console: Console) -> None:
-    grid = Grid(title=f"{target.table.name} on {target.site}")
-    for name in ("row", "", "what"):
-        grid.add_column(name, overflow="fold", no_wrap=name == "row")
+    title = f"{target.table.name} on {target.site}"
+    table = grid("row", "", "what", whole=["row"], title=title)
     for intent in found.writes:
-        grid.add_row(intent.entity_id, intent.action, _what(intent))
+        table.add_row(intent.entity_id, intent.action, _what(intent))
     for each in found.impossible:
-        grid.add_row(each.entity_id, "cannot", each.reason)
-    if grid.rows:
-        console.print(grid)
+        table.add_row(each.entity_id, "cannot", each.reason)
+    if table.rows:
+        console.print(table)
     so = [intent.entity_id for intent in found.intents if intent.action is Action.NOTHING]
     for ids, what in ((so, "unchanged"), (found.untouched, "nothing has happened to it since")):
         for entity_id in ids:

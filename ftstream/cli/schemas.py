@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from ftstream.capture.batch.drift import Drift, drifts
 from ftstream.cli.errors import FAILED, CommandFailure
 from ftstream.cli.flows import TableType
+from ftstream.cli.grid import output
 from ftstream.cli.options import dry_run_option, json_option
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
 from ftstream.messages.avro_compatibility import ColumnDifference
@@ -30,7 +30,7 @@ Exit codes:
 
 
 # Names of columns may have square brackets, which would be taken for markup.
-console = Console(markup=False, highlight=False)
+console = output()
 
 
 def _flows() -> list[Flow]:

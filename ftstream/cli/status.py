@@ -51,8 +51,8 @@ class DirectionStatus:
             return False
         if self.failed_runs or self.halted:
             return False
-        left = standing.to_capture + standing.to_apply + self.parked + self.dead
-        return standing.captures and not left
+        captured = standing.captures and not (standing.to_capture or standing.log_bytes)
+        return captured and not (standing.to_apply or self.parked or self.dead)
 
 
 @dataclass
@@ -93,7 +93,8 @@ wrong settings; 3 something does not answer, so that nobody can tell."""
 def status(as_json: bool) -> None:
     """Show how far each flow is, what is parked, and what wakes the publishers.
 
-    It looks once. What was committed a moment ago may not be captured yet: `ftstream wait` waits for it.
+    It tells of what was committed before it looked: a connector is given a few seconds to show that it has
+    all of that. `ftstream wait` waits for the rest.
     """
     settings = load_settings()
     settings.require_databases()
@@ -187,10 +188,12 @@ def _left(direction: DirectionStatus) -> Iterator[str]:
     else:
         if standing.to_capture:
             yield f"{standing.to_capture} changes to publish"
-        if standing.to_apply:
-            yield f"{standing.to_apply} records to apply"
         if not standing.captures:
             yield "the connector is not running (`ftstream connectors status`)"
+        elif standing.log_bytes:
+            yield f"{standing.log_bytes} bytes of log to capture"
+        if standing.to_apply:
+            yield f"{standing.to_apply} records to apply"
     if direction.failed_runs:
         yield f"runs of {', '.join(direction.failed_runs)} failed (`ftstream batch status`)"
     if direction.parked:

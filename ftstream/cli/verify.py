@@ -10,17 +10,21 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table as Grid
 
-from ftstream.cli.errors import FAILED
+from ftstream.cli.errors import FAILED, UNREACHABLE
 from ftstream.cli.flows import FlowType
+from ftstream.cli.grid import grid, output
 from ftstream.cli.setup_lines import show_setup
 from ftstream.compare.comparison import Difference, DifferenceKind
 from ftstream.compare.verification import TableVerdict, repair, verify
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
 from ftstream.settings import Settings, load_settings
+from ftstream.setup.look import SetupLook
 
-_OTHER_EXITS = "1 something differs, or rows are in flight and stay so, 2 wrong use or settings"
+_OTHER_EXITS = (
+    "1 something differs, or capture is not as `init` left it\n"
+    "(told on standard error), 2 wrong use or settings"
+)
 
 
 @click.command(
@@ -31,14 +35,14 @@ Examples:
   ftstream verify gfx --table gfx_hands --limit 100
   ftstream verify --format json
   ftstream verify gfx --repair    shows what differs, asks, repairs, and compares again
-Exit codes: 0 equal, {_OTHER_EXITS}, 3 Kafka does not answer.""",
+Exit codes: 0 equal, {_OTHER_EXITS}, 3 somebody does not answer.""",
 )
 @click.argument("flows", nargs=-1, type=FlowType(), metavar="[FLOW]...")
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Some tables; all without.")
 @click.option("--limit", default=20, show_default=True, help="Differing rows listed, a table.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds that applying may take.")
 @click.option(
-    "--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
 @click.option(
     "--repair",
@@ -53,7 +57,7 @@ def command(
     tables: tuple[str, ...],
     limit: int,
     timeout: float,
-    output: str,
+    form: str,
     repairs: bool,
     yes: bool,
 ) -> None:
@@ -66,16 +70,25 @@ def command(
     chosen = _chosen(flows, tables)
     verdicts = asyncio.run(_verify(settings, chosen, limit, timeout))
     if repairs and not all(verdict.equal for verdict in verdicts):
-        _show(verdicts, Console(highlight=False, stderr=output == "json"))
+        _show(verdicts, output(stderr=form == "json"))
         _confirm(verdicts, yes)
         verdicts = asyncio.run(_repaired(settings, chosen, limit, timeout))
-    if output == "json":
+    if form == "json":
         click.echo(json.dumps(_report(verdicts), indent=2))
     else:
-        _show(verdicts, Console(highlight=False))
+        _show(verdicts, output())
     # Equal now, they would not stay so.
-    asyncio.run(show_setup(settings, [flow for flow, _ in chosen]))
-    sys.exit(0 if all(verdict.equal for verdict in verdicts) else FAILED)
+    found = asyncio.run(show_setup(settings, [flow for flow, _ in chosen]))
+    sys.exit(_exit_code(verdicts, found))
+
+
+def _exit_code(verdicts: Sequence[TableVerdict], found: SetupLook) -> int:
+    """Gaps do not count: what they may have cost has just been compared."""
+    if not all(verdict.equal for verdict in verdicts):
+        return FAILED
+    if found.silent:
+        return UNREACHABLE
+    return FAILED if found.faults else 0
 
 
 def _chosen(flows: Sequence[Flow], tables: Sequence[str]) -> list[tuple[Flow, list[Table]]]:
@@ -123,34 +136,33 @@ async def _repaired(
     return await _verify(settings, chosen, limit, timeout)
 
 
-def _show(verdicts: Sequence[TableVerdict], console: Console) -> None:
-    grid = Grid("flow", "table", "rows", *DifferenceKind, "")
+def _show(verdicts: Sequence[TableVerdict], out: Console) -> None:
+    table = grid("table", "rows", *DifferenceKind, "", whole=["table"])
     for verdict in verdicts:
         counts = [f"{verdict.counts[kind]:,}" for kind in DifferenceKind]
-        grid.add_row(
-            verdict.flow.name,
+        table.add_row(
             verdict.table.name,
             f"{verdict.rows:,}",
             *counts,
             "equal" if verdict.equal else "differs",
         )
-    console.print(grid)
+    out.print(table)
     for verdict in verdicts:
         for site, columns in verdict.only_at.items():
-            console.print(f"{verdict.table.name}: only on {site}: {', '.join(columns)}")
+            out.print(f"{verdict.table.name}: only on {site}: {', '.join(columns)}")
         for difference in verdict.listed:
-            console.print(f"{verdict.table.name} {_line(difference)}", soft_wrap=True)
+            out.print(f"{verdict.table.name} {_line(difference)}", soft_wrap=True)
         if (more := verdict.counts.total() - len(verdict.listed)) > 0 and verdict.listed:
-            console.print(f"{verdict.table.name}: and {more:,} more")
+            out.print(f"{verdict.table.name}: and {more:,} more")
     for name in {v.flow.name: None for v in verdicts if not v.equal and _by_batch(v.flow)}:
-        console.print(
+        out.print(
             f"{name}: the next run carries what differs, unless it halts, or a new column waits for"
             " `ftstream schemas accept`: see `ftstream batch status`; at once: `ftstream batch run`",
             soft_wrap=True,
         )
     total = sum(verdict.rows for verdict in verdicts)
     equal = all(verdict.equal for verdict in verdicts)
-    console.print(f"both sites equal: {total} rows" if equal else "the sites differ")
+    out.print(f"both sites equal: {total} rows" if equal else "the sites differ")
 
 
 def _by_batch(flow: Flow) -> bool:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from psycopg import AsyncConnection
 
+from ftstream.apply.statements import UNNOTED
 from ftstream.flows import Table
 from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import Queries, statement
@@ -74,6 +75,13 @@ async def settled(connection: AsyncConnection, tables: Iterable[Table]) -> list[
     """Return the gaps of these tables that a comparison which begins now covers. Raises psycopg.Error."""
     names = {table.qualified for table in tables}
     return [gap for gap in await gaps(connection) if gap.table in names and gap.settled]
+
+
+async def kept(connection: AsyncConnection, gap: Gap) -> int:
+    """Return how many rows were overwritten in it whose words nobody has told. Raises psycopg.Error."""
+    values = {"gap": gap.id, "table": gap.table.partition(".")[2], "reason": UNNOTED}
+    row = await (await connection.execute(statement(_QUERIES["kept"]), values)).fetchone()
+    return int(row[0]) if row else 0
 
 
 async def compared(connection: AsyncConnection, closed: Iterable[Gap]) -> None:

@@ -31,6 +31,11 @@ on conflict (table_name) where until is null do nothing
 update ftstream.gap set until = clock_timestamp(), last = pg_current_xact_id()
 where table_name = any(%(tables)s::text[]) and until is null
 
+-- name: kept
+-- How many rows were overwritten since a gap of their table began: what they were is kept, since nobody has told it.
+select count(*) from ftstream.displaced d, ftstream.gap g
+where g.id = %(gap)s and (d.table_name, d.reason) = (%(table)s, %(reason)s) and d.displaced_at >= g.since
+
 -- name: compared
 -- Both sites were compared since these were settled: they are no more.
 delete from ftstream.gap where id = any(%(ids)s::bigint[])

@@ -24,6 +24,9 @@ _QUERIES = Queries.load(__package__, "position.sql")
 POLL_SECONDS = 0.1
 EMIT_SECONDS = 1.0
 
+LOOK_SECONDS = 3.0
+"""In which a connector that keeps up confirms what is committed when somebody looks."""
+
 
 Say = Callable[[str], None]
 
@@ -50,8 +53,8 @@ class Standing:
     """What one look shows of a direction.
 
     `captures`: whether a connector reads the log; of Supabase's outbox `ftstream status` tells by the
-    workers. `to_capture` counts changes in the outbox; how much of a log is still to be read takes
-    waiting to tell (`ftstream wait`), since only a heartbeat moves the position of an idle one.
+    workers. `to_capture` counts changes in the outbox, `log_bytes` what of the log was committed before
+    the look and is not in Kafka after it.
     """
 
     flow: str
@@ -59,6 +62,7 @@ class Standing:
     captures: bool
     to_capture: int
     to_apply: int
+    log_bytes: int = 0
 
 
 class Direction:
@@ -146,18 +150,10 @@ class Direction:
             await self._pause(deadline, say, f"{left} changes to publish")
 
     async def _in_log(self, timeout: float, say: Say) -> None:
-        position = (await self._one(self._at_source, "current_position"))[0]
-        least, deadline, emitted = math.inf, time.monotonic() + timeout, 0.0
-        while True:
-            confirmed, active, behind = await self._slot(position)
-            if confirmed:
-                return
+        least, deadline = math.inf, time.monotonic() + timeout
+        async for behind, active in self._left_in_log():
             if behind < least:
                 least, deadline = behind, time.monotonic() + timeout
-            if time.monotonic() - emitted > EMIT_SECONDS:
-                emitted = time.monotonic()
-                beat = {"prefix": HEARTBEAT_PREFIX}
-                await self._at_source.execute(statement(_QUERIES["emit_heartbeat"]), beat)
             state = (
                 f"the connector is running, {behind} bytes of log to capture"
                 if active
@@ -165,19 +161,42 @@ class Direction:
             )
             await self._pause(deadline, say, state)
 
+    async def _left_in_log(self) -> AsyncIterator[tuple[int, bool]]:
+        """Yield how many bytes of what is committed now Kafka does not have, and whether a connector reads.
+
+        Ends when it has all. Heartbeats go into the log meanwhile: nothing else moves the position of
+        an idle slot.
+        """
+        (position,) = await self._one(self._at_source, "current_position")
+        emitted = -math.inf
+        while True:
+            confirmed, active, behind = await self._slot(position)
+            if confirmed:
+                return
+            if time.monotonic() - emitted > EMIT_SECONDS:
+                emitted = time.monotonic()
+                beat = {"prefix": HEARTBEAT_PREFIX}
+                await self._at_source.execute(statement(_QUERIES["emit_heartbeat"]), beat)
+            yield behind, active
+
     async def look(self) -> Standing:
-        """Say how far it is now. Raises SlotMissing."""
-        captures, to_capture = True, 0
+        """Say how far it is now: in LOOK_SECONDS a connector has to confirm it. Raises SlotMissing."""
+        captures, to_capture, log_bytes = True, 0, 0
         if self.target is Site.EXTERNAL:
             tables = [table.name for table in self._flow.tables]
             (last,) = await self._one(self._at_source, "newest_in_outbox", tables=tables)
             values = {"tables": tables, "last": last}
             (to_capture,) = await self._one(self._at_source, "left_in_outbox", **values)
         elif self._flow.capture is not Capture.BATCH:
-            (position,) = await self._one(self._at_source, "current_position")
-            _, captures, _ = await self._slot(position)
+            deadline = time.monotonic() + LOOK_SECONDS
+            async for log_bytes, captures in self._left_in_log():  # noqa: B007  # the last is told
+                if not captures or time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                captures, log_bytes = True, 0
         to_apply = await self.unapplied()
-        return Standing(self._flow.name, self.target, captures, to_capture, to_apply)
+        return Standing(self._flow.name, self.target, captures, to_capture, to_apply, log_bytes)
 
     async def assigned(self) -> int:
         """Partitions of which the target knows an applied offset: none before the first worker."""

@@ -32,10 +32,14 @@ class LeftOpen:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A gap that is no more, and how many rows were brought in step."""
+    """A gap that is no more, and how many rows were brought in step.
+
+    `kept` were overwritten meanwhile by the other site, before anybody had told of them.
+    """
 
     gap: Gap
     rows: int
+    kept: int
 
 
 async def close_gaps(
@@ -47,13 +51,13 @@ async def close_gaps(
         if gap.settled and gap.flow in flows:
             flow = flows[gap.flow]
             try:
-                rows = await _close(settings, flow, site, gap)
+                closed = await _close(settings, flow, site, gap)
             except Exception as error:  # noqa: BLE001  # whatever it is, the gap stays, and is told
                 reason = " ".join(str(error).split()) or repr(error)
                 yield LeftOpen(gap, reason, command_for(flow, gap))
                 continue
-            if rows is not None:
-                yield Closed(gap, rows)
+            if closed is not None:
+                yield closed
 
 
 def command_for(flow: Flow, gap: Gap) -> str:
@@ -63,17 +67,20 @@ def command_for(flow: Flow, gap: Gap) -> str:
     return f"ftstream verify {flow.name} --table {gap.table.partition('.')[2]} --repair"
 
 
-async def _close(settings: Settings, flow: Flow, site: Site, gap: Gap) -> int | None:
-    """Compare and repair, one worker at a time; how many rows, None if there is nothing to do."""
+async def _close(settings: Settings, flow: Flow, site: Site, gap: Gap) -> Closed | None:
+    """Compare and repair, one worker at a time; None if there is nothing to do."""
     table = next((each for each in flow.tables if each.qualified == gap.table), None)
     async with await open_site(settings, site) as connection, connection.transaction():
         await connection.execute(statement(_QUERIES["patient"]))
         if table is None or not await _alone(connection, gap):
             return None
+        kept = await gaps.kept(connection, gap)
         if flow.capture is Capture.OUTBOX:
             bounds = settings.batch
-            return await reconciliation.repair(flow, settings, [table], bounds=bounds)
-        return await _repair(settings, flow, table)
+            rows = await reconciliation.repair(flow, settings, [table], bounds=bounds)
+        else:
+            rows = await _repair(settings, flow, table)
+        return Closed(gap, rows, kept)
 
 
 async def _repair(settings: Settings, flow: Flow, table: Table) -> int:

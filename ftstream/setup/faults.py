@@ -100,8 +100,9 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
     flows = tuple(flow.name for flow in capture.flows)
     there, tables = state.publications.get(name), publication_tables(capture, state)
     if there is None:
+        # What is written without it no slot can read: that is made again, too.
         what = f"publication {name} does not exist"
-        yield Fault(wanted.site, what, INIT, flows, written(capture))
+        yield Fault(wanted.site, what, _both(capture), flows, written(capture))
         return
     if not there.whole:
         what = f"publication {name} leaves out some kinds of change"
@@ -122,16 +123,16 @@ def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Itera
 def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Fault]:
     names = wanted.names(capture)
     flows = tuple(flow.name for flow in capture.flows)
-    apply = apply_command(capture)
+    apply, both = apply_command(capture), _both(capture)
     match state.slots.get(names.slot):
         case None:
             what = f"replication slot {names.slot} does not exist"
-            yield Fault(wanted.site, what, f"{INIT}, then {apply}", flows, written(capture))
+            yield Fault(wanted.site, what, both, flows, written(capture))
         case slot if slot.lost:
             what = (
                 f"replication slot {names.slot} is lost: External has removed what it had not read"
             )
-            yield Fault(wanted.site, what, f"{INIT}, then {apply}", flows, written(capture))
+            yield Fault(wanted.site, what, both, flows, written(capture))
         case slot if slot.losing:
             what = f"replication slot {names.slot} is about to be lost (max_slot_wal_keep_size)"
             yield Fault(wanted.site, what, apply, flows)
@@ -140,7 +141,11 @@ def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Fau
             yield Fault(wanted.site, what, f"drop it, then {INIT}", flows, written(capture))
         case slot if not slot.active:
             what = f"{NOBODY_READS} {names.slot}"
-            yield Fault(wanted.site, what, apply, flows)
+            yield Fault(wanted.site, what, both, flows)
+
+
+def _both(capture: LogCapture) -> str:
+    return f"{INIT}, then {apply_command(capture)}"
 
 
 def apply_command(capture: LogCapture) -> str:

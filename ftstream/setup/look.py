@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -21,6 +21,7 @@ from ftstream.setup.expectations import wanted
 from ftstream.setup.faults import INIT, NOBODY_READS, Fault
 from ftstream.setup.lineage import lineage_faults
 from ftstream.setup.outside_faults import (
+    NO_HEARTBEAT,
     connect_faults,
     kafka_faults,
     read_positions,
@@ -99,13 +100,23 @@ async def look(
     if not any(fault.silent for fault in found):
         found += await _answered("both sites", every, lambda: _lineage(settings, flows, certain))
     if not any(fault.silent for fault in connect):
-        # Connect itself says why, if it is not as it should be.
-        found = [fault for fault in found if NOBODY_READS not in fault.what]
+        # Connect itself says why; but if it says that all runs, PostgreSQL does not let it read.
+        unread = [fault for fault in found if NOBODY_READS in fault.what]
+        found = [fault for fault in found if fault not in unread]
+        kafka = [_unread(fault, unread) for fault in kafka]
     return SetupLook(
         (*found, *connect, *kafka),
         tuple((each.site, gap) for each in looks for gap in each.gaps),
         tuple((each.site, table) for each in looks for table in each.unnoted),
     )
+
+
+def _unread(fault: Fault, unread: Sequence[Fault]) -> Fault:
+    """Return the fault of a connector without heartbeats, as one whose slot nobody reads."""
+    for each in unread:
+        if NO_HEARTBEAT in fault.what and each.flows == fault.flows:
+            return replace(fault, command=each.command, detail=each.what)
+    return fault
 
 
 async def _of_site(

@@ -15,6 +15,8 @@ from ftstream.kafka.topics import capture_topics, missing_topics, topics_of_all
 from ftstream.settings import Settings
 from ftstream.setup.faults import INIT, Fault, apply_command, written
 
+NO_HEARTBEAT = "sends no heartbeat"
+
 
 async def connect_faults(settings: Settings, flows: Sequence[Flow]) -> list[Fault]:
     """Return what is wrong with the connectors of these flows. Raises ConnectError."""
@@ -87,7 +89,7 @@ async def silent_connectors(settings: Settings, flows: Sequence[Flow]) -> list[F
         capture = names.capture
         at = await last_heartbeat(settings.kafka, names)
         if at is not None and (datetime.now(UTC) - at).total_seconds() > SILENT_SECONDS:
-            what = f"connector {names.connector} sends no heartbeat"
+            what = f"connector {names.connector} {NO_HEARTBEAT}"
             of = tuple(flow.name for flow in capture.flows)
             found.append(Fault("connect", what, "see `ftstream connectors status`", of))
     return found

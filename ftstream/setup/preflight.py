@@ -320,6 +320,16 @@ def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Pro
             " comparing",
             fatal=False,
         )
+    elif slot.unreadable:
+        flows = " ".join(flow.name for flow in capture.flows)
+        yield Problem(
+            where,
+            f"slot {name} cannot be read ({slot.unreadable}, when its next change was written); another one"
+            " is made",
+            f"Then: ftstream connectors apply {flows}. What is missing on the target a worker finds by"
+            " comparing",
+            fatal=False,
+        )
 
 
 def _publication(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Problem]:

@@ -452,16 +452,16 @@ def _status(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
 def _slot(wanted: Wanted, capture: LogCapture, state: SiteState) -> Iterator[Statement]:
     name = wanted.names(capture).slot
     there = state.slots.get(name)
-    lost = there is not None and there.lost  # as good as none
-    if there is not None and not lost:
+    useless = there is not None and (there.lost or bool(there.unreadable))  # as good as none
+    if there is not None and not useless:
         return
     captured = [t.name for flow in capture.flows for t in flow.tables if _is_unseen(t, state)]
     if capture.outbox and captured:
         # First: should this be interrupted, the flow must not start with a gap.
         unknown = build("drop_reconciled", tables=sql.Literal(captured))
         yield Statement(unknown, "what was captured since the slot was lost is in no log")
-    if lost:
-        yield Statement(build("drop_slot", slot=sql.Literal(name)), "it is lost")
+    if useless:
+        yield Statement(build("drop_slot", slot=sql.Literal(name)), "nobody can read it any more")
     made = build("create_slot", slot=sql.Literal(name))
     yield Statement(made, "the log is kept from now on: start the connector soon")
 

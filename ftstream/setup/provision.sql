@@ -218,8 +218,21 @@ set local row_security = off
 select pg_create_logical_replication_slot({slot}, 'pgoutput')
 
 -- name: drop_slot
--- Gives the position in the log up, and the log it holds back.
-select pg_drop_replication_slot({slot})
+-- Gives the position in the log up, and the log it holds back. A connector that reads it in vain has it for a moment,
+-- again and again.
+do $ftstream_slot$
+begin
+    for attempt in 1..50 loop
+        begin
+            perform pg_drop_replication_slot({slot});
+            return;
+        exception when object_in_use then
+            perform pg_sleep(0.1);
+        end;
+    end loop;
+    perform pg_drop_replication_slot({slot});
+end
+$ftstream_slot$
 
 -- name: drop_schema
 -- Everything ftstream knows.

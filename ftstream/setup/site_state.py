@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,10 @@ from ftstream.setup.migrate import AppliedMigration
 
 _QUERIES = Queries.load(__package__, "site_state.sql")
 _HAS_PARAMETER_RIGHTS = 150_000
+
+_PEEKS = 5
+_PEEK_SECONDS = 0.2
+"""How often a slot is tried that somebody has at this moment, and how long after."""
 
 _REFUSAL = re.compile(r'authentication failed|role ".*" does not exist|role ".*" is not permitted')
 
@@ -138,7 +143,10 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A replication slot; a lost one misses a part of the log for good, one that is `losing` is about to."""
+    """A replication slot; a lost one misses a part of the log for good, one that is `losing` is about to.
+
+    `unreadable`: what PostgreSQL says to whoever reads it.
+    """
 
     name: str
     plugin: str | None
@@ -146,6 +154,7 @@ class Slot:
     active: bool
     lost: bool
     losing: bool = False
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +225,7 @@ async def read_state(
     may_set, may_grant = await _replica_rights(connection, state.server, wanted)
     return replace(
         state,
+        slots={name: await _tried(connection, wanted, slot) for name, slot in state.slots.items()},
         applied=await migrate.read_applied(connection),
         logins=logins,
         seen=await _seen(connection),
@@ -223,6 +233,32 @@ async def read_state(
         may_set_replica=may_set,
         may_grant_replica=may_grant,
     )
+
+
+async def _tried(connection: AsyncConnection, wanted: Wanted, slot: Slot) -> Slot:
+    """Read a change from a slot that nobody reads: one that was written without its publication cannot be.
+
+    A connector that tries in vain takes the slot for a moment, again and again.
+    """
+    publication = next(
+        n.publication for n in map(wanted.names, wanted.captures) if n.slot == slot.name
+    )
+    values = {"slot": slot.name, "publication": publication}
+    for _ in range(_PEEKS):
+        if slot.lost or slot.active or slot.plugin != "pgoutput":
+            break
+        try:
+            async with connection.transaction(force_rollback=True):
+                await connection.execute(statement(_QUERIES["peek_patience"]))
+                await connection.execute(statement(_QUERIES["peek"]), values)
+            break
+        except psycopg.errors.UndefinedObject as error:
+            return replace(slot, unreadable=str(error.diag.message_primary))
+        except psycopg.errors.ObjectInUse:
+            await asyncio.sleep(_PEEK_SECONDS)
+        except psycopg.Error:
+            break  # whoever may not read it, or not in time, does not know
+    return slot
 
 
 async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteState:

@@ -164,6 +164,15 @@ select slot_name::text as name, plugin::text, database::text, active,
        coalesce(wal_status, '') = 'lost' as lost, coalesce(wal_status, '') = 'unreserved' as losing
 from pg_replication_slots where slot_name = any(%(names)s)
 
+-- name: peek_patience
+-- There may be much in the log that is none of the publication's.
+set local statement_timeout = '10s'
+
+-- name: peek
+-- Decodes a change as the connector would, and leaves it there.
+select count(*) from pg_logical_slot_peek_binary_changes(
+    %(slot)s, null, 1, 'proto_version', '1', 'publication_names', %(publication)s)
+
 -- name: seen_exists
 -- Whether there is a record of when capture was well.
 select to_regclass('ftstream.setup_seen') is not null

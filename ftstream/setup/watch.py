@@ -91,9 +91,9 @@ class SetupWatch:
         try:
             async for each in close_gaps(self._settings, found.gaps):
                 match each:
-                    case Closed(gap, rows):
-                        log.warning("gap closed: %s: %d rows repaired", gap, rows)
-                        self._notify(notification.gap_closed(str(gap), rows))
+                    case Closed(gap, rows, kept):
+                        log.warning("gap closed: %s: %d rows repaired, %d kept", gap, rows, kept)
+                        self._notify(notification.gap_closed(str(gap), rows, kept))
                     case LeftOpen(gap, reason, command):
                         left = True
                         log.warning("gap left: %s: %s. Then: %s", gap, reason, command)

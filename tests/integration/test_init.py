@@ -404,6 +404,32 @@ async def test_both_roles_on_external_see_every_row_despite_row_security(pair: P
             await connection.execute("select * from wsop_players")
 
 
+async def test_a_policy_that_calls_what_a_role_may_not_is_told_before_anything_is_deployed(
+    pair: Pair,
+) -> None:
+    async with await pair.connect(Site.EXTERNAL) as connection:
+        for query in (
+            "insert into gfx_players (player_hash, name) values ('h', 'n')",
+            "create schema auth",
+            "create function auth.claims() returns text language sql as $$ select 'editor' $$",
+            "create function auth.role() returns text language sql as $$ select auth.claims() $$",
+            "revoke all on schema auth from public",
+            "alter table gfx_players enable row level security",
+            "create policy people on gfx_players using (auth.role() = 'editor')",
+        ):
+            await connection.execute(statement(query))
+        with pytest.raises(SetupFailed) as failed:
+            await initialise(pair)
+        for role in (f"capture_{pair.database}", f"apply_{pair.database}"):
+            told = f"external: role {role} cannot read public.gfx_players: permission denied"
+            assert told in str(failed.value)
+            assert f'GRANT USAGE ON SCHEMA ... TO "{role}"' in str(failed.value)
+            await connection.execute(
+                statement("grant usage on schema auth to {}").format(sql.Identifier(role))
+            )
+    await initialise(pair)
+
+
 async def test_remove_leaves_the_catalogs_as_they_were(least: Pair) -> None:
     before, topics = dumps(least), MemoryTopics()
     await initialise(least, topics)

@@ -362,6 +362,40 @@ async def test_what_was_written_in_a_gap_stays_deletes_included(least: Pair, sit
         assert await gaps.gaps(here.user) == []
 
 
+@pytest.mark.parametrize("site", Site)
+async def test_unnoted_words_that_the_other_site_overwrites_are_kept(
+    least: Pair, site: Site
+) -> None:
+    async with two_places(least, SHEETS, SETUP) as two:
+        here, there = side(two, site), side(two, site.other)
+        keys = (SAME, NEWER_E, NEWER_S)
+        for key in keys:
+            await there.run("insert into sheets (id, body) values (%s, 'before')", key)
+        await there.run("update sheets set body = 'well'")
+        await two.exchange()
+        async with await least.connect(site) as owner:
+            await owner.execute("alter table sheets disable trigger ftstream_capture")
+            await owner.execute("update sheets set body = 'unnoted'")
+        await there.run("update sheets set body = 'amid' where id = %s", SAME)
+        await two.exchange()  # nobody has seen yet that the trigger is off
+        await again(least)
+        await looked(least, site)
+        await there.run("delete from sheets where id = %s", NEWER_E)
+        await two.exchange()
+        (gap,) = await gaps.gaps(here.user)
+        assert await gaps.kept(here.user, gap) == 2
+        kept = await here.run("select entity_id, image ->> 'body' from ftstream.displaced")
+        assert dict(kept) == {SAME: "unnoted", NEWER_E: "unnoted"}
+        assert await repair(SHEETS, least.settings, SHEETS.tables) == 1
+        await two.exchange()
+        await there.run("update sheets set body = 'after'")
+        await two.exchange()
+        for place in two.both:
+            rows = await place.run("select id::text, body from sheets order by id")
+            assert dict(rows) == {SAME: "after", NEWER_S: "after"}
+        assert await here.run("select count(*) from ftstream.displaced") == [(2,)]
+
+
 async def test_what_both_sites_wrote_unnoted_is_for_a_person(least: Pair) -> None:
     async with two_places(least, SHEETS, SETUP) as two:
         await two.external.run("insert into sheets (id, body) values (%s, 'before')", SAME)

@@ -50,6 +50,7 @@ BREAKS = {
         "drop publication {ns}_gfx_publication",
         "publication {ns}_gfx_publication does not exist",
         GFX,
+        "ftstream init, then ftstream connectors apply gfx",
     ),
     "publication of inserts only": Break(
         EXTERNAL,
@@ -76,6 +77,7 @@ BREAKS = {
         "drop publication {ns}_outbox_publication",
         "publication {ns}_outbox_publication does not exist",
         TWO_WAY,
+        "ftstream init, then ftstream connectors apply overrides cue_sheets",
     ),
     "swapped by rename": Break(
         EXTERNAL,

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from ftstream.local.demo.rig import Rig
+from tests.soak.claims import Claims, false_words
 from tests.system.faults import FAULTS, HEADING, World, world_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(0)]
@@ -41,17 +42,23 @@ def test_each_change_is_applied_once_whatever_fails(
         print(f"\nseed {SEED}, {SECONDS:.0f} s\n{HEADING}")
     outcomes = []
     end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        faults = list(CHOSEN)
-        chance.shuffle(faults)
-        while faults and time.monotonic() < end:
-            fault = faults.pop()
-            lasts = chance.uniform(1, LONGER.get(fault, LONGEST))
-            outcomes.append(world.suffer(lasts, fault))
-            with capsys.disabled():
-                print(outcomes[-1], flush=True)
+    with Claims(world.scene) as claims:
+        while time.monotonic() < end:
+            faults = list(CHOSEN)
+            chance.shuffle(faults)
+            while faults and time.monotonic() < end:
+                fault = faults.pop()
+                lasts = chance.uniform(1, LONGER.get(fault, LONGEST))
+                outcomes.append(world.suffer(lasts, fault))
+                with capsys.disabled():
+                    print(outcomes[-1], flush=True)
     with capsys.disabled():
         print(f"{len(outcomes)} faults, {sum(each.sent for each in outcomes)} changes")
+        print(
+            f"`status` asked {claims.asked} times, {claims.applied} times said that all is applied"
+        )
     assert [each for each in outcomes if each.lost or each.doubled] == []
+    assert claims.applied and claims.false == []
+    assert false_words(world.scene) == []
     for worker in world.workers:
         assert worker.process.poll() is None, f"seed {SEED}\n{worker.log}"

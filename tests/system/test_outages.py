@@ -12,8 +12,7 @@ from ftstream.local.stack.ports import choose_ports
 from tests.system.scene import Scene
 
 BOTH = frozenset({"external", "supabase"})
-KAFKA = BOTH | {"kafka"}
-ALL = KAFKA | {"connect"}
+ALL = BOTH | {"kafka", "connect"}
 ID = "00000000-0000-0000-0000-000000000001"
 
 
@@ -27,7 +26,7 @@ class Asks(NamedTuple):
 COMMANDS = (
     Asks(("status",), ALL),
     Asks(("wait", "--timeout", "5"), ALL),
-    Asks(("verify", "gfx"), KAFKA),
+    Asks(("verify", "gfx"), ALL),
     Asks(("reconcile", "cue_sheets", "--dry-run"), BOTH),
     Asks(("history", "cue_sheets", ID), BOTH),
     Asks(("revert", "cue_sheets", "--since", "1h", "--dry-run"), BOTH),

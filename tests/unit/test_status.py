@@ -23,6 +23,7 @@ DONE = DirectionStatus("gfx", Site.SUPABASE, STANDING, parked=0, dead=0)
             "3 records to apply, 1 parked",
         ),
         (replace(DONE, standing=replace(STANDING, captures=False)), "the connector is not running"),
+        (replace(DONE, standing=replace(STANDING, log_bytes=7)), "7 bytes of log to capture"),
         (replace(DONE, dead=4), "4 dead (`ftstream dead list`)"),
         (replace(DONE, standing=None, parked=5), "how far it is cannot be seen, 5 parked"),
         (replace(DONE, parked=None, dead=None), "parked changes cannot be seen"),
