@@ -18,10 +18,10 @@ install: $(VENV)/.installed  ## the virtual environment
 # What a fresh machine lacks is installed where that is possible; where all is there, nothing is asked for.
 ready: | prerequisites install
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftstream needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: ready      ## everything from nothing to two equal sites; DEMO_SECONDS=60
@@ -55,8 +55,9 @@ bench: install   ## throughput, latency and memory; writes bench/latest.json
 connectors: install  ## render connectors/*.json from flows.py
 	$(BIN)/python -m ftstream.capture.render
 
-schema: install  ## write ftstream/setup/schema.sql again
+schema: install  ## write ftstream/setup/schema.sql and tests/integration/rights.txt again
 	FTSTREAM_KEEP_SCHEMA=1 $(BIN)/pytest tests/integration/test_schema_of_record.py
+	FTSTREAM_KEEP_RIGHTS=1 $(BIN)/pytest tests/integration/test_kept_rights.py
 
 clean:           ## remove the virtual environment and local stacks
 	-[ -x $(BIN)/ftstream ] && $(BIN)/ftstream dev down --wipe

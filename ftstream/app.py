@@ -30,7 +30,7 @@ from ftstream.kafka.topics import missing_topics, topics_of_all
 from ftstream.kafka.transport import Reader, Transport
 from ftstream.logs import SERVICES, logging_config
 from ftstream.retry import Trouble, until_done
-from ftstream.settings import KafkaSettings, Settings, load_settings
+from ftstream.settings import KafkaSettings, Settings, load_settings, unprotected
 from ftstream.setup.lineage import WENT_BACK
 from ftstream.setup.watch import SetupWatch
 
@@ -92,6 +92,8 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
     async def on_start(self) -> None:
         flows = ", ".join(f"{a.flow.name} to {a.target}" for a in self.change_agents)
         log.info("started: ftstream %s, flows %s", __version__, flows)
+        for each in unprotected(self._settings):
+            log.warning("%s", each)
         await self._wait_for_kafka()
         self.add_future(self._notifier.run())
         services = (self._publisher, self._waker, self._setup_watch, *self._schedulers)

@@ -73,6 +73,12 @@ INEXACT = "FT017"
 TABLE_ALTERED = "FT018"
 """Raised by require_unchanged: the statements may not fit the target's tables any more."""
 
+OF_ANOTHER = "FT019"
+"""Raised by require_rights and release: the other table of a foreign key belongs to a stranger."""
+
+FROM_THE_FUTURE = "FT020"
+"""Of ftstream's own: a write that says it was made later than any clock shows."""
+
 UNDEFINED_TABLE = "42P01"
 UNSUPPORTED = "0A000"
 """PostgreSQL's own, for a feature that is not supported: here, a type that cannot be carried."""
@@ -90,6 +96,11 @@ _BY_STATE: dict[str, tuple[Policy, str]] = {
     ROW_MISSING: (Policy.REREAD, "the rows are read from their owner"),
     PARENT_MISSING: (Policy.PARK, "it waits until the row comes that it refers to"),
     REFERRED_TO: (Policy.PARK, "it waits until nothing refers to it any more"),
+    OF_ANOTHER: (
+        Policy.PARK,
+        "nothing that belongs to another role runs with ftstream's rights: do there what the constraint"
+        " says, or drop it; then `ftstream dead retry`, if it is dead by then",
+    ),
     NOT_LOST: (Policy.RETRY, "the batch is applied without the Table"),
     INEXACT: (
         Policy.PARK,

@@ -38,7 +38,9 @@ class Conflict(enum.StrEnum):
 class Table:
     """A synced table; excluded columns are left out of capture, apply and comparison alike.
 
-    `written` is the column that says when a row was written, where the row is older than ftstream.
+    `written` is the column that says when a row was written, where the row is older than ftstream. Writes
+    on Supabase are announced to whoever listens to the channel `notifies` (guidelines 5.2): all writers
+    that notify commit one after the other, so only where somebody does.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Table:
     key: str = "id"
     written: str = "updated_at"
     excluded: frozenset[str] = frozenset()
+    notifies: str = ""
 
     @property
     def qualified(self) -> str:
@@ -118,7 +121,10 @@ WSOP = Flow(
 )
 OVERRIDES = Flow(
     name="overrides",
-    tables=(Table("player_overrides"), Table("profile_images", written="uploaded_at")),
+    tables=(
+        Table("player_overrides", notifies="override_changes"),
+        Table("profile_images", written="uploaded_at"),
+    ),
     capture=Capture.OUTBOX,
     sources=(Site.EXTERNAL, Site.SUPABASE),
     conflict=Conflict.LAST_WRITE_WINS,

@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -245,6 +246,42 @@ class _TomlFile(TomlConfigSettingsSource):
         return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
 
 
+class _Environment(PydanticBaseSettingsSource):
+    """Variables, and files that variables name: NAME_FILE, as container engines give secrets."""
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], variables: PydanticBaseSettingsSource
+    ) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._variables.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        """Raises SettingsError for a file that cannot be read, and a setting that is given twice."""
+        found = self._variables()
+        for variable, (group, name) in _by_variable().items():
+            path = os.environ.get(f"{variable}_FILE")
+            if path is None:
+                continue
+            if variable in os.environ:
+                raise SettingsError(f"{variable} and {variable}_FILE are both set: keep one")
+            values = found.setdefault(group, {})
+            values.pop(f"{name}_file", None)
+            values[name] = _content(f"{variable}_FILE", Path(path))
+        return found
+
+
+def _content(variable: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{variable}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{variable}: {path} is no text") from None
+
+
 class Settings(BaseSettings):
     """Everything that differs between installations."""
 
@@ -294,12 +331,23 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, _TomlFile(settings_cls, config_path()))
+        environment = _Environment(settings_cls, env_settings)
+        return (
+            init_settings,
+            environment,
+            _TomlFile(settings_cls, config_path()),
+            _TomlFile(settings_cls, admin_path()),
+        )
 
 
 def config_path() -> Path:
     """The settings file: $FTSTREAM_CONFIG, or ftstream.toml in the working directory."""
     return Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG))
+
+
+def admin_path() -> Path:
+    """A second file beside it, `ftstream.admin.toml`, for what the worker has no use for: admin_dsn."""
+    return config_path().with_suffix(".admin.toml")
 
 
 def load_settings() -> Settings:
@@ -328,12 +376,52 @@ def _problem(kind: str, message: str) -> str:
     return "is no setting: see README.md" if kind == "extra_forbidden" else message
 
 
-def _misspelt_variables(environment: Iterable[str]) -> list[tuple[str, str]]:
-    """Return those with one underscore where there are two: they would be passed over without a word."""
-    meant = {
-        f"FTSTREAM_{group}_{name}".upper(): f"FTSTREAM_{group}__{name}".upper()
+def _by_variable() -> dict[str, tuple[str, str]]:
+    """Variable to group and name of a setting."""
+    return {
+        f"FTSTREAM_{group}__{name}".upper(): (group, name)
         for group, field in Settings.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, _Group)
         for name in field.annotation.model_fields
     }
+
+
+def _misspelt_variables(environment: Iterable[str]) -> list[tuple[str, str]]:
+    """Return those with one underscore where there are two: they would be passed over without a word."""
+    meant = {variable.replace("__", "_"): variable for variable in _by_variable()}
+    meant |= {f"{name}_FILE": f"{variable}_FILE" for name, variable in meant.items()}
     return [(name, meant[name]) for name in sorted(environment) if name in meant]
+
+
+def unprotected(settings: Settings) -> list[str]:
+    """Return where what travels to another machine can be read or sent by others; each with what to set."""
+    found = []
+    for site in Site:
+        database = settings.database(site)
+        host, mode = database.parameter("host"), database.parameter("sslmode", "prefer")
+        if _elsewhere(host) and mode in ("disable", "allow", "prefer"):
+            found.append(
+                f"{site}.dsn: the connection to {host} may be in clear: sslmode=verify-full"
+            )
+    hosts = [part.rpartition(":")[0] for part in settings.kafka.bootstrap_servers.split(",")]
+    if any(map(_elsewhere, hosts)):
+        if not settings.kafka.encrypted:
+            found.append("kafka: rows travel in clear: security_protocol = SASL_SSL")
+        if not settings.kafka.authenticated and settings.kafka.ssl_certfile is None:
+            found.append(
+                "kafka: nobody has to log in: security_protocol = SASL_SSL, or ssl_certfile"
+            )
+    connect = urlsplit(settings.connect.url)
+    if _elsewhere(connect.hostname or ""):
+        if connect.scheme != "https":
+            found.append("connect.url: settings travel in clear: https://")
+        if not settings.connect.username:
+            found.append(
+                "connect: nobody has to log in to change connectors: username and password"
+            )
+    return found
+
+
+def _elsewhere(host: str) -> bool:
+    """Say whether it is another machine; a path is a socket of this one."""
+    return bool(host) and not host.startswith("/") and not _is_loopback(host)

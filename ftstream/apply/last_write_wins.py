@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,10 +16,17 @@ from ftstream.apply.refuse import Obstacles, Refusals, named
 from ftstream.apply.rows import locked
 from ftstream.apply.schema import Schema
 from ftstream.apply.sites import ApplyFailed, Sites
-from ftstream.apply.statements import WON, Shape
+from ftstream.apply.statements import ADVANCE, WON, Shape
 from ftstream.apply.transaction import Transactions, own_names
 from ftstream.apply.won_rows import WonRows, Writes, stamp
-from ftstream.failures import NEVER_MET, PARENT_MISSING, REFERRED_TO, Failure, Policy
+from ftstream.failures import (
+    FROM_THE_FUTURE,
+    NEVER_MET,
+    PARENT_MISSING,
+    REFERRED_TO,
+    Failure,
+    Policy,
+)
 from ftstream.flows import Flow, Site
 from ftstream.last_write.reconciled import unreconciled
 from ftstream.last_write.rule import newest
@@ -30,6 +38,9 @@ from ftstream.postgres.connection import Json
 from ftstream.postgres.queries import statement
 
 log = logging.getLogger(__name__)
+
+FUTURE_SECONDS = 3600.0
+"""How far a write may be ahead of both sites' clocks, and of the worker's."""
 
 HANDED_OVER = "ftstream"
 """The author of what nobody has written: see ftstream.hand_over_again."""
@@ -77,6 +88,7 @@ class LastWriteWins:
     async def apply(self, batch: Batch, shapes: Mapping[str, Shape]) -> None:
         """Apply the batch, whole or not at all. Raises ApplyFailed."""
         writes = Writes(batch, newest(batch.changes), shapes)
+        await self._require_possible(writes)
         outcomes = await self._passing_by(writes)
         if outcomes is None:
             try:
@@ -84,6 +96,28 @@ class LastWriteWins:
             except ApplyFailed as error:
                 outcomes = await self._otherwise(writes, error)
         self._look_at(outcomes)
+
+    async def _require_possible(self, writes: Writes) -> None:
+        """Have writes wait that would win until a time that no clock of ours has: one was wrong, or lies."""
+        limit = time.time() * 1_000_000 + FUTURE_SECONDS * 1_000_000
+        ahead = [each for each in writes.newest.values() if each.version > limit]
+        if not ahead:
+            return
+        async with self._sites.exclusively():
+            clocks = [
+                await (await each.execute(statement(ADVANCE["clock"]))).fetchone()
+                for each in (await self._sites.target(), await self._sites.source())
+            ]
+        latest = max(row[0] for row in clocks if row is not None)
+        causes = {
+            each.entity: _too_early(each, latest)
+            for each in ahead
+            if each.version > latest + FUTURE_SECONDS * 1_000_000
+        }
+        if causes:
+            seconds = max(each.version for each in ahead) / 1_000_000 - latest / 1_000_000
+            self._notify(notification.clock_ahead(self._flow.name, seconds))
+            raise ApplyFailed(next(iter(causes.values())), causes, causes=causes)
 
     async def _passing_by(self, writes: Writes) -> Outcomes | None:
         """Apply the batch without locking what seems to have lost; None if nothing does, or not that way."""
@@ -213,6 +247,18 @@ class LastWriteWins:
         ahead = max((-lag for _, lag in outcomes.values()), default=0) / 1000
         if ahead > self._clock_skew:
             self._notify(notification.clock_ahead(self._flow.name, ahead))
+
+
+def _too_early(change: Change, now: int) -> Failure:
+    hours = (change.version - now) / 3_600_000_000
+    return Failure(
+        Policy.PARK,
+        FROM_THE_FUTURE,
+        f"{change.table} {change.entity_id} was written {hours:,.0f} hours from now, by its version"
+        f" {change.version}: it would win over all that is written until then",
+        f"a clock of {change.site} was wrong, or somebody who may write to the topic made it up: set the"
+        " clock, write the row again there, and `ftstream dead drop` this",
+    )
 
 
 def _apart(flow: Flow, site: Site, tables: Sequence[str]) -> Failure:

@@ -3,6 +3,10 @@
 -- user's table would let no ALTER TABLE follow in the transaction; a message a statement told the other site of values
 -- that nobody has committed, such as the temporary one of two rows that swap a unique value.)
 
+-- Every function here belongs to a role that has no login, and rights on the flows' tables and on what is reached from
+-- them alone (setup/provision.py): where one runs with more than its caller has, it runs with that. What it is given
+-- to look at is checked, and pg_temp comes last in its path, since anybody can put types and tables there.
+
 -- Who PostgREST acts for, from the token's own claims: what lies deeper (user_metadata) the user may set.
 create or replace function ftstream.claimed(claims text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
@@ -15,6 +19,37 @@ exception when invalid_text_representation then
     return null;  -- somebody has set it to what is no token
 end $$;
 revoke all on function ftstream.claimed(text) from public;
+
+-- Who writes: the user of PostgREST's login, since nobody else proves whom a token was given to; else the login itself,
+-- with whom it says to act for before it. `named`: somebody is.
+create or replace function ftstream.author_of(login name, claims text, said text, out author text, out named boolean)
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+    author := case when login = 'authenticator' then ftstream.claimed(claims) end;
+    if author is null and said <> '' then
+        author := left(said, 200) || ' (' || login || ')';
+    end if;
+    named := author is not null;
+    author := coalesce(author, login);
+end $$;
+revoke all on function ftstream.author_of(name, text, text) from public;
+
+-- Tells whoever listens of a write (guidelines 5.2), in the writer's transaction. PostgreSQL prepares none that notifies,
+-- and its messages hold less than 8,000 bytes.
+create or replace function ftstream.announce(channel text, name text, written ftstream.operation, entity text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    message jsonb := jsonb_build_object('table', name, 'operation', written, 'id', entity, 'timestamp', now());
+begin
+    if current_query() ~* 'prepare\s+transaction' then
+        return;
+    end if;
+    if octet_length(message::text) >= 8000 then
+        message := message || '{"id": null}';
+    end if;
+    perform pg_notify(channel, message::text);
+end $$;
+revoke all on function ftstream.announce(text, text, ftstream.operation, text) from public;
 
 -- Aborts if the image of a row is larger than what Kafka is given.
 create or replace function ftstream.require_size(target regclass, entity text, bytes integer) returns void
@@ -86,10 +121,6 @@ begin
     else
         insert into ftstream.outbox (table_name, entity_id, payload, transaction)
         values (name, entity, message, pg_current_xact_id()::text::bigint);
-        if more = '{}' then  -- a write of this site
-            perform pg_notify('override_changes', json_build_object(
-                'table', name, 'operation', written, 'id', entity, 'timestamp', now())::text);
-        end if;
     end if;
 end $$;
 revoke all on function ftstream.hand_over(
@@ -97,21 +128,19 @@ revoke all on function ftstream.hand_over(
 
 -- Fires for each row that somebody else than ftstream writes, in the writer's own transaction, and notes the
 -- write. Should it fail, the write fails with it: there is no silent gap.
--- Arguments: site, qualified table, key column, excluded columns.
+-- Arguments: site, qualified table, key column, excluded columns; among those `notify:CHANNEL`, which no column is.
 create or replace function ftstream.capture() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
-set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
+set extra_float_digits = '1' set bytea_output = 'hex' as $$
 declare
     target  constant regclass := tg_argv[1];
     name    constant text     := case when tg_relid = target then tg_table_name
                                       else (select c.relname from pg_class c where c.oid = target) end;
     key     constant name     := tg_argv[2];
-    -- Who: the login that PostgREST acts for, or the user that the application names. Read here, since either may
-    -- be set for this statement alone, and be gone at the commit.
-    claimed constant text     := coalesce(
-        nullif(current_setting('ftstream.author', true), ''),
-        ftstream.claimed(current_setting('request.jwt.claims', true)));
+    -- Read here, since it may be set for this statement alone, and be gone at the commit.
+    who     constant record   := ftstream.author_of(
+        session_user, current_setting('request.jwt.claims', true), current_setting('ftstream.author', true));
     before  text;
     after   text;
     entity  text;
@@ -147,7 +176,7 @@ begin
                 case when entity is distinct from after then 'delete'
                      when entity is distinct from before then 'insert' else 'update' end::ftstream.operation,
                 pg_current_xact_id(), target, entity is distinct from before, entity is distinct from after,
-                coalesce(claimed, session_user::text))
+                who.author)
         on conflict (table_name, entity_id) do update
         set version = greatest(excluded.version, w.version + 1, w.reserved + 1), site = excluded.site,
             operation = excluded.operation, transaction = excluded.transaction, relation = excluded.relation,
@@ -158,7 +187,7 @@ begin
                         then w.born or (excluded.born and not w.deleted) else excluded.born end,
             deleted = excluded.deleted or (w.transaction = excluded.transaction and w.deleted) is true,
             -- One that names nobody, such as a trigger's, leaves who was named.
-            author = case when w.transaction = excluded.transaction and claimed is null then w.author
+            author = case when w.transaction = excluded.transaction and not who.named then w.author
                           else excluded.author end;
     end loop;
     return null;
@@ -170,7 +199,7 @@ revoke all on function ftstream.capture() from public;
 create or replace function ftstream.hand_over_noted() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
-set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
+set extra_float_digits = '1' set bytea_output = 'hex' as $$
 declare
     arguments  text[];  -- what `init` has told the trigger of the table
     documents  text[];  -- the columns that may hold a JSON null, which in an image looks like no value at all
@@ -184,6 +213,7 @@ begin
     into arguments, documents
     from ftstream.last_write w
     left join pg_trigger t on t.tgrelid = new.relation and t.tgname = 'ftstream_capture'
+                           and t.tgfoid = 'ftstream.capture()'::regprocedure
     where (w.table_name, w.entity_id, w.version) = (new.table_name, new.entity_id, new.version);
     if not found then
         return null;  -- written again since
@@ -194,6 +224,9 @@ begin
         end if;
         raise exception '% was written and its trigger ftstream_capture dropped in one transaction', new.relation::regclass
             using errcode = 'object_not_in_prerequisite_state', hint = 'Drop it in a transaction of its own.';
+    end if;
+    if row_security_active(new.relation) then
+        perform ftstream.require_visible(new.relation);
     end if;
     -- One plain look by the key is the cheapest plan to make, which is most of what capturing costs.
     execute format('select to_jsonb(t) from %s t where t.%I = %L', new.relation::regclass, arguments[3], new.entity_id)
@@ -220,6 +253,10 @@ begin
     end if;
     perform ftstream.hand_over(
         new.site, new.relation, new.entity_id, written, new.version, new.author, image - arguments[4:], json_nulls);
+    if arguments[4] is not null then
+        perform ftstream.announce(substr(a.spelt, 8), new.table_name, written, new.entity_id)
+        from unnest(arguments[4:]) as a(spelt) where a.spelt like 'notify:%';
+    end if;
     return null;
 end $$;
 revoke all on function ftstream.hand_over_noted() from public;
@@ -238,22 +275,8 @@ revoke all on function ftstream.refuse_truncate() from public;
 -- the rest of the page, 3.7.0 does so after the page's first row. `init` puts a trigger on what Debezium captures
 -- that never fires: where there is one before each row, COPY logs each row by itself.
 create or replace function ftstream.log_row_by_row() returns trigger
-language plpgsql set search_path = '' as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     return new;
 end $$;
 revoke all on function ftstream.log_row_by_row() from public;
-
--- What is no capture (a change that is applied, an entity that is handed over again) is no transaction's here.
-do $$
-begin
-    if not exists (select from pg_catalog.pg_trigger t
-                   where t.tgrelid = 'ftstream.last_write'::regclass and t.tgname = 'ftstream_hand_over') then
-        create constraint trigger ftstream_hand_over
-            after insert or update of version on ftstream.last_write
-            deferrable initially deferred for each row
-            when (new.transaction = pg_current_xact_id() and current_setting('ftstream.applying', true) is distinct from 'on')
-            execute function ftstream.hand_over_noted();
-        alter table ftstream.last_write enable always trigger ftstream_hand_over;
-    end if;
-end $$;

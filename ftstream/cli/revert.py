@@ -7,6 +7,7 @@ import getpass
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from ftstream.flows import Capture, Flow, Site, Table
 from ftstream.recover.history import moment
 from ftstream.recover.reversal import Action, Intent, Left, Result, ReversalPlan, Written
 from ftstream.recover.revert import OneWrite, Since, Target, carry_out, plan
+from ftstream.recover.rewrite import TriggersOff
 from ftstream.settings import Settings, load_settings
 
 SHOWN = 60
@@ -67,7 +69,12 @@ Exit codes: 0 done, or nothing to do; 1 some rows could not be reverted, or a da
 @click.argument("table", metavar="TABLE", type=TableType())
 @click.option("--id", "ids", metavar="ID", multiple=True, help="These rows; all changed without.")
 @click.option("--since", type=SinceType(), help="As they were before: an ISO time, or 10m, 2h, 1d.")
-@click.option("--by", "user", metavar="USER", help="Only what this author has written last.")
+@click.option(
+    "--by",
+    "user",
+    metavar="USER",
+    help="Only what this author has written last; of a login, whomever it named.",
+)
 @click.option("--version", "write", type=WriteType(), help="With one --id: this write of it.")
 @click.option(
     "--site", type=click.Choice([*map(str, Site)]), help="Where to write.  [default: supabase]"
@@ -105,9 +112,19 @@ def revert(
     )
     settings = load_settings()
     settings.require_databases()
-    if admin and not settings.database(target.site).admin_dsn.get_secret_value():
+    may_be_admin = bool(settings.database(target.site).admin_dsn.get_secret_value())
+    if admin and not may_be_admin:
         raise click.UsageError(f"--admin: no admin_dsn is set for {target.site}")
-    found = asyncio.run(plan(settings, target, wish))
+    try:
+        found = asyncio.run(plan(settings, target, wish))
+    except TriggersOff as error:
+        if not may_be_admin:
+            raise click.UsageError(f"{error}, for which {target.site}.admin_dsn is set") from None
+        click.echo(
+            f"as the administrator of {target.site}: the worker's role has no triggers", err=True
+        )
+        target = replace(target, admin=True)
+        found = asyncio.run(plan(settings, target, wish))
     if not as_json or not (dry_run or yes):
         _show(found, target, output(stderr=as_json))
     results: list[Result] = []

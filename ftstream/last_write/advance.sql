@@ -40,6 +40,10 @@ from json_to_recordset(%(lost)s) as r("table" text, id text, version bigint, sit
 join ftstream.last_write w on (w.table_name, w.entity_id) = (r."table", r.id)
 where r.version <= w.received and (w.version, w.site) > (r.version, r.site)
 
+-- name: clock
+-- What time it is here, as versions have it.
+select (extract(epoch from clock_timestamp()) * 1000000)::bigint
+
 -- name: in_the_way
 -- What is known of these rows, which are in a change's way; held until the transaction ends.
 select w.table_name, w.entity_id, w.version, w.site::text, w.reserved

@@ -36,12 +36,13 @@ revoke all on function ftstream.json_null_checks(regclass, jsonb) from public;
 create or replace function ftstream.image_of(target regclass, entity text, out image jsonb, out json_nulls text[])
 language plpgsql
 set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
-set extra_float_digits = '1' set bytea_output = 'hex' set row_security = 'off' as $$
+set extra_float_digits = '1' set bytea_output = 'hex' as $$
 declare
     arguments constant text[] := ftstream.captured_as(target);
     found     record;
     checks    text;
 begin
+    perform ftstream.require_visible(target);
     execute format('select to_jsonb(t) as image, t as current from %s t where t.%I = $1::%s', target, arguments[3], (
         select format_type(a.atttypid, null) from pg_attribute a where a.attrelid = target and a.attname = arguments[3]))
         into found using entity;
@@ -59,7 +60,7 @@ create or replace function ftstream.refuse(
     target regclass, entity text, over_version bigint, over_site text, version bigint, because text,
     instead jsonb, instead_nulls text[]
 ) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     arguments constant text[]        := ftstream.captured_as(target);
     here      constant ftstream.site := arguments[1];
@@ -93,7 +94,7 @@ revoke all on function ftstream.refuse(regclass, text, bigint, text, bigint, tex
 -- Tells the other site once more how these entities are here, if this site wrote them last: writes that were just
 -- taken over, or, with `yields`, such as are to give way there to what was refused.
 create or replace function ftstream.tell_again(target regclass, entities text[], yields boolean) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     arguments constant text[] := ftstream.captured_as(target);
     name      constant text   := (select c.relname from pg_class c where c.oid = target);
@@ -125,7 +126,7 @@ revoke all on function ftstream.tell_again(regclass, text[], boolean) from publi
 create or replace function ftstream.hand_over_again(
     target regclass, entities text[], versions bigint[], author text, only_unknown boolean
 ) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = 'off' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     arguments constant text[] := ftstream.captured_as(target);
     name      constant text   := (select c.relname from pg_class c where c.oid = target);

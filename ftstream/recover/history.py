@@ -198,4 +198,5 @@ def _since(entry: HistoryEntry, since: int) -> bool:
 
 
 def _by(entry: HistoryEntry, author: str | None) -> bool:
-    return author is None or entry.author == author
+    """A login's are those, too, that it has made in the name of others."""
+    return author is None or entry.author == author or entry.author.endswith(f" ({author})")

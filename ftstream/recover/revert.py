@@ -82,7 +82,7 @@ async def carry_out(
 ) -> list[Result]:
     """Write these, each in a transaction of its own, as far as they still are as they were shown.
 
-    Raises psycopg.OperationalError if the database does not answer at first.
+    Raises psycopg.OperationalError if the database does not answer at first, TriggersOff.
     """
     results: list[Result] = []
     async with await open_site(settings, target.site, admin=target.admin) as connection:

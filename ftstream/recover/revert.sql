@@ -9,6 +9,10 @@ left join {table} t on t.{key} = m.id::{key_type}
 left join ftstream.last_write w on (w.table_name, w.entity_id) = (%(table)s, m.id)
 cross join lateral jsonb_populate_record(null::{table}, m.image) as r
 
+-- name: triggers
+-- Whether the production's triggers run.
+select current_setting('session_replication_role')
+
 -- name: begin
 -- An edit of this author. It gives way before PostgreSQL would end a user's transaction to part the two
 -- (deadlock_timeout, 1 s); and behind a pooler, another client may have left its settings.

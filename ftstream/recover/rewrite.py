@@ -31,6 +31,10 @@ class NotWritten(Exception):
     """The database wrote no row, and gave no error: a trigger of the table kept it from that."""
 
 
+class TriggersOff(Exception):
+    """The role's sessions begin with triggers off: what it writes would be no edit like any other."""
+
+
 class Reversals:
     """Of one table, at the site where it is written. Its methods raise psycopg.Error."""
 
@@ -53,7 +57,12 @@ class Reversals:
 
     @classmethod
     async def open(cls, connection: AsyncConnection, table: Table) -> Self:
-        """Raises TableMissing, KeyMissing."""
+        """Raises TableMissing, KeyMissing, TriggersOff."""
+        row = await (await connection.execute(statement(QUERIES["triggers"]))).fetchone()
+        if row and row[0] == "replica":
+            raise TriggersOff(
+                "this role has triggers and foreign keys off from its login: use --admin"
+            )
         return cls(connection, table, await read_columns(connection, table))
 
     async def intents(self, states: Mapping[str, RowState]) -> AsyncIterator[Intent]:

@@ -36,13 +36,14 @@ def plan_removal(
         ),
         *_realtime(wanted, state),
         *_triggers(wanted, state),
-        Step(site, "policies", tuple(_policies(wanted, state))),
+        Step(site, "policies", tuple(_policies(wanted, state, everything))),
         Step(site, "rights", tuple(_rights(wanted, state, everything))),
     ]
     if everything:
         steps.append(Step(site, "schema ftstream", tuple(_schema(state))))
         steps += _settings(wanted, state)
-        steps += [Step(site, f"role {name}", tuple(_role(name, state))) for name in wanted.roles]
+        roles = (*wanted.roles, wanted.definer_role)
+        steps += [Step(site, f"role {name}", tuple(_role(name, state))) for name in roles]
     else:
         steps.append(Step(site, "rows of the flow", tuple(_rows(wanted, state, topics_go))))
     return tuple(steps)
@@ -54,7 +55,7 @@ def left_behind(wanted: Wanted, state: SiteState) -> tuple[str, ...]:
 
 
 def _left_behind(wanted: Wanted, state: SiteState) -> Iterator[str]:
-    for name in wanted.roles:
+    for name in (*wanted.roles, wanted.definer_role):
         role = state.roles.get(name)
         if role is None or name == state.server.admin:
             continue
@@ -118,8 +119,10 @@ def _triggers(wanted: Wanted, state: SiteState) -> Iterator[Step]:
         yield Step(wanted.site, f"triggers of flow {flow}", dropped)
 
 
-def _policies(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
+def _policies(wanted: Wanted, state: SiteState, everything: bool) -> Iterator[Statement]:
     tables = {table.qualified for table in wanted.tables}
+    if everything:
+        tables |= {each.table for each in state.reached}
     ours = {(p.table, p.name) for p in state.policies if p.table in tables}
     for table, name in sorted(ours):
         dropped = build("drop_policy", name=sql.Identifier(name), table=identifier(table))
@@ -129,7 +132,8 @@ def _policies(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
 def _rights(wanted: Wanted, state: SiteState, everything: bool) -> Iterator[Statement]:
     """Return those of roles that `init` made; of one flow the rights on its tables, else all."""
     tables = {table.qualified for table in wanted.tables}
-    ours = {name for name in wanted.roles if name in state.roles and state.roles[name].ours}
+    roles = (*wanted.roles, wanted.definer_role)
+    ours = {name for name in roles if name in state.roles and state.roles[name].ours}
     given = (right for right in state.held - state.public if right.role in ours)
     going = [right for right in given if _goes(right, tables, everything)]
     yield from grants("revoke", going, "given by `init`")

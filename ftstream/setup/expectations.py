@@ -12,6 +12,7 @@ from ftstream.settings import Database, Settings
 
 CAPTURE_POLICY = "ftstream_capture"
 APPLY_POLICY = "ftstream_apply"
+DEFINER_POLICY = "ftstream_definer"
 REPLICA_PARAMETER = "session_replication_role"
 CAPTURE_SETTINGS = {
     # How values become text in the log: what the database or the server has reaches Debezium, too.
@@ -121,6 +122,8 @@ class Trigger:
     table: str
     flow: str
     arguments: tuple[str, ...]
+    writer: str
+    """The role whose writes it lets by, if they say that they are ftstream's: any login may say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,19 @@ class Wanted:
 
     @property
     def roles(self) -> tuple[str, ...]:
+        """Those that log in."""
         return (self.apply_role, *((self.capture_role,) if self.captures else ()))
+
+    @property
+    def definer_role(self) -> str:
+        """The role that ftstream's functions belong to, and run as: nobody logs in with it."""
+        return f"ftstream_definer_{self.namespace}" if self.namespace else "ftstream_definer"
+
+    @property
+    def reaching(self) -> tuple[Table, ...]:
+        """The tables whose foreign keys ftstream looks after here."""
+        flows = dict.fromkeys((*self.applied, *self.outbox_flows))
+        return tuple(table for flow in flows for table in flow.tables)
 
     @property
     def own_tables(self) -> tuple[str, ...]:
@@ -234,7 +249,9 @@ class Wanted:
     @property
     def guards(self) -> tuple[Trigger, ...]:
         return tuple(
-            Trigger(kind, table.qualified, flow.name, (flow.name, flow.owner.value))
+            Trigger(
+                kind, table.qualified, flow.name, (flow.name, flow.owner.value), self.apply_role
+            )
             for flow in self.flows
             if flow.guarded is self.site and flow.owner is not None
             for table in flow.tables
@@ -245,7 +262,7 @@ class Wanted:
     def row_by_row(self) -> tuple[Trigger, ...]:
         """What gives each row that Debezium captures a position of its own in the log."""
         return tuple(
-            Trigger(TriggerKind.ROW_BY_ROW, table.qualified, capture.name, ())
+            Trigger(TriggerKind.ROW_BY_ROW, table.qualified, capture.name, (), "")
             for capture in self.captures
             if not capture.outbox
             for table in capture.tables
@@ -259,20 +276,34 @@ class Wanted:
             for flow in self.outbox_flows
             for table in flow.tables
             for trigger in (
-                Trigger(TriggerKind.CAPTURE, table.qualified, flow.name, self._captured(table)),
-                Trigger(TriggerKind.TRUNCATE, table.qualified, flow.name, (flow.name,)),
+                Trigger(
+                    TriggerKind.CAPTURE,
+                    table.qualified,
+                    flow.name,
+                    self._captured(table),
+                    self.apply_role,
+                ),
+                Trigger(
+                    TriggerKind.TRUNCATE,
+                    table.qualified,
+                    flow.name,
+                    (flow.name,),
+                    self.apply_role,
+                ),
             )
         )
 
     @property
     def hand_over(self) -> Trigger | None:
-        """What hands over the changes of all of them; capture/functions.sql makes it."""
+        """What hands over the changes of all of them."""
         if not self.outbox_flows:
             return None
-        return Trigger(TriggerKind.HAND_OVER, _LAST_WRITE[0], "", ())
+        return Trigger(TriggerKind.HAND_OVER, _LAST_WRITE[0], "", (), self.apply_role)
 
     def _captured(self, table: Table) -> tuple[str, ...]:
-        return (self.site.value, table.qualified, table.key, *sorted(table.excluded))
+        told = self.site is Site.SUPABASE and table.notifies
+        channel = (f"notify:{table.notifies}",) if told else ()
+        return (self.site.value, table.qualified, table.key, *sorted(table.excluded), *channel)
 
     @property
     def status_rows(self) -> tuple[tuple[str, str], ...]:

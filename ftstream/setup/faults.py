@@ -12,6 +12,7 @@ from ftstream.flows import Capture, Flow, LogCapture, Table
 from ftstream.setup.expectations import Trigger, TriggerKind, Wanted
 from ftstream.setup.preflight import identity_problems
 from ftstream.setup.provision import as_made, needs_policy, publication_tables, unpinned
+from ftstream.setup.rights import all_policies
 from ftstream.setup.site_state import SiteState
 
 INIT = "ftstream init"
@@ -182,15 +183,18 @@ def _of_trigger(wanted: Wanted, trigger: Trigger, what: str, tables: Iterable[st
 
 def _rights(wanted: Wanted, state: SiteState) -> Iterator[Fault]:
     every = tuple(flow.name for flow in wanted.flows)
-    for right in sorted((wanted.apply_rights | wanted.capture_rights) - state.held):
+    for right in sorted(state.rights(wanted) - state.held):
         if right.kind != "table" or right.object in state.tables:
             what = f"role {right.role} lacks {right.privilege} on {right.kind} {right.object}"
             yield Fault(wanted.site, what, INIT, every)
-    for policy in wanted.policies:
+    for policy in all_policies(wanted, state.reached):
         hides = policy.table in state.tables and needs_policy(policy, state)
         if hides and policy not in state.policies:
             what = f"row level security hides rows of {policy.table} from role {policy.role}"
             yield Fault(wanted.site, what, INIT, every)
+    if state.misowned:
+        what = f"{', '.join(state.misowned)} may run with another role's rights than {wanted.definer_role}'s"
+        yield Fault(wanted.site, what, INIT, every)
     if wanted.capture_role in state.roles and (missing := unpinned(wanted, state)):
         what = f"role {wanted.capture_role} lacks {', '.join(missing)} in this database"
         yield Fault(wanted.site, what, INIT, every)

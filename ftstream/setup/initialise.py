@@ -102,7 +102,8 @@ async def run_init(
             yield done
     refused: list[Problem] = []
     for at in found.seen.values():
-        refused += await trials(at.wanted, conninfos(at.wanted, settings))
+        async with await open_admin(settings, at.wanted.site) as admin:
+            refused += await trials(at.wanted, conninfos(at.wanted, settings), admin)
     if refused:
         raise SetupFailed("\n".join(map(str, refused)))
 

@@ -15,6 +15,9 @@ from ftstream.kafka.topics import capture_topics, missing_topics, topics_of_all
 from ftstream.settings import Settings
 from ftstream.setup.faults import INIT, Fault, apply_command, written
 
+ADDRESSES = ("database.hostname", "database.port", "signal.kafka.bootstrap.servers")
+"""Settings that name the same by other words where somebody else stands: in a container, behind a tunnel."""
+
 NO_HEARTBEAT = "sends no heartbeat"
 
 
@@ -45,7 +48,7 @@ def connector_faults(
         return
     first = not names.capture.outbox and not snapshot_over(deployed)
     wanted = connector_config(names, settings, first_snapshot=first)
-    if differ := differences(wanted, deployed):
+    if differ := [d for d in differences(wanted, deployed) if d.key not in ADDRESSES]:
         what = f"{connector} is configured otherwise: {', '.join(d.key for d in differ)}"
         # It may leave out tables, or what it cannot send.
         yield Fault("connect", what, apply, flows, written(names.capture))

@@ -52,6 +52,7 @@ def site_problems(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     yield from _capture(wanted, state)
     yield from _realtime(wanted, state)
     yield from _own_rights(wanted, state)
+    yield from _strangers(wanted, state)
 
 
 def pair_problems(flow: Flow, source: SiteState, target: SiteState, at: Site) -> Iterator[Problem]:
@@ -251,7 +252,9 @@ def _replica_right(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             f" superuser, in {where}.dsn"
         )
         yield Problem(where, what, hint)
-    elif name == server.admin or not (server.superuser or state.may_grant_replica):
+    elif name == server.admin or not (
+        server.superuser or state.may_grant_replica or state.admin_may_set_replica
+    ):
         hint = (
             f"On Supabase use the role postgres in {where}.dsn; elsewhere have a superuser run:"
             f' GRANT SET ON PARAMETER {REPLICA_PARAMETER} TO "{name}"'
@@ -490,11 +493,32 @@ def identity_problems(
         )
 
 
+def _strangers(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """Say where ftstream does less than PostgreSQL would, or is recognised by less than it could."""
+    where = wanted.site.value
+    for each in (each for each in state.reached if not each.trusted):
+        children = "rows that are deleted on the other site and that it refers to are parked"
+        yield Problem(
+            where,
+            f"{each.table}, which constraint {each.key} leads to, belongs to {each.owner}, not to who owns"
+            f" the flow's table: {children if each.way == 'child' else 'its rows are not carried'}",
+            f"Nothing of another role's runs with ftstream's rights. To let it look: GRANT SELECT"
+            f"{'' if each.way == 'child' else ', UPDATE'} ON {each.table} TO {wanted.definer_role}",
+            fatal=False,
+        )
+    if wanted.apply_role == state.server.admin and wanted.own_tables:
+        yield Problem(
+            where,
+            f"the worker logs in as {wanted.apply_role}, the administrator: each of that role's sessions can"
+            " pass for ftstream's, by a setting, and past guards and capture",
+            f"Give it a role of its own in {where}.dsn, such as ftstream_apply: `ftstream init` makes it",
+            fatal=False,
+        )
+
+
 def _own_rights(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     """Rights that nobody but another role can give: an administrator that is the apply role."""
-    lacking = (
-        (wanted.apply_rights | wanted.capture_rights) - state.held - missing_rights(wanted, state)
-    )
+    lacking = state.rights(wanted) - state.held - missing_rights(wanted, state)
     for right in sorted(lacking):
         if right.kind == "table" and right.object in state.tables:
             yield Problem(

@@ -19,6 +19,7 @@ from ftstream.postgres.queries import Queries, statement
 from ftstream.setup import migrate
 from ftstream.setup.expectations import (
     CAPTURE_SETTINGS,
+    DEFINER_POLICY,
     REALTIME_PUBLICATION,
     Right,
     RowPolicy,
@@ -27,14 +28,14 @@ from ftstream.setup.expectations import (
     Wanted,
 )
 from ftstream.setup.migrate import Migration
+from ftstream.setup.rights import all_policies
 from ftstream.setup.site_state import Publication, Role, SiteState, TriggerState
 
 QUERIES = Queries.load(__package__, "provision.sql")
 MASK = "********"
 CAPTURE_COMMENT = "ftstream capture: Debezium reads the flows' tables and the log with it"
 APPLY_COMMENT = "ftstream apply: the worker reads and writes the flows' tables with it"
-HAND_OVER_MADE_BY = "capture_functions"
-"""What makes the trigger on last_write."""
+DEFINER_COMMENT = "ftstream definer: its functions run with the rights of this role"
 _FOLD = "the migrations of older versions are one baseline now"
 _REPLICATION = "login replication"
 
@@ -124,6 +125,8 @@ def needs_policy(policy: RowPolicy, state: SiteState) -> bool:
     role, table = state.roles.get(policy.role), state.tables.get(policy.table)
     if role is not None and role.bypasses_policies:
         return False
+    if policy.name == DEFINER_POLICY and state.may_bypass:
+        return False  # it is made so
     if table is None:  # one that a migration makes: the administrator owns it
         return policy.role != state.server.admin
     owns = policy.role in table.owner_roles and not table.forced
@@ -132,13 +135,14 @@ def needs_policy(policy: RowPolicy, state: SiteState) -> bool:
 
 def missing_rights(wanted: Wanted, state: SiteState) -> frozenset[Right]:
     """Return what `init` would grant; the administrator grants itself nothing."""
-    rights = wanted.apply_rights | wanted.capture_rights
-    return frozenset(r for r in rights - state.held if r.role != state.server.admin)
+    lacking = state.rights(wanted) - state.held
+    return frozenset(right for right in lacking if right.role != state.server.admin)
 
 
 def missing_policies(wanted: Wanted, state: SiteState) -> tuple[RowPolicy, ...]:
     """The policies that `init` would make, or make again."""
-    due = (policy for policy in wanted.policies if needs_policy(policy, state))
+    every = all_policies(wanted, state.reached)
+    due = (policy for policy in every if needs_policy(policy, state))
     return tuple(policy for policy in due if policy not in state.policies)
 
 
@@ -181,8 +185,11 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
     if wanted.apply_role not in (state.server.admin, *_capture(wanted)):
         made = tuple(_role(wanted.apply_role, "login", APPLY_COMMENT, state, verifiers))
         yield Step(site, f"apply role {wanted.apply_role}", made)
-    for role in dict.fromkeys(reversed(wanted.roles)):
+    yield Step(site, f"role {wanted.definer_role}", tuple(_definer(wanted, state)))
+    for role in dict.fromkeys((*reversed(wanted.roles), wanted.definer_role)):
         yield Step(site, f"rights of {role}", tuple(_rights(role, wanted, state)))
+    owned = tuple(_owned(wanted, state))
+    yield Step(site, f"functions of {wanted.definer_role}", owned)
     for capture in wanted.captures:
         name = wanted.names(capture).publication
         yield Step(site, f"publication {name}", tuple(_publication(wanted, capture, state)))
@@ -200,7 +207,8 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
 
 
 def _outbox(wanted: Wanted, state: SiteState) -> Iterator[Step]:
-    if wanted.hand_over and (made := tuple(_handed_over(wanted.hand_over, wanted, state))):
+    if wanted.hand_over is not None:
+        made = tuple(_handed_over(wanted.hand_over, wanted, state))
         yield Step(wanted.site, "hand-over of what is captured", made, Stage.CAPTURE)
     for flow_name, triggers in groupby(wanted.outbox_triggers, lambda trigger: trigger.flow):
         made = tuple(s for trigger in triggers for s in _captured(trigger, state))
@@ -208,9 +216,6 @@ def _outbox(wanted: Wanted, state: SiteState) -> Iterator[Step]:
 
 
 def _handed_over(trigger: Trigger, wanted: Wanted, state: SiteState) -> Iterator[Statement]:
-    """Make the trigger of capture/functions.sql again, if somebody has changed it since."""
-    if all(applied.name != HAND_OVER_MADE_BY for applied in state.applied):
-        return
     made = tuple(_trigger(trigger, state))
     captured = [t.name for flow in wanted.outbox_flows for t in flow.tables if _is_unseen(t, state)]
     if made and captured:
@@ -271,6 +276,35 @@ def _completed(
         yield Statement(changed, "it refuses the password of the settings", verifier)
 
 
+def _definer(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
+    """Make the role, without a login; who gives things to it must be a member."""
+    name, role = wanted.definer_role, state.roles.get(wanted.definer_role)
+    options = "nologin bypassrls" if state.may_bypass else "nologin"
+    parts = {"role": sql.Identifier(name), "options": statement(options)}
+    if role is None:
+        literals = {"name": sql.Literal(name), "comment": sql.Literal(DEFINER_COMMENT)}
+        yield Statement(
+            build("create_role_if_missing", **parts, **literals), "nobody logs in with it"
+        )
+    elif role.ours and (role.login or (state.may_bypass and not role.bypasses_policies)):
+        yield Statement(build("alter_role", **parts), "it has what it must not, or lacks a right")
+    if not state.server.superuser and (role is None or not role.inherited):
+        member = sql.Identifier(state.server.admin)
+        yield Statement(
+            build("join_role", **parts, member=member), "functions and tables are given to it"
+        )
+
+
+def _owned(wanted: Wanted, state: SiteState) -> Iterator[Statement]:
+    """Give it ftstream's functions, once there are such."""
+    due = migrate.pending(
+        migrate.migrations(wanted.site), migrate.folded(wanted.site, state.applied)
+    )
+    if due or state.misowned:
+        given = build("give_functions", role=sql.Literal(wanted.definer_role))
+        yield Statement(given, "they run with its rights, and with no administrator's")
+
+
 def unpinned(wanted: Wanted, state: SiteState) -> dict[str, str]:
     """The settings that the capture role lacks in this database."""
     if not wanted.captures:
@@ -299,7 +333,9 @@ def _rights(role: str, wanted: Wanted, state: SiteState) -> Iterator[Statement]:
     # The administrator cannot give itself what it lacks: the preflight says so.
     granted = role == wanted.apply_role and role != state.server.admin
     if granted and wants_replica_right(wanted, state):
-        right = build("grant_replica", role=sql.Identifier(role))
+        grants_it = state.server.superuser or state.may_grant_replica
+        query = "grant_replica" if grants_it else "replica_at_login"
+        right = build(query, role=sql.Identifier(role))
         yield Statement(right, "triggers of the tables must not run again while applying")
     for policy in missing_policies(wanted, state):
         if policy.role == role:
@@ -409,14 +445,35 @@ def as_made(trigger: Trigger) -> TriggerState:
         events=_EVENTS[kind],
         function=kind.function,
         arguments=list(trigger.arguments),
+        condition=_condition(trigger),
     )
+
+
+def _condition(trigger: Trigger) -> str:
+    """Return WHEN as PostgreSQL writes it: whoever is not the worker, or does not say that it is."""
+    writer = sql.Literal(trigger.writer).as_string(None)
+    others = (
+        "((current_setting('ftstream.applying'::text, true) IS DISTINCT FROM 'on'::text)"
+        f" OR (SESSION_USER <> {writer}::name))"
+    )
+    match trigger.kind:
+        case TriggerKind.ROW_BY_ROW:
+            return "false"
+        case TriggerKind.HAND_OVER:
+            return f"((new.transaction = pg_current_xact_id()) AND {others})"
+        case _:
+            return others
 
 
 def _trigger(trigger: Trigger, state: SiteState) -> Iterator[Statement]:
     kind = trigger.kind
     if state.triggers.get((trigger.table, kind.value)) == as_made(trigger):
         return
-    parts = {"trigger": sql.Identifier(kind.value), "table": identifier(trigger.table)}
+    parts = {
+        "trigger": sql.Identifier(kind.value),
+        "table": identifier(trigger.table),
+        "writer": sql.Literal(trigger.writer),
+    }
     arguments = sql.SQL(", ").join(map(sql.Literal, trigger.arguments))
     function = statement(kind.function.removesuffix("()"))
     match kind:

@@ -47,6 +47,43 @@ revoke {privileges} on {kind} {object} from {role}
 -- Lets a role switch triggers off in its own transactions.
 grant set on parameter session_replication_role to {role}
 
+-- name: replica_at_login
+-- The same where only the setting may be given, as on Supabase: its sessions begin with triggers off.
+alter role {role} set session_replication_role = replica
+
+-- name: join_role
+-- Has a member give things to the role.
+grant {role} to {member}
+
+-- name: give_functions
+-- What runs with other rights than its caller's runs with this role's; the log's partitions are made and dropped so.
+do $ftstream_definer$
+declare
+    given record;
+begin
+    for given in
+        select p.oid::regprocedure as name from pg_catalog.pg_proc p
+        where p.pronamespace = 'ftstream'::regnamespace and p.proowner <> {role}::regrole
+    loop
+        execute format('alter function %s owner to %I', given.name, {role});
+    end loop;
+    for given in
+        select p.oid::regprocedure as name from pg_catalog.pg_proc p
+        where p.pronamespace = 'ftstream'::regnamespace and p.prosecdef
+          and not coalesce('search_path=pg_catalog, pg_temp' = any(p.proconfig), false)
+    loop
+        execute format('alter function %s set search_path = pg_catalog, pg_temp', given.name);
+    end loop;
+    for given in
+        select c.oid::regclass as name from pg_catalog.pg_class c
+        where c.relnamespace = 'ftstream'::regnamespace and c.relkind in ('r', 'p')
+          and c.relname like 'sync\_log%' and c.relowner <> {role}::regrole
+    loop
+        execute format('alter table %s owner to %I', given.name, {role});
+    end loop;
+end
+$ftstream_definer$
+
 -- name: revoke_replica
 -- Takes that back.
 revoke set on parameter session_replication_role from {role}
@@ -112,26 +149,28 @@ alter publication {name} drop table {table}
 -- updates none here as long as nothing refers to it.
 create or replace trigger {trigger}
     before insert or update or delete on {table} for each row
-    when (current_setting('ftstream.applying', true) is distinct from 'on')
+    when (current_setting('ftstream.applying', true) is distinct from 'on' or session_user <> {writer})
     execute function {function}({arguments})
 
 -- name: create_capture
 -- Notes each change of every writer but ftstream.
 create or replace trigger {trigger}
     after insert or update or delete on {table} for each row
-    when (current_setting('ftstream.applying', true) is distinct from 'on')
+    when (current_setting('ftstream.applying', true) is distinct from 'on' or session_user <> {writer})
     execute function {function}({arguments})
 
 -- name: create_hand_over
--- Hands what was noted to the outbox when its transaction commits, as the migration that made it has it. No
--- constraint trigger can be replaced; in one statement there is no moment without it.
+-- Hands what was noted to the outbox when its transaction commits. What is no capture (a change that is applied, an
+-- entity that is handed over again) is no transaction's here. No constraint trigger can be replaced; in one statement
+-- there is no moment without it.
 do $ftstream_hand_over$
 begin
     drop trigger if exists {trigger} on {table};
     create constraint trigger {trigger}
         after insert or update of version on {table}
         deferrable initially deferred for each row
-        when (new.transaction = pg_current_xact_id() and current_setting('ftstream.applying', true) is distinct from 'on')
+        when (new.transaction = pg_current_xact_id()
+              and (current_setting('ftstream.applying', true) is distinct from 'on' or session_user <> {writer}))
         execute function {function}({arguments});
     alter table {table} enable always trigger {trigger};
 end
@@ -141,7 +180,7 @@ $ftstream_hand_over$
 -- Refuses TRUNCATE of every writer but ftstream.
 create or replace trigger {trigger}
     before truncate on {table} for each statement
-    when (current_setting('ftstream.applying', true) is distinct from 'on')
+    when (current_setting('ftstream.applying', true) is distinct from 'on' or session_user <> {writer})
     execute function {function}({arguments})
 
 -- name: create_row_by_row

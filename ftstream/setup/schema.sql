@@ -43,6 +43,35 @@ CREATE TYPE ftstream.site AS ENUM (
     'supabase'
 );
 
+CREATE FUNCTION ftstream.announce(channel text, name text, written ftstream.operation, entity text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    message jsonb := jsonb_build_object('table', name, 'operation', written, 'id', entity, 'timestamp', now());
+begin
+    if current_query() ~* 'prepare\s+transaction' then
+        return;
+    end if;
+    if octet_length(message::text) >= 8000 then
+        message := message || '{"id": null}';
+    end if;
+    perform pg_notify(channel, message::text);
+end $$;
+
+CREATE FUNCTION ftstream.author_of(login name, claims text, said text, OUT author text, OUT named boolean) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    author := case when login = 'authenticator' then ftstream.claimed(claims) end;
+    if author is null and said <> '' then
+        author := left(said, 200) || ' (' || login || ')';
+    end if;
+    named := author is not null;
+    author := coalesce(author, login);
+end $$;
+
 CREATE FUNCTION ftstream.capture() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -51,18 +80,15 @@ CREATE FUNCTION ftstream.capture() RETURNS trigger
     SET "TimeZone" TO 'UTC'
     SET extra_float_digits TO '1'
     SET bytea_output TO 'hex'
-    SET row_security TO 'off'
     AS $_$
 declare
     target  constant regclass := tg_argv[1];
     name    constant text     := case when tg_relid = target then tg_table_name
                                       else (select c.relname from pg_class c where c.oid = target) end;
     key     constant name     := tg_argv[2];
-    -- Who: the login that PostgREST acts for, or the user that the application names. Read here, since either may
-    -- be set for this statement alone, and be gone at the commit.
-    claimed constant text     := coalesce(
-        nullif(current_setting('ftstream.author', true), ''),
-        ftstream.claimed(current_setting('request.jwt.claims', true)));
+    -- Read here, since it may be set for this statement alone, and be gone at the commit.
+    who     constant record   := ftstream.author_of(
+        session_user, current_setting('request.jwt.claims', true), current_setting('ftstream.author', true));
     before  text;
     after   text;
     entity  text;
@@ -98,7 +124,7 @@ begin
                 case when entity is distinct from after then 'delete'
                      when entity is distinct from before then 'insert' else 'update' end::ftstream.operation,
                 pg_current_xact_id(), target, entity is distinct from before, entity is distinct from after,
-                coalesce(claimed, session_user::text))
+                who.author)
         on conflict (table_name, entity_id) do update
         set version = greatest(excluded.version, w.version + 1, w.reserved + 1), site = excluded.site,
             operation = excluded.operation, transaction = excluded.transaction, relation = excluded.relation,
@@ -109,7 +135,7 @@ begin
                         then w.born or (excluded.born and not w.deleted) else excluded.born end,
             deleted = excluded.deleted or (w.transaction = excluded.transaction and w.deleted) is true,
             -- One that names nobody, such as a trigger's, leaves who was named.
-            author = case when w.transaction = excluded.transaction and claimed is null then w.author
+            author = case when w.transaction = excluded.transaction and not who.named then w.author
                           else excluded.author end;
     end loop;
     return null;
@@ -136,7 +162,6 @@ end $$;
 CREATE FUNCTION ftstream.carry_parent(parent_table regclass, image jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
     AS $_$
 declare
     columns text;
@@ -192,17 +217,12 @@ begin
     else
         insert into ftstream.outbox (table_name, entity_id, payload, transaction)
         values (name, entity, message, pg_current_xact_id()::text::bigint);
-        if more = '{}' then  -- a write of this site
-            perform pg_notify('override_changes', json_build_object(
-                'table', name, 'operation', written, 'id', entity, 'timestamp', now())::text);
-        end if;
     end if;
 end $$;
 
 CREATE FUNCTION ftstream.hand_over_again(target regclass, entities text[], versions bigint[], author text, only_unknown boolean) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
     AS $_$
 declare
     arguments constant text[] := ftstream.captured_as(target);
@@ -247,7 +267,6 @@ CREATE FUNCTION ftstream.hand_over_noted() RETURNS trigger
     SET "TimeZone" TO 'UTC'
     SET extra_float_digits TO '1'
     SET bytea_output TO 'hex'
-    SET row_security TO 'off'
     AS $_$
 declare
     arguments  text[];  -- what `init` has told the trigger of the table
@@ -262,6 +281,7 @@ begin
     into arguments, documents
     from ftstream.last_write w
     left join pg_trigger t on t.tgrelid = new.relation and t.tgname = 'ftstream_capture'
+                           and t.tgfoid = 'ftstream.capture()'::regprocedure
     where (w.table_name, w.entity_id, w.version) = (new.table_name, new.entity_id, new.version);
     if not found then
         return null;  -- written again since
@@ -272,6 +292,9 @@ begin
         end if;
         raise exception '% was written and its trigger ftstream_capture dropped in one transaction', new.relation::regclass
             using errcode = 'object_not_in_prerequisite_state', hint = 'Drop it in a transaction of its own.';
+    end if;
+    if row_security_active(new.relation) then
+        perform ftstream.require_visible(new.relation);
     end if;
     -- One plain look by the key is the cheapest plan to make, which is most of what capturing costs.
     execute format('select to_jsonb(t) from %s t where t.%I = %L', new.relation::regclass, arguments[3], new.entity_id)
@@ -298,6 +321,10 @@ begin
     end if;
     perform ftstream.hand_over(
         new.site, new.relation, new.entity_id, written, new.version, new.author, image - arguments[4:], json_nulls);
+    if arguments[4] is not null then
+        perform ftstream.announce(substr(a.spelt, 8), new.table_name, written, new.entity_id)
+        from unnest(arguments[4:]) as a(spelt) where a.spelt like 'notify:%';
+    end if;
     return null;
 end $_$;
 
@@ -309,13 +336,13 @@ CREATE FUNCTION ftstream.image_of(target regclass, entity text, OUT image jsonb,
     SET "TimeZone" TO 'UTC'
     SET extra_float_digits TO '1'
     SET bytea_output TO 'hex'
-    SET row_security TO 'off'
     AS $_$
 declare
     arguments constant text[] := ftstream.captured_as(target);
     found     record;
     checks    text;
 begin
+    perform ftstream.require_visible(target);
     execute format('select to_jsonb(t) as image, t as current from %s t where t.%I = $1::%s', target, arguments[3], (
         select format_type(a.atttypid, null) from pg_attribute a where a.attrelid = target and a.attname = arguments[3]))
         into found using entity;
@@ -328,10 +355,10 @@ end $_$;
 
 CREATE FUNCTION ftstream.inexact(place text, type text, value text) RETURNS text
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    raise exception '%: % cannot hold % exactly', place, type, pg_catalog.left(value, 100) using errcode = 'FT017';
+    raise exception '%: % cannot hold % exactly', place, type, left(value, 100) using errcode = 'FT017';
 end $$;
 
 CREATE FUNCTION ftstream.json_null_checks(target regclass, image jsonb) RETURNS text
@@ -355,7 +382,7 @@ $$;
 
 CREATE FUNCTION ftstream.log_row_by_row() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     return new;
@@ -363,44 +390,44 @@ end $$;
 
 CREATE FUNCTION ftstream.maintain_sync_log(keep_days integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $_$
 declare
+    keep constant integer := greatest(keep_days, 1);
     day  date;
     name text;
-    keep integer := greatest(keep_days, 1);
 begin
     -- Two workers start at once: the second waits, and finds the partitions made.
-    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('ftstream.maintain_sync_log'));
-    for day in select d::date from pg_catalog.generate_series(current_date, current_date + 7, interval '1 day') d loop
-        name := 'sync_log_' || pg_catalog.to_char(day, 'YYYYMMDD');
-        continue when pg_catalog.to_regclass('ftstream.' || name) is not null;
-        begin
-            execute pg_catalog.format(
-                'create table ftstream.%I partition of ftstream.sync_log for values from (%L) to (%L)',
-                name, day::timestamptz, (day + 1)::timestamptz);
-            execute pg_catalog.format('alter table ftstream.%I enable row level security', name);
-        exception when check_violation then
-            raise warning 'ftstream.sync_log_default holds rows of %', day;
-        end;
+    perform pg_advisory_xact_lock(hashtext('ftstream.maintain_sync_log'));
+    for day in
+        select d::date from generate_series(current_date, current_date + 7, interval '1 day') d
+        union select distinct l.logged_at::date from ftstream.sync_log_default l order by 1
+    loop
+        name := 'sync_log_' || to_char(day, 'YYYYMMDD');
+        continue when to_regclass('ftstream.' || name) is not null;
+        execute format('create table ftstream.%I (like ftstream.sync_log including defaults)', name);
+        execute format('alter table ftstream.%I enable row level security', name);
+        execute format('with moved as (delete from ftstream.sync_log_default where logged_at >= %L and logged_at < %L returning *)'
+                       ' insert into ftstream.%I select * from moved', day::timestamptz, (day + 1)::timestamptz, name);
+        execute format('alter table ftstream.sync_log attach partition ftstream.%I for values from (%L) to (%L)',
+                       name, day::timestamptz, (day + 1)::timestamptz);
     end loop;
     for name in
-        select c.relname from pg_catalog.pg_inherits i
-        join pg_catalog.pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'ftstream.sync_log'::pg_catalog.regclass
+        select c.relname from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'ftstream.sync_log'::regclass
           and c.relname ~ '^sync_log_[0-9]{8}$'
-          and pg_catalog.to_date(pg_catalog.right(c.relname, 8), 'YYYYMMDD') < current_date - keep
+          and to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - keep
     loop
-        execute pg_catalog.format('drop table ftstream.%I', name);
+        execute format('drop table ftstream.%I', name);
     end loop;
-    delete from ftstream.displaced where displaced_at < pg_catalog.now() - pg_catalog.make_interval(days => keep);
+    delete from ftstream.displaced where displaced_at < now() - make_interval(days => keep);
 end $_$;
 
 CREATE FUNCTION ftstream.missing_parents(child_table regclass, image jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
     AS $_$
 declare
     key     record;
@@ -409,10 +436,12 @@ declare
     there   boolean;
     missing jsonb := '[]';
 begin
+    perform ftstream.require_in_flow(child_table);
     select * into key from ftstream.key_of(child_table);
     for fk in select * from ftstream.foreign_keys f where f.child = child_table order by f.name loop
         wanted := array(select image ->> c.name from unnest(fk.child_names) with ordinality as c(name, n) order by c.n);
         continue when array_position(wanted, null) is not null;
+        perform ftstream.require_rights(fk.name, fk.parent, fk.trusted, '{SELECT}');
         execute format('select exists (select from %s p where array[%s] = $1)', fk.parent::regclass, (
             select string_agg(format('p.%I::text', c.name), ', ' order by c.n)
             from unnest(fk.names) with ordinality as c(name, n))) into there using wanted;
@@ -432,12 +461,12 @@ CREATE FUNCTION ftstream.parent_image(parent_table regclass, columns text[], key
     SET "TimeZone" TO 'UTC'
     SET extra_float_digits TO '1'
     SET bytea_output TO 'hex'
-    SET row_security TO 'off'
     AS $_$
 declare
     image jsonb;
 begin
     perform ftstream.require_referred_to(parent_table);
+    perform ftstream.require_visible(parent_table);
     execute format('select to_jsonb(p) from %s p where array[%s] = $1', parent_table, (
         select string_agg(format('p.%I::text', c.name), ', ' order by c.n) from unnest(columns) with ordinality as c(name, n)))
         into image using key;
@@ -447,7 +476,6 @@ end $_$;
 CREATE FUNCTION ftstream.referring(target regclass, entity text) RETURNS TABLE(child text, rows bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
     AS $_$
 declare
     key record;
@@ -455,7 +483,7 @@ declare
 begin
     perform ftstream.require_referred_to(target);
     select * into key from ftstream.key_of(target);
-    for fk in select * from ftstream.foreign_keys f where f.parent = target order by f.name loop
+    for fk in select * from ftstream.foreign_keys f where f.parent = target and f.trusted order by f.name loop
         execute format('select count(*) from %s c join %s p on (%s) = (%s) where p.%I = $1::%s',
                        fk.child::regclass, target, fk.parent_columns, fk.child_columns, key.name, key.type)
             into rows using entity;
@@ -469,7 +497,6 @@ end $_$;
 CREATE FUNCTION ftstream.refuse(target regclass, entity text, over_version bigint, over_site text, version bigint, because text, instead jsonb, instead_nulls text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
     AS $$
 declare
     arguments constant text[]        := ftstream.captured_as(target);
@@ -502,7 +529,7 @@ end $$;
 
 CREATE FUNCTION ftstream.refuse_edit() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception '%.% belongs to flow %, which % owns: % is refused here',
@@ -522,10 +549,9 @@ begin
         using errcode = 'object_not_in_prerequisite_state', hint = format('DELETE FROM %I.%I', tg_table_schema, tg_table_name);
 end $$;
 
-CREATE FUNCTION ftstream.release_children(parent_table regclass, ids text[], carried regclass[], rewritten text[] DEFAULT '{}'::text[]) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION ftstream.release(parent_table regclass, ids text[], carried regclass[], rewritten text[] DEFAULT '{}'::text[]) RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
     AS $_$
 declare
     key       record;
@@ -543,6 +569,12 @@ begin
     for fk in select * from ftstream.foreign_keys f where f.parent = parent_table order by f.name loop
         condition := format('(%s) in (select %s from %s p where p.%I = any($1::%s[]))',
                             fk.child_columns, fk.parent_columns, parent_table, key.name, key.type);
+        if fk.child = any(carried) and fk.on_delete not in ('a', 'r') then
+            continue;
+        end if;
+        perform ftstream.require_rights(fk.name, fk.child, fk.trusted, case
+            when not fk.trusted or fk.on_delete in ('a', 'r') then '{SELECT}'
+            when fk.on_delete = 'c' then '{SELECT,DELETE}' else '{SELECT,UPDATE}' end::text[]);
         if fk.on_delete in ('a', 'r') then
             select * into child_key from ftstream.key_of(fk.child);
             execute format(
@@ -553,14 +585,20 @@ begin
                 key.name, fk.child::regclass::text, coalesce(child_key.name, 'ctid'), fk.child::regclass, parent_table,
                 fk.parent_columns, fk.child_columns, key.type) into found using ids, rewritten;
             referring := referring || coalesce(found, '[]');
-        elsif fk.child = any(carried) then
-            continue;
+        elsif not fk.trusted then
+            execute format('select jsonb_agg(c.ctid) from %s c where %s', fk.child::regclass, condition) into found using ids;
+            if found is not null then
+                raise exception 'constraint % lets rows of % go with those of %: that belongs to %, whose triggers would run',
+                    fk.name, fk.child::regclass, parent_table,
+                    (select c.relowner::regrole from pg_class c where c.oid = fk.child)
+                    using errcode = 'FT019', hint = format('Delete them from %s, or drop the constraint.', fk.child::regclass);
+            end if;
         elsif fk.on_delete = 'c' then
             select * into child_key from ftstream.key_of(fk.child);
             if child_key.name is not null then
                 execute format('select array_agg(c.%I::text) from %s c where %s', child_key.name, fk.child::regclass, condition)
                     into children using ids;
-                perform ftstream.release_children(fk.child::regclass, children, carried);
+                perform ftstream.release(fk.child::regclass, children, carried);
             end if;
             execute format('delete from %s c where %s', fk.child::regclass, condition) using ids;
         elsif fk.on_delete = 'n' then
@@ -575,9 +613,18 @@ begin
     end if;
 end $_$;
 
+CREATE FUNCTION ftstream.release_children(parent_table regclass, ids text[], carried regclass[], rewritten text[] DEFAULT '{}'::text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform ftstream.require_in_flow(parent_table);
+    perform ftstream.release(parent_table, ids, carried, rewritten);
+end $$;
+
 CREATE FUNCTION ftstream.require(condition boolean, failure text, explanation text) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if condition is not true then
@@ -612,10 +659,20 @@ begin
     end if;
 end $_$;
 
+CREATE FUNCTION ftstream.require_in_flow(target regclass) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if not exists (select from pg_trigger t where t.tgrelid = target and t.tgfoid in (
+        'ftstream.capture()'::regprocedure, 'ftstream.refuse_edit()'::regprocedure)) then
+        raise exception '% is no table of a flow', target using errcode = 'insufficient_privilege';
+    end if;
+end $$;
+
 CREATE FUNCTION ftstream.require_parents(child_table regclass, ids text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
     AS $_$
 declare
     key     record;
@@ -623,8 +680,10 @@ declare
     found   jsonb;
     missing jsonb := '[]';
 begin
+    perform ftstream.require_in_flow(child_table);
     select * into key from ftstream.key_of(child_table);
     for fk in select * from ftstream.foreign_keys f where f.child = child_table order by f.name loop
+        perform ftstream.require_rights(fk.name, fk.parent, fk.trusted, '{SELECT,UPDATE}');
         execute format(
             'select from %1$s p where (%2$s) in (select %3$s from %4$s c where c.%5$I = any($1::%6$s[]) and %7$s)'
             ' for key share of p',
@@ -683,10 +742,33 @@ CREATE FUNCTION ftstream.require_referred_to(target regclass) RETURNS void
 begin
     if not exists (
         with recursive reached(table_id) as (
-            select t.tgrelid from pg_catalog.pg_trigger t where t.tgfoid in ('ftstream.capture()'::regprocedure, 'ftstream.refuse_edit()'::regprocedure)
-            union select f.parent from ftstream.foreign_keys f join reached r on f.child = r.table_id)
+            select t.tgrelid from pg_trigger t
+            where t.tgfoid in ('ftstream.capture()'::regprocedure, 'ftstream.refuse_edit()'::regprocedure)
+            union select f.parent from ftstream.foreign_keys f join reached r on f.child = r.table_id where f.trusted)
         select from reached where table_id = target) then
-        raise exception 'no table of a flow refers to %', target using errcode = 'insufficient_privilege';
+        raise exception 'no table of a flow refers to %', target using errcode = 'insufficient_privilege',
+            hint = 'What it refers to may belong to another role: its rows are not carried.';
+    end if;
+end $$;
+
+CREATE FUNCTION ftstream.require_rights(key_name text, target regclass, trusted boolean, privileges text[]) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    lacking constant text := (
+        select string_agg(p.name, ', ') from unnest(privileges) as p(name)
+        where not has_table_privilege(target, p.name));
+begin
+    if trusted and lacking is null then
+        perform ftstream.require_visible(target);
+    elsif lacking is not null or row_security_active(target) then
+        raise exception 'constraint %: % belongs to %, and role % may not look at it',
+            key_name, target, (select c.relowner::regrole from pg_class c where c.oid = target), current_user
+            using errcode = 'FT019',
+                  hint = case when trusted then 'Run `ftstream init`.'
+                              else format('GRANT %s ON %s TO %I, or drop the constraint.',
+                                          array_to_string(privileges, ', '), target, current_user) end;
     end if;
 end $$;
 
@@ -716,6 +798,19 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION ftstream.require_visible(target regclass) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if row_security_active(target) and not exists (
+        select from pg_policy p where p.polrelid = target and p.polpermissive and p.polcmd = '*'
+        and current_user::regrole = any(p.polroles) and pg_get_expr(p.polqual, p.polrelid) = 'true') then
+        raise exception 'row level security hides rows of % from role %', target, current_user
+            using errcode = 'insufficient_privilege', hint = 'Run `ftstream init`.';
+    end if;
+end $$;
+
 CREATE FUNCTION ftstream.retry_failed_syncs() RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -738,7 +833,6 @@ end $$;
 CREATE FUNCTION ftstream.tell_again(target regclass, entities text[], yields boolean) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
     AS $$
 declare
     arguments constant text[] := ftstream.captured_as(target);
@@ -849,9 +943,11 @@ CREATE VIEW ftstream.foreign_keys WITH (security_invoker='true') AS
     k.to_default,
     k.names,
     k.child_names,
-    COALESCE(k.nulls, '{}'::text[]) AS nulls
-   FROM ((pg_constraint f
+    COALESCE(k.nulls, '{}'::text[]) AS nulls,
+    (r.relowner = o.relowner) AS trusted
+   FROM (((pg_constraint f
      JOIN pg_class r ON ((r.oid = f.confrelid)))
+     JOIN pg_class o ON ((o.oid = f.conrelid)))
      JOIN pg_namespace n ON ((n.oid = r.relnamespace))),
     LATERAL ( SELECT string_agg(format('c.%I'::text, c.attname), ', '::text ORDER BY u.n) AS child_columns,
             string_agg(format('p.%I'::text, p.attname), ', '::text ORDER BY u.n) AS parent_columns,
@@ -1255,7 +1351,7 @@ ALTER INDEX ftstream.sync_log_entity ATTACH PARTITION ftstream.sync_log_default_
 
 ALTER INDEX ftstream.sync_log_time ATTACH PARTITION ftstream.sync_log_default_logged_at_idx;
 
-CREATE CONSTRAINT TRIGGER ftstream_hand_over AFTER INSERT OR UPDATE OF version ON ftstream.last_write DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.transaction = pg_current_xact_id()) AND (current_setting('ftstream.applying'::text, true) IS DISTINCT FROM 'on'::text))) EXECUTE FUNCTION ftstream.hand_over_noted();
+CREATE CONSTRAINT TRIGGER ftstream_hand_over AFTER INSERT OR UPDATE OF version ON ftstream.last_write DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.transaction = pg_current_xact_id()) AND ((current_setting('ftstream.applying'::text, true) IS DISTINCT FROM 'on'::text) OR (SESSION_USER <> 'postgres'::name)))) EXECUTE FUNCTION ftstream.hand_over_noted();
 
 ALTER TABLE ftstream.last_write ENABLE ALWAYS TRIGGER ftstream_hand_over;
 

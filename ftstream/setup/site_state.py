@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -20,10 +20,12 @@ from ftstream.postgres.queries import Queries, statement
 from ftstream.setup import migrate
 from ftstream.setup.expectations import Right, RowPolicy, Wanted
 from ftstream.setup.migrate import AppliedMigration
+from ftstream.setup.rights import Reached, UsedSchema, all_rights
 
 _QUERIES = Queries.load(__package__, "site_state.sql")
 _HAS_PARAMETER_RIGHTS = 150_000
 
+_BYPASS_BY_CREATEROLE = 160_000
 _PEEKS = 5
 _PEEK_SECONDS = 0.2
 """How often a slot is tried that somebody has at this moment, and how long after."""
@@ -62,7 +64,7 @@ class Role:
     """A role of the cluster; `ours`: made by `init`; `elsewhere`: in use in other databases.
 
     `administered`: the administrator may grant it, which is what CREATEROLE needs to alter it from
-    PostgreSQL 16 on.
+    PostgreSQL 16 on. `inherited`: the administrator has its rights.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Role:
     ours: bool
     elsewhere: bool
     administered: bool = False
+    inherited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class TableState:
 
 @dataclass(frozen=True, slots=True)
 class TriggerState:
-    """A trigger of ftstream's that exists; `events` is PostgreSQL's tgtype."""
+    """A trigger of ftstream's that exists; `events` is PostgreSQL's tgtype, `condition` as it writes WHEN."""
 
     table: str
     name: str
@@ -117,6 +120,7 @@ class TriggerState:
     events: int
     function: str
     arguments: list[str]
+    condition: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +195,30 @@ class SiteState:
     publications: Mapping[str, Publication] = field(default_factory=dict)
     slots: Mapping[str, Slot] = field(default_factory=dict)
     unfired: tuple[Unfired, ...] = ()
+    reached: tuple[Reached, ...] = ()
+    used_schemas: tuple[UsedSchema, ...] = ()
+    misowned: tuple[str, ...] = ()
+    """Functions, and tables of the log, that are not the definer role's, or not safe to run as it."""
     seen: frozenset[str] = frozenset()
     """Tables whose capture was well before: what was written without it is a gap, which is kept."""
     status_rows: frozenset[tuple[str, str]] = frozenset()
     may_set_replica: bool = False
     may_grant_replica: bool = False
+    admin_may_set_replica: bool = False
+
+    @property
+    def may_bypass(self) -> bool:
+        """Whether the administrator may make roles that no policy binds."""
+        server, admin = self.server, self.roles.get(self.server.admin)
+        passes_on = server.version >= _BYPASS_BY_CREATEROLE and server.may_create_roles
+        return server.superuser or (passes_on and admin is not None and admin.bypasses_policies)
+
+    def rights(self, wanted: Wanted) -> frozenset[Right]:
+        """Return all that the roles are to have here."""
+        bypassing = {role.name for role in self.roles.values() if role.bypasses_policies}
+        if self.may_bypass:
+            bypassing.add(wanted.definer_role)
+        return all_rights(wanted, self.reached, self.used_schemas, bypassing)
 
     def without_ftstream(self, wanted: Wanted) -> SiteState:
         """The same database as if `init` had never run there."""
@@ -209,6 +232,7 @@ class SiteState:
             held=kept if wanted.apply_role == self.server.admin else frozenset(),
             policies=frozenset(),
             triggers={},
+            misowned=(),
             publications={},
             slots={},
             seen=frozenset(),
@@ -223,6 +247,7 @@ async def read_state(
     """Read everything; the connection is in a transaction already, or starts one of its own."""
     state = await read_catalogs(connection, wanted)
     may_set, may_grant = await _replica_rights(connection, state.server, wanted)
+    admin_may_set = await _may_set_replica(connection)
     return replace(
         state,
         slots={name: await _tried(connection, wanted, slot) for name, slot in state.slots.items()},
@@ -232,6 +257,7 @@ async def read_state(
         status_rows=await _status_rows(connection),
         may_set_replica=may_set,
         may_grant_replica=may_grant,
+        admin_may_set_replica=admin_may_set,
     )
 
 
@@ -266,17 +292,25 @@ async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteStat
     # Names as text, too: they are compared with what is wanted.
     await connection.execute(statement(SESSION["exact_text"]))
     server = (await _rows(connection, Server, "server"))[0]
-    roles = list(dict.fromkeys((*wanted.roles, server.admin)))
+    roles = list(dict.fromkeys((*wanted.roles, wanted.definer_role, server.admin)))
     qualified = [table.qualified for table in wanted.tables]
+    reaching = [table.qualified for table in wanted.reaching]
+    reached = tuple(await _rows(connection, Reached, "reached", tables=reaching))
     tables = await _rows(
-        connection, TableState, "tables", tables=[*qualified, *wanted.own_tables], roles=roles
+        connection,
+        TableState,
+        "tables",
+        tables=[*qualified, *wanted.own_tables, *{each.table for each in reached}],
+        roles=roles,
     )
     there = {table.name for table in tables}
     slots = [wanted.names(capture).slot for capture in wanted.captures]
-    held = await _held(connection, wanted)
-    return SiteState(
+    found = SiteState(
         server=server,
         pooled=connection.info.backend_pid != server.backend_pid,
+        reached=reached,
+        used_schemas=tuple(await _rows(connection, UsedSchema, "used_schemas", tables=[*there])),
+        misowned=tuple(await _misowned(connection, wanted)),
         roles={r.name: r for r in await _rows(connection, Role, "roles", roles=roles)},
         settings={
             each.role: each.settings
@@ -288,8 +322,6 @@ async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteStat
             for table in wanted.tables
             if table.qualified in there
         },
-        held=frozenset(held),
-        public=frozenset(right for right, public in held.items() if public),
         policies=frozenset(await _rows(connection, RowPolicy, "policies")),
         triggers={(t.table, t.name): t for t in await _rows(connection, TriggerState, "triggers")},
         publications={
@@ -300,6 +332,13 @@ async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteStat
         },
         slots={s.name: s for s in await _rows(connection, Slot, "slots", names=slots)},
         unfired=tuple(await _rows(connection, Unfired, "unfired", tables=qualified)),
+    )
+    # Those that a role has had while policies bound it are among them: `remove` takes all.
+    held = await _held(connection, all_rights(wanted, reached, found.used_schemas, ()))
+    return replace(
+        found,
+        held=frozenset(held),
+        public=frozenset(right for right, public in held.items() if public),
     )
 
 
@@ -346,9 +385,26 @@ async def _replica_rights(
     return (bool(row[0]), bool(row[1])) if row else (False, False)
 
 
-async def _held(connection: AsyncConnection, wanted: Wanted) -> dict[Right, bool]:
+async def _may_set_replica(connection: AsyncConnection) -> bool:
+    """Say whether the administrator's own session may switch triggers off, and so give it to a role."""
+    try:
+        async with connection.transaction(force_rollback=True):
+            await connection.execute(statement(_QUERIES["try_replica"]))
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True
+
+
+async def _misowned(connection: AsyncConnection, wanted: Wanted) -> list[str]:
+    cursor = await connection.execute(
+        statement(_QUERIES["misowned"]), {"role": wanted.definer_role}
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def _held(connection: AsyncConnection, rights: Iterable[Right]) -> dict[Right, bool]:
     """The rights that are held, and whether everybody holds them."""
-    asked = json.dumps([r._asdict() for r in wanted.apply_rights | wanted.capture_rights])
+    asked = json.dumps([right._asdict() for right in rights])
     cursor = await connection.execute(statement(_QUERIES["rights"]), {"rights": asked})
     return {Right(*right): public for *right, public in await cursor.fetchall()}
 

@@ -42,7 +42,8 @@ select r.rolname as name, r.rolcanlogin as login, r.rolsuper as superuser,
            where d.refclassid = 'pg_authid'::regclass and d.refobjid = r.oid and d.dbid <> 0
              and d.dbid <> (select b.oid from pg_database b where b.datname = current_database())
        ) as elsewhere,
-       pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION') as administered
+       pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION') as administered,
+       pg_has_role(r.oid, 'USAGE') as inherited
 from pg_roles r where r.rolname = any(%(roles)s)
 
 -- name: role_settings
@@ -121,11 +122,67 @@ where p.polname like 'ftstream\_%%'
 select n.nspname || '.' || c.relname as "table", t.tgname::text as name,
        t.tgenabled = 'A' and t.tgqual is not null as always, t.tgtype::integer as events,
        t.tgfoid::regprocedure::text as function,
-       (string_to_array(encode(t.tgargs, 'escape'), '\000'))[1:t.tgnargs] as arguments
+       (string_to_array(encode(t.tgargs, 'escape'), '\000'))[1:t.tgnargs] as arguments,
+       coalesce(substring(pg_get_triggerdef(t.oid) from ' WHEN \((.*)\) EXECUTE FUNCTION '), '') as condition
 from pg_trigger t
 join pg_class c on c.oid = t.tgrelid
 join pg_namespace n on n.oid = c.relnamespace
 where t.tgname like 'ftstream\_%%' and not t.tgisinternal
+
+-- name: reached
+-- What foreign keys lead to from these tables: what their rows refer to, and that in turn, and what would have to let
+-- go of them, and that in turn. Of tables of other roles only the key to the first is told.
+with recursive keys as (
+    select k.conname::text as key, k.conrelid as child, k.confrelid as parent, k.confdeltype as on_delete,
+           c.relowner = p.relowner as trusted
+    from pg_constraint k
+    join pg_class c on c.oid = k.conrelid
+    join pg_class p on p.oid = k.confrelid
+    where k.contype = 'f' and k.conparentid = 0),
+start(id) as (
+    select c.oid from unnest(%(tables)s::text[]) as t(name) join pg_class c on c.oid = to_regclass(t.name)),
+up(id) as (select id from start union select k.parent from keys k join up on k.child = up.id where k.trusted),
+down(id) as (
+    select id from start
+    union select k.child from keys k join down on k.parent = down.id where k.trusted and k.on_delete = 'c'),
+found as (
+    select k.parent as id, 'parent' as way, k.trusted, k.key from keys k join up on k.child = up.id
+    union select k.child, 'child', k.trusted, k.key from keys k join down on k.parent = down.id)
+select distinct on (f.id, f.way) n.nspname || '.' || c.relname as "table", f.way, f.trusted, f.key,
+       pg_get_userbyid(c.relowner)::text as owner
+from found f join pg_class c on c.oid = f.id join pg_namespace n on n.oid = c.relnamespace
+order by f.id, f.way, f.trusted desc, f.key
+
+-- name: used_schemas
+-- The schemas of what policies of these tables call, and of their columns' types, of which the administrator may grant
+-- the use.
+with used(relation, schema, policy) as (
+    select p.polrelid, f.pronamespace, true from pg_policy p
+    join pg_depend d on (d.classid, d.objid, d.refclassid) = ('pg_policy'::regclass, p.oid, 'pg_proc'::regclass)
+    join pg_proc f on f.oid = d.refobjid
+    union
+    select a.attrelid, t.typnamespace, false from pg_attribute a
+    join pg_type t on t.oid = a.atttypid
+    where a.attnum > 0 and not a.attisdropped)
+select n.nspname || '.' || c.relname as "table", s.nspname::text as schema, u.policy
+from used u
+join pg_class c on c.oid = u.relation
+join pg_namespace n on n.oid = c.relnamespace
+join pg_namespace s on s.oid = u.schema
+where n.nspname || '.' || c.relname = any(%(tables)s) and s.nspname not in ('pg_catalog', n.nspname)
+  and has_schema_privilege(s.oid, 'USAGE WITH GRANT OPTION')
+
+-- name: misowned
+-- What of ftstream's is not this role's, or would run as it with a path that others can put something into.
+select p.oid::regprocedure::text as name from pg_proc p
+where p.pronamespace = to_regnamespace('ftstream')
+  and (pg_get_userbyid(p.proowner) <> %(role)s
+       or p.prosecdef and not coalesce('search_path=pg_catalog, pg_temp' = any(p.proconfig), false))
+union all
+select c.oid::regclass::text from pg_class c
+where c.relnamespace = to_regnamespace('ftstream') and c.relkind in ('r', 'p') and c.relname like 'sync\_log%%'
+  and pg_get_userbyid(c.relowner) <> %(role)s
+order by 1
 
 -- name: unfired
 -- Triggers of these tables that somebody has switched off, or left to sessions with triggers on, for a partition alone.
@@ -187,4 +244,10 @@ select source, entity_type from ftstream.sync_status
 
 -- name: try_replica
 -- Whether this session may switch triggers off: on Supabase no catalog tells.
-set local session_replication_role = replica
+do $ftstream_replica$
+begin
+    if current_setting('session_replication_role') <> 'replica' then
+        set local session_replication_role = replica;
+    end if;
+end
+$ftstream_replica$

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from ftstream.flows import Flow, Site
 from ftstream.postgres.catalog import TableMissing
 from ftstream.postgres.connection import open_site
-from ftstream.settings import Settings
+from ftstream.settings import Settings, unprotected
 from ftstream.setup.expectations import Wanted, wanted
 from ftstream.setup.preflight import Problem, pair_problems, site_problems
 from ftstream.setup.provision import Verifiers
@@ -66,6 +66,7 @@ async def survey(
 ) -> Survey:
     """Look at the sites side by side, and judge what was seen."""
     unset = [problem for site in sites for problem in _unset(settings, site)]
+    unset += [Problem("settings", each, "", fatal=False) for each in unprotected(settings)]
     ready = [site for site in sites if not list(_unset(settings, site))]
     looks = await asyncio.gather(
         *(_see(settings, wanted(site, flows, settings, staying)) for site in ready)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from ftstream.flows import Table
 from ftstream.postgres.connection import open_connection
@@ -16,9 +16,18 @@ from ftstream.setup.preflight import Problem
 _QUERIES = Queries.load(__package__, "trial.sql")
 
 
-async def trials(wanted: Wanted, conninfos: Mapping[str, str]) -> list[Problem]:
-    """Return what a role cannot do, of those that can be logged in as from here; `conninfos` by role."""
-    found: list[Problem] = []
+async def trials(
+    wanted: Wanted, conninfos: Mapping[str, str], admin: AsyncConnection
+) -> list[Problem]:
+    """Return what a role cannot do, of those that can be logged in as from here; `conninfos` by role.
+
+    The administrator, a member of the definer role, tries what that one can read.
+    """
+    definer = wanted.definer_role
+    async with admin.transaction(force_rollback=True):
+        become = statement(_QUERIES["become"]).format(role=sql.Identifier(definer))
+        await admin.execute(become)
+        found = [p async for p in _tried(admin, wanted, definer, wanted.reaching, "read")]
     written = [table for flow in wanted.applied for table in flow.tables]
     for role, conninfo in conninfos.items():
         applies = role == wanted.apply_role

@@ -4,13 +4,23 @@
 -- A row that somebody works on is not waited for.
 select set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '10s', true)
 
+-- name: become
+-- As the role that ftstream's functions run as.
+set local role {role}
+
 -- name: as_ftstream
 -- As the worker writes: guards and capture let it by.
 select set_config('ftstream.applying', 'on', true)
 
 -- name: replica
 -- Triggers do not run.
-set local session_replication_role = replica
+do $ftstream_replica$
+begin
+    if current_setting('session_replication_role') <> 'replica' then
+        set local session_replication_role = replica;
+    end if;
+end
+$ftstream_replica$
 
 -- name: read
 -- A row, with whatever row level security asks of it.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -22,6 +22,7 @@ from ftstream.local.demo.schema import load_schema
 from ftstream.local.stack import postgres, prerequisites, process
 from ftstream.local.stack.ports import choose_ports
 from ftstream.settings import ConnectSettings, Database, Settings
+from ftstream.setup.expectations import role_of
 
 PASSWORD = "only-for-tests"
 TEMPLATE = "demo_template"
@@ -90,6 +91,21 @@ class Pair:
         done = subprocess.run([str(path), *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+@asynccontextmanager
+async def as_ftstream(
+    connection: AsyncConnection, settings: Settings, site: Site
+) -> AsyncIterator[None]:
+    """Have a superuser pass for the worker in its transaction: triggers tell by login and setting."""
+    await connection.execute("set local session_replication_role = replica")
+    role = sql.Identifier(role_of(settings.database(site)))
+    await connection.execute(sql.SQL("set local session authorization {}").format(role))
+    await connection.execute("set local ftstream.applying = 'on'")
+    yield
+    await connection.execute("reset session authorization")
+    await connection.execute("set local ftstream.applying = 'off'")
+    await connection.execute("set local session_replication_role = origin")
 
 
 @dataclass
@@ -239,7 +255,7 @@ def _drop_database(cluster: Cluster, name: str) -> None:
     )
     cluster.execute(drop_slots, [name])
     cluster.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-    for role in (f"apply_{name}", f"capture_{name}"):
+    for role in (f"apply_{name}", f"capture_{name}", f"ftstream_definer_{name}"):
         with psycopg.connect(cluster.superuser, autocommit=True) as connection:
             if connection.execute("select from pg_roles where rolname = %s", [role]).fetchone():
                 identifier = sql.Identifier(role)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -30,7 +31,7 @@ from ftstream.messages.change import REPAIR_REQUEST, Change, Entity, decode
 from ftstream.notification import Notification
 from ftstream.postgres.queries import statement
 from ftstream.setup import run_init
-from tests.integration.conftest import MemoryTopics, Pair
+from tests.integration.conftest import MemoryTopics, Pair, as_ftstream
 
 ONE, TWO, THREE = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
 ZERO = str(uuid.UUID(int=0))
@@ -117,9 +118,14 @@ async def players(pair: Pair, site: Site) -> list[tuple[Any, ...]]:
 
 
 async def write(pair: Pair, site: Site, query: str, *values: object) -> None:
-    async with await pair.connect(site) as connection:
-        await connection.execute("set ftstream.applying = 'on'")
-        await connection.execute(sql.SQL(query), values)
+    """As the worker does, where the other site owns the rows; else as their owner."""
+    guarded = site is Site.SUPABASE and re.match("(insert into|update|delete from) gfx_", query)
+    async with await pair.connect(site) as connection, connection.transaction():
+        if not guarded:
+            await connection.execute(sql.SQL(query), values)
+            return
+        async with as_ftstream(connection, pair.settings, site):
+            await connection.execute(sql.SQL(query), values)
 
 
 INSERT = "insert into gfx_players (id, player_hash, name) values (%s, %s, %s)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +32,7 @@ from ftstream.messages.kept_schemas import PACKAGED, KeptSchemas
 from ftstream.postgres.catalog import carried, read_columns
 from ftstream.postgres.connection import open_connection
 from ftstream.setup import run_init
-from tests.integration.conftest import PASSWORD, Cluster, MemoryTopics, Pair
+from tests.integration.conftest import PASSWORD, Cluster, MemoryTopics, Pair, as_ftstream
 
 PLAYERS = WSOP.table("wsop_players")
 ADD: LiteralString = (
@@ -90,8 +91,11 @@ async def rows(connection: AsyncConnection, query: LiteralString) -> list[tuple[
 async def test_row_is_deleted_only_if_external_asked_again_does_not_have_it(
     pair: Pair, at: Connections, external: AsyncConnection
 ) -> None:
-    async with await pair.connect(Site.SUPABASE) as supabase, supabase.transaction():
-        await supabase.execute("set local ftstream.applying = 'on'")
+    async with (
+        await pair.connect(Site.SUPABASE) as supabase,
+        supabase.transaction(),
+        as_ftstream(supabase, pair.settings, Site.SUPABASE),
+    ):
         await supabase.execute(ADD, [1, 3])
     await external.execute(ADD, [1, 1])
     each, kafka = await players(at), Taken()
@@ -156,8 +160,11 @@ async def test_dry_run_counts_what_differs(
 ) -> None:
     monkeypatch.setattr(table, "MOST_KEPT", kept)
     await external.execute(ADD, [1, 25_000])
-    async with await pair.connect(Site.SUPABASE) as supabase, supabase.transaction():
-        await supabase.execute("set local ftstream.applying = 'on'")
+    async with (
+        await pair.connect(Site.SUPABASE) as supabase,
+        supabase.transaction(),
+        as_ftstream(supabase, pair.settings, Site.SUPABASE),
+    ):
         await supabase.execute(ADD, [3, 25_001])
         await supabase.execute("update wsop_players set city = 'x' where id <= %s", [key(4)])
     (result,) = await look(WSOP, pair.settings, [PLAYERS])
@@ -353,12 +360,18 @@ PARK: LiteralString = (
 )
 
 
+def passing(connection: AsyncConnection, pair: Pair) -> AbstractAsyncContextManager[None]:
+    """Pass the guard, on the site that has one."""
+    if connection.info.port == pair.external.port:
+        return nullcontext()
+    return as_ftstream(connection, pair.settings, Site.SUPABASE)
+
+
 async def filled(pair: Pair, external: AsyncConnection, events: int, counts: int) -> None:
     """Both sites equal: each event has as many counts, all of one player."""
     async with await pair.connect(Site.SUPABASE) as supabase:
         for connection in (external, supabase):
-            async with connection.transaction():
-                await connection.execute("set local ftstream.applying = 'on'")
+            async with connection.transaction(), passing(connection, pair):
                 await connection.execute(EVENT, [1, events])
                 await connection.execute(ADD, [1, 2])
                 await connection.execute(COUNT, [events, 1, counts])
@@ -426,8 +439,11 @@ async def test_delete_waits_for_those_of_the_rows_that_refer_to_it(
 ) -> None:
     """Of 21 events 2 may go, one of which has many counts, whose deletes wait."""
     await filled(pair, external, 21, 19)
-    async with await pair.connect(Site.SUPABASE) as supabase, supabase.transaction():
-        await supabase.execute("set local ftstream.applying = 'on'")
+    async with (
+        await pair.connect(Site.SUPABASE) as supabase,
+        supabase.transaction(),
+        as_ftstream(supabase, pair.settings, Site.SUPABASE),
+    ):
         await supabase.execute(COUNT, [1, 100, 130])  # all of event 1
     await external.execute("delete from wsop_events where id in (%s, %s)", [key(1), key(21)])
     with pytest.raises(RunHalted) as halted:
@@ -489,8 +505,11 @@ async def test_row_with_a_value_that_does_not_fit_is_published_once_until_it_cha
     pair: Pair, at: Connections, external: AsyncConnection
 ) -> None:
     await external.execute(ADD, [1, 3])
-    async with await pair.connect(Site.SUPABASE) as supabase, supabase.transaction():
-        await supabase.execute("set local ftstream.applying = 'on'")
+    async with (
+        await pair.connect(Site.SUPABASE) as supabase,
+        supabase.transaction(),
+        as_ftstream(supabase, pair.settings, Site.SUPABASE),
+    ):
         await supabase.execute(ADD, [1, 3])
         await supabase.execute("alter table wsop_players alter city type varchar(3)")
     await external.execute("update wsop_players set city = 'Busan' where id <> %s", [key(3)])
@@ -579,8 +598,11 @@ async def test_value_that_fits_a_narrower_column_exactly_does_not_differ(
     ]
     types = {Site.EXTERNAL: ("numeric(9, 4)", "float8"), Site.SUPABASE: ("numeric(5, 2)", "float4")}
     for site, (odds, ratio) in types.items():
-        async with await pair.connect(site) as connection, connection.transaction():
-            await connection.execute("set local ftstream.applying = 'on'")
+        async with (
+            await pair.connect(site) as connection,
+            connection.transaction(),
+            passing(connection, pair),
+        ):
             await connection.execute("set local session_replication_role = replica")
             await connection.execute(ADD, [1, 2])
             parts = map(sql.SQL, (odds, ratio))

@@ -69,10 +69,10 @@ async def test_history_has_winner_and_loser_with_who_and_what(two: Two) -> None:
     await write(two.supabase, "park", None)
     await two.exchange()
     assert [told(entry) for entry in await history(two)] == [
-        ("supabase", "kim", "applied", "first"),
-        ("supabase", "kim", "conflict_update_update", "kim's"),
-        ("external", "lee", "applied", "lee's, later"),
-        ("external", "park", "applied", None),
+        ("supabase", "kim (admin)", "applied", "first"),
+        ("supabase", "kim (admin)", "conflict_update_update", "kim's"),
+        ("external", "lee (supabase_admin)", "applied", "lee's, later"),
+        ("external", "park (supabase_admin)", "applied", None),
     ]
 
 
@@ -94,9 +94,12 @@ async def test_state_before_a_time_is_found_and_what_nobody_knows_is_said(two: T
     unknown = restoration(ONE, found[1:], since(second), None)
     assert unknown is not None and unknown.state is None and "never received" in unknown.reason
     # What others have written since is not taken back with it.
-    assert restoration(ONE, found, since(third), "kim") == Restoration(ONE, second.state)
-    of_lee = restoration(ONE, found, since(second), "lee")
-    assert of_lee is not None and of_lee.reason == "kim has changed it since"
+    assert restoration(ONE, found, since(third), "kim (admin)") == Restoration(ONE, second.state)
+    of_lee = restoration(ONE, found, since(second), "lee (admin)")
+    assert of_lee is not None and of_lee.reason == "kim (admin) has changed it since"
+    # What a login says of others does not make it theirs; all of it is the login's.
+    assert restoration(ONE, found, since(second), "lee") is None
+    assert restoration(ONE, found, since(second), "admin") == Restoration(ONE, first.state)
 
 
 async def test_write_that_was_refused_never_was(two: Two) -> None:

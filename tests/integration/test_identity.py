@@ -16,6 +16,7 @@ from ftstream.failures import REFERRED_TO, Policy
 from ftstream.flows import CUE_SHEETS, WSOP, Site
 from ftstream.messages.change import Change, Operation
 from ftstream.messages.toast import PLACEHOLDER
+from ftstream.postgres.queries import statement
 from ftstream.recover.revert import Since, Target, carry_out, plan
 from ftstream.setup import run_init
 from tests.integration.conftest import MemoryTopics, Pair
@@ -120,14 +121,20 @@ async def test_row_that_is_completed_or_read_again_gets_its_number(pair: Pair) -
 async def test_reference_that_no_update_can_end_forbids_the_delete(pair: Pair) -> None:
     worker = await gfx(pair, ALWAYS, ALWAYS)
     await worker.applier.apply(worker.batch(change(worker, ONE, 7)))
-    for query in (
-        "create table seats (n bigint generated always as identity primary key"
-        " references gfx_players (n) on delete set null)",
-        "insert into seats overriding system value values (7)",
-    ):
-        await write(pair, Site.SUPABASE, query)
+    async with await pair.connect(Site.SUPABASE, "postgres") as owner:
+        for query in (
+            "create table seats (n bigint generated always as identity primary key"
+            " references gfx_players (n) on delete set null)",
+            "insert into seats overriding system value values (7)",
+        ):
+            await owner.execute(statement(query))
+    batch = worker.batch(worker.delete(ONE))
+    with pytest.raises(ApplyFailed, match="may not look at it"):  # it came after `init`
+        await worker.applier.apply(batch)
+    async for _ in run_init(pair.settings, MemoryTopics()):
+        pass
     with pytest.raises(ApplyFailed) as error:
-        await worker.applier.apply(worker.batch(worker.delete(ONE)))
+        await worker.applier.apply(batch)
     assert (error.value.failure.policy, error.value.failure.sqlstate) == (Policy.PARK, REFERRED_TO)
     await worker.sites.close()
 

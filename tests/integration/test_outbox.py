@@ -18,7 +18,7 @@ from ftstream.compare import gaps
 from ftstream.flows import Capture, Conflict, Flow, Site, Table
 from ftstream.last_write.reconciled import unreconciled
 from ftstream.setup import run_init
-from tests.integration.conftest import MemoryTopics, Pair
+from tests.integration.conftest import MemoryTopics, Pair, as_ftstream
 from tests.integration.two_way import Place, Two, two_places
 
 ONE, TWO = (str(uuid.UUID(int=n)) for n in (1, 2))
@@ -152,9 +152,8 @@ async def test_writers_with_triggers_off_are_captured_and_ftstream_itself_is_not
 ) -> None:
     await place.run("set session_replication_role = replica")
     await place.run("insert into notes (id, body) values (%s, 'dump')", ONE)
-    await place.run("set ftstream.applying = 'on'")
-    await place.run("insert into notes (id, body) values (%s, 'ftstream')", TWO)
-    await place.run("reset ftstream.applying")
+    async with place.user.transaction(), as_ftstream(place.user, place.settings, place.site):
+        await place.run("insert into notes (id, body) values (%s, 'ftstream')", TWO)
     await place.run("reset session_replication_role")
     assert await captured(place) == [("insert", ONE, "dump")]
 
@@ -191,8 +190,8 @@ async def test_write_that_cannot_be_captured_fails_and_says_why(place: Place) ->
     assert await place.rows("notes") == []
 
 
-async def test_author_is_the_login_that_postgrest_acts_for(place: Place) -> None:
-    # What lies deeper the user may set, and an empty address is none.
+async def test_author_is_the_login_beside_whom_it_names(place: Place) -> None:
+    """Claims count from PostgREST's login alone: tests/integration/test_hostile_logins.py."""
     forged = '{"user_metadata": {"email": "boss@example.com"}, "email": "", "sub": "42"}'
     claims = '{"role": "authenticated", "sub": "42", "email": "kim@example.com"}'
     async with place.user.transaction():
@@ -208,7 +207,8 @@ async def test_author_is_the_login_that_postgrest_acts_for(place: Place) -> None
         await place.run("select set_config('request.jwt.claims', 'no token', true)")
         await place.run("delete from notes")
     authors = [msgspec.json.decode(change.message)["author"] for change in await place.captured()]
-    assert authors == ["kim@example.com", "importer", "42", place.user.info.user]
+    user = place.user.info.user
+    assert authors == [user, f"importer ({user})", user, user]
 
 
 async def test_nobody_becomes_the_owner_of_the_capture_function(pair: Pair, two: Two) -> None:
@@ -345,16 +345,10 @@ async def test_savepoint_that_is_rolled_back_leaves_no_trace(place: Place) -> No
     assert await captured(place) == [("update", ONE, "cd")]
 
 
-async def test_transaction_that_is_prepared_is_captured_or_refused_whole(place: Place) -> None:
-    """On Supabase capture sends a NOTIFY, with which PostgreSQL prepares no transaction."""
+async def test_transaction_that_is_prepared_is_captured_whole(place: Place) -> None:
     await place.run("begin")
     await place.run("insert into notes (id, body) values (%s, 'a')", ONE)
     await place.run("update notes set body = 'b'")
-    if place.site is Site.SUPABASE:
-        with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
-            await place.run("prepare transaction 'two phases'")
-        assert await place.rows("notes") == [] == await place.captured()
-        return
     await place.run("prepare transaction 'two phases'")
     assert await place.captured() == []
     await place.run("commit prepared 'two phases'")
@@ -433,20 +427,20 @@ async def test_only_captures_are_handed_over_at_the_commit(two: Two) -> None:
         assert len(await here.captured()) == len(ids) == 2
 
 
-async def test_row_that_cannot_be_seen_is_never_told_as_deleted(pair: Pair, two: Two) -> None:
+async def test_row_that_cannot_be_seen_is_never_told_as_deleted(least: Pair, two: Two) -> None:
+    definer = sql.Identifier(f"ftstream_definer_{least.database}")
     for here in two.both:
         await here.run("insert into notes (id, body) values (%s, 'a')", ONE)
         await here.captured()
-        # Of one who is neither the owner of the table nor may pass its policies.
-        owner = sql.Identifier(f"apply_{pair.database}")
-        (function,) = await here.run("select 'ftstream.hand_over_noted()'::regprocedure::text")
+        await here.user.execute(sql.SQL("alter role {} nobypassrls").format(definer))
         await here.run("alter table notes enable row level security")
-        change = sql.SQL("alter function {} owner to {}")
-        await here.user.execute(change.format(sql.SQL(function[0]), owner))
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"row.level security"):
             await here.run("update notes set body = 'b'")
-        await here.user.execute(change.format(sql.SQL(function[0]), sql.SQL("current_user")))
-        await here.run("update notes set body = 'b'")
+    async for _ in run_init(least.settings, MemoryTopics(), [NOTES]):
+        pass
+    for here in two.both:
+        async with await least.connect(here.site) as another:
+            await another.execute("update notes set body = 'b'")
         assert await captured(here) == [("update", ONE, "b")]
 
 
@@ -520,7 +514,8 @@ async def test_author_of_a_statement_is_not_lost_at_the_commit(place: Place) -> 
         await place.run("select edit('lee', 'd')")
     await place.run("update notes set flag = false")  # of no transaction before
     authors = [msgspec.json.decode(change.message)["author"] for change in await place.captured()]
-    assert authors == ["kim", "lee", place.user.info.user]
+    user = place.user.info.user
+    assert authors == [f"kim ({user})", f"lee ({user})", user]
 
 
 async def published(taken: Outbox) -> list[list[OutboxEntry]]:

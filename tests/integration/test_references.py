@@ -19,7 +19,7 @@ from ftstream.failures import PARENT_MISSING, Policy
 from ftstream.flows import CUE_SHEETS, GFX, OVERRIDES, RENDER_QUEUE, Flow, Site
 from ftstream.messages.change import Change, decode
 from tests.dangling import CHECKS
-from tests.integration.conftest import Pair
+from tests.integration.conftest import Pair, as_ftstream
 from tests.integration.test_register import until_waiting
 from tests.integration.two_way import Place, Two, Worker, settled, two_places
 
@@ -140,8 +140,7 @@ async def test_row_that_refers_to_one_of_another_flow_waits_for_it(overrides: Tw
 
 async def add_player_here(place: Place) -> None:
     """As the gfx flow would have brought it."""
-    async with place.user.transaction():
-        await place.run("set local ftstream.applying = 'on'")
+    async with place.user.transaction(), as_ftstream(place.user, place.settings, place.site):
         await add_player(place)
 
 
@@ -223,10 +222,13 @@ async def add_players(overrides: Two) -> None:
         "insert into gfx_players (id, player_hash, name)"
         " select p::uuid, p, 'n' from unnest(%s::text[]) p"
     )
-    for place in overrides.both:
-        async with place.user.transaction():
-            await place.run("set local ftstream.applying = 'on'")
-            await place.run(insert, PLAYERS)
+    await overrides.external.run(insert, PLAYERS)
+    supabase = overrides.supabase
+    async with (
+        supabase.user.transaction(),
+        as_ftstream(supabase.user, supabase.settings, supabase.site),
+    ):
+        await supabase.run(insert, PLAYERS)
 
 
 async def override(place: Place, number: int, player: int, value: str = "v") -> None:

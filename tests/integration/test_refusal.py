@@ -16,7 +16,7 @@ from ftstream.apply.sites import ApplyFailed
 from ftstream.failures import Policy
 from ftstream.flows import Site
 from ftstream.messages.change import Change
-from tests.integration.conftest import Pair
+from tests.integration.conftest import Pair, as_ftstream
 from tests.integration.test_outbox import NOTES
 from tests.integration.test_register import skew
 from tests.integration.two_way import Place, Two, two_places
@@ -267,9 +267,12 @@ async def test_what_the_target_has_alone_survives_a_swap(pair: Pair, two: Two) -
     for number, key in enumerate((A, B)):
         await put(two.external, key, number)
     await settle(two)
-    async with two.supabase.user.transaction():
-        await two.supabase.run("set local ftstream.applying = 'on'")
-        await two.supabase.run("update notes set own = body || place")
+    supabase = two.supabase
+    async with (
+        supabase.user.transaction(),
+        as_ftstream(supabase.user, supabase.settings, supabase.site),
+    ):
+        await supabase.run("update notes set own = body || place")
     async with two.external.user.transaction():
         await two.external.run("update notes set place = place + 10")
         await two.external.run("update notes set place = 11 - place")

@@ -23,7 +23,7 @@ from ftstream.flows import Site
 from ftstream.last_write.rule import newest
 from ftstream.messages.change import Change, Entity, Stamp
 from ftstream.outcomes import Outcome
-from tests.integration.conftest import Cluster, Pair, made_pair, with_least_rights
+from tests.integration.conftest import Cluster, Pair, as_ftstream, made_pair, with_least_rights
 from tests.integration.test_outbox import NOTES
 from tests.integration.two_way import Place, Two, two_places
 from tests.register import LastWrite, arrived
@@ -118,8 +118,8 @@ class TwoSites(RuleBasedStateMachine):
     @staticmethod
     async def _empty(place: Place) -> None:
         async with place.user.transaction():
-            await place.run("set local ftstream.applying = 'on'")
-            await place.run("delete from notes")
+            async with as_ftstream(place.user, place.settings, place.site):
+                await place.run("delete from notes")
             await place.run("delete from ftstream.last_write")
         await place.captured()
 

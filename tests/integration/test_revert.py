@@ -115,7 +115,7 @@ async def test_since_takes_back_what_either_site_wrote(
     assert all(isinstance(result, Written) for result in results) and len(results) == 3
     assert await values(two.external) == before
     authors = "select change->>'author' from ftstream.sync_log order by logged_at desc limit 3"
-    assert await two.external.run(authors) == [(ME,)] * 3
+    assert await two.external.run(authors) == [(f"{ME} (apply_{least.database})",)] * 3
 
 
 async def test_what_is_so_already_is_not_written_again(least: Pair, two: Two) -> None:
@@ -154,12 +154,13 @@ async def test_by_takes_back_one_author_and_leaves_what_others_did_later(
     then = await now(two)
     await write(two, two.external, ONE, "lee", body="lee's")
     await write(two, two.external, ONE, body="kim's")
-    await write(two, two.supabase, TWO, body="kim's")
+    await write(two, two.external, TWO, body="kim's")
     await write(two, two.external, TWO, "lee", body="lee's")
     await write(two, two.external, THREE, "lee", body="lee's")
-    found, _ = await reverted(least, two, Since(then, author="kim"))
+    await write(two, two.supabase, THREE, "kim (admin)", body="lee's")  # who is somebody else
+    found, _ = await reverted(least, two, Since(then, author="kim (admin)"))
     assert [(e.entity_id, e.reason) for e in found.impossible] == [
-        (TWO, "lee has changed it since")
+        (TWO, "lee (admin) has changed it since")
     ]
     assert [row[1] for row in await values(two.supabase)] == ["lee's"] * 3
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from ftstream.flows import CUE_SHEETS, Site
 from ftstream.messages.change import Change
-from tests.integration.conftest import Cluster, made_pair, with_least_rights
+from tests.integration.conftest import Cluster, as_ftstream, made_pair, with_least_rights
 from tests.integration.test_references import SESSION, add_session
 from tests.integration.test_register import skew
 from tests.integration.two_way import Place, Two, Worker, two_places
@@ -79,8 +79,8 @@ class People(RuleBasedStateMachine):
     async def _empty(self) -> None:
         for place in self.places.values():
             async with place.user.transaction():
-                await place.run("set local ftstream.applying = 'on'")
-                await place.run("delete from cue_sheets")
+                async with as_ftstream(place.user, place.settings, place.site):
+                    await place.run("delete from cue_sheets")
                 await place.run("delete from ftstream.last_write")
                 await place.run("delete from ftstream.parked_change")
                 await place.run("delete from ftstream.sync_log")

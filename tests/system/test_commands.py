@@ -15,6 +15,7 @@ from ftstream.connect.client import ConnectClient
 from ftstream.flows import GFX, CaptureNames, log_captures
 from ftstream.local.demo.rig import SITES, CommandFailed, Rig, SiteName
 from tests.conftest import until
+from tests.system.scene import pass_for_the_worker
 
 
 def count(dsn: str, table: str) -> int:
@@ -65,8 +66,8 @@ def test_supabase_refuses_edits_and_says_where_to_edit(running: Rig) -> None:
 
 
 def test_backfill_carries_a_row_that_the_target_lost(running: Rig) -> None:
-    with psycopg.connect(running.dsn("supabase")) as connection:
-        connection.execute("set local ftstream.applying = 'on'")
+    with psycopg.connect(running.dsn("supabase", "supabase_admin")) as connection:
+        pass_for_the_worker(connection)
         connection.execute("delete from gfx_players where name = 'Kim'")
     running.run("backfill", "gfx_players")
     running.run("wait")

@@ -45,7 +45,7 @@ def repaired(scene: Scene) -> None:
     assert scene.command("resume", "gfx").returncode == 1  # nobody says yes
     assert scene.command("resume", "gfx", "--yes").returncode == 0
     worker = scene.worker().ready()
-    done = scene.command("verify", "--repair", "--yes")
+    done = scene.command("verify", "gfx", "--repair", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert worker.stop() == 0
 
@@ -152,7 +152,7 @@ def test_target_restored_from_an_older_copy_is_read_on_from_there(scene: Scene) 
         connection.execute(sql.SQL("drop database {}").format(there))
     again = scene.worker().ready()
     scene.caught_up()
-    assert scene.command("verify").returncode == 0
+    assert scene.command("verify", "gfx").returncode == 0
     assert again.stop() == 0
 
 
@@ -170,7 +170,7 @@ def test_target_that_goes_back_under_a_running_worker_halts_it(scene: Scene) -> 
     assert "the applied offset went back" in worker.errors[0]
     again = scene.worker().ready()
     scene.caught_up()
-    assert scene.command("verify").returncode == 0
+    assert scene.command("verify", "gfx").returncode == 0
     assert again.stop() == 0
 
 
@@ -195,7 +195,7 @@ def test_partitions_added(scene: Scene) -> None:
         mended_worker: Worker = scene.worker().ready()
         with scene.load():
             scene.until_applied(200)
-        done = scene.command("verify", "--repair", "--yes")
+        done = scene.command("verify", "gfx", "--repair", "--yes")
         assert done.returncode == 0, done.stdout + done.stderr
         scene.must_be_equal()
         assert mended_worker.stop() == 0

@@ -18,7 +18,7 @@ from psycopg import sql
 from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.proxy import Proxy
-from tests.system.scene import Scene, Worker, set_up
+from tests.system.scene import Scene, Worker, pass_for_the_worker, set_up
 
 SEED = 7
 TRIES = "flow gfx: recovered after"
@@ -398,7 +398,7 @@ def test_session_imported_again_under_another_primary_key(scene: Scene, piecemea
 def test_row_in_the_way_that_external_does_not_have_gives_way(scene: Scene, worker: Worker) -> None:
     stray = str(uuid.uuid4())
     with psycopg.connect(scene.rig.dsn("supabase", "supabase_admin")) as intruder:
-        intruder.execute("set ftstream.applying = 'on'")
+        pass_for_the_worker(intruder)
         intruder.execute(
             "insert into gfx_players (id, player_hash, name) values (%s, 'taken', 'Stray')", [stray]
         )

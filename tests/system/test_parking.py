@@ -14,7 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from ftstream.flows import GFX, Site
 from ftstream.local.demo.rig import Rig
 from tests.conftest import until
-from tests.system.scene import Scene, Worker, admin, set_up
+from tests.system.scene import Scene, Worker, admin, pass_for_the_worker, set_up
 
 DEAD_AFTER = "4"
 LARGE = 20 * 2**20
@@ -233,14 +233,14 @@ def test_repair_carries_what_is_missing_and_removes_what_the_owner_does_not_have
     scene.write(500)
     scene.caught_up()
     with psycopg.connect(scene.rig.dsn("supabase", "supabase_admin")) as intruder:
-        intruder.execute("set ftstream.applying = 'on'; set session_replication_role = replica")
+        pass_for_the_worker(intruder)
         intruder.execute("delete from gfx_hands where id in (select id from gfx_hands limit 5)")
         intruder.execute("update gfx_sessions set raw_json = '{}'")
         intruder.execute("insert into gfx_players (player_hash, name) values ('stray', 'Stray')")
-    assert scene.command("verify").returncode == 1
-    assert scene.command("verify", "--repair").returncode == 1  # nobody says yes
-    assert scene.command("verify").returncode == 1
-    done = scene.command("verify", "--repair", "--yes")
+    assert scene.command("verify", "gfx").returncode == 1
+    assert scene.command("verify", "gfx", "--repair").returncode == 1  # nobody says yes
+    assert scene.command("verify", "gfx").returncode == 1
+    done = scene.command("verify", "gfx", "--repair", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     scene.must_be_in_step()
 

@@ -38,7 +38,7 @@ def pooled(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     assert program, f"PgBouncer is missing: {INSTALL}"
     (port,) = choose_ports(1)
     folder = tmp_path_factory.mktemp("pgbouncer")
-    dsn = conninfo_to_dict(scene.rig.dsn("supabase"))
+    dsn = conninfo_to_dict(scene.rig.dsn("supabase", "ftstream_apply"))
     _configure(folder, port, dsn)
     process = subprocess.Popen(
         [program, str(folder / "pgbouncer.ini")],
@@ -47,7 +47,7 @@ def pooled(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         stderr=subprocess.STDOUT,
         user="nobody" if os.geteuid() == 0 else None,  # it refuses to run as root
     )
-    through = make_conninfo(scene.rig.dsn("supabase"), port=port)
+    through = make_conninfo(scene.rig.dsn("supabase", "ftstream_apply"), port=port)
     try:
         until(lambda: _answers(through) or process.poll() is not None)
         assert process.poll() is None, (folder / "pgbouncer.log").read_text()
@@ -119,7 +119,7 @@ def test_no_setting_of_ftstream_reaches_other_clients(scene: Scene, pooled: str)
     _look(pooled, seen)
     assert len(servers) > 1
     # A parameter of the name that was set locally is empty afterwards, and never 'on'.
-    assert seen <= {(None, "origin"), ("", "origin")}
+    assert seen <= {(None, "replica"), ("", "replica")}  # the role's own, from its login
 
 
 def _look(dsn: str, seen: set[tuple[object, ...]]) -> set[int]:

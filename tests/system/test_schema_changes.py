@@ -87,7 +87,7 @@ def test_column_of_external_alone_is_told_once_and_carried_when_supabase_has_it(
     scene.caught_up()
     assert at_supabase(scene, "early", after) == "y"
     assert at_supabase(scene, "early", before) is None  # as it was told: verify --repair
-    assert scene.command("verify", "--repair", "--yes").returncode == 0
+    assert scene.command("verify", "gfx", "--repair", "--yes").returncode == 0
     assert at_supabase(scene, "early", before) == "x"
 
 
@@ -176,7 +176,7 @@ def test_type_that_does_not_fit_parks_the_rows_with_the_column_named(
         change="alter table gfx_players alter renamed type text using 'text ' || renamed",
     )
     until(lambda: not scene.parked())
-    scene.command("verify", "--repair", "--yes")
+    scene.command("verify", "gfx", "--repair", "--yes")
 
 
 def test_delete_whose_key_the_log_does_not_hold_takes_no_other_row(
@@ -201,6 +201,6 @@ def test_delete_whose_key_the_log_does_not_hold_takes_no_other_row(
     assert at_supabase(scene, "name", other) == "zeros"
     (told,) = scene.notifications("delete_without_key")
     assert "player_hash" in told
-    repaired = scene.command("verify", "--table", "gfx_players", "--repair", "--yes")
+    repaired = scene.command("verify", "gfx", "--table", "gfx_players", "--repair", "--yes")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
     assert scene.execute("supabase", "select 1 from gfx_players where id::text = %s", gone) == []

@@ -11,6 +11,7 @@ from psycopg import Connection, sql
 
 from ftstream.local.demo.rig import Rig, SiteName
 from tests.conftest import until
+from tests.system.scene import pass_for_the_worker
 
 WORDS = sql.SQL("(select md5(random()::text || i) as x from generate_series(1, {} / 32) i) w")
 NUMBERS = sql.SQL("(select (random() * 2e9)::int as x from generate_series(1, {} / 4)) n")
@@ -227,8 +228,8 @@ def rename(external: Connection, case: str) -> None:
 
 
 def delete_by_hand(rig: Rig, *cases: str) -> None:
-    with psycopg.connect(rig.dsn("supabase")) as connection:
-        connection.execute("set local ftstream.applying = 'on'")
+    with psycopg.connect(rig.dsn("supabase", "supabase_admin")) as connection:
+        pass_for_the_worker(connection)
         connection.execute("delete from gfx_players where player_hash = any(%s)", (list(cases),))
 
 

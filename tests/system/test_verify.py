@@ -18,7 +18,7 @@ from ftstream.compare.progress import NotCaughtUp
 from ftstream.compare.verification import verify
 from ftstream.flows import GFX
 from ftstream.local.demo.rig import SITES, Rig
-from tests.system.scene import Scene, Worker, set_up
+from tests.system.scene import Scene, Worker, pass_for_the_worker, set_up
 
 EXTRA_COLUMNS: LiteralString = """
     create extension citext;
@@ -112,7 +112,7 @@ def worker(scene: Scene) -> Worker:
 def report(rig: Rig, *arguments: str) -> tuple[int, Any]:
     """Exit code and JSON of `ftstream verify`."""
     done = subprocess.run(
-        [sys.executable, "-m", "ftstream", "verify", "--format", "json", *arguments],
+        [sys.executable, "-m", "ftstream", "verify", "gfx", "--format", "json", *arguments],
         env=rig.environment,
         capture_output=True,
         text=True,
@@ -124,7 +124,7 @@ def report(rig: Rig, *arguments: str) -> tuple[int, Any]:
 def as_nobody_may(scene: Scene, query: sql.Composed, *values: object) -> list[str]:
     """Change rows on Supabase alone, and return their ids."""
     with psycopg.connect(scene.rig.dsn("supabase", "supabase_admin")) as connection:
-        connection.execute("set ftstream.applying = 'on'; set session_replication_role = replica")
+        pass_for_the_worker(connection)
         return [row[0] for row in connection.execute(query, values).fetchall()]
 
 

@@ -136,8 +136,11 @@ def test_external_gets_roles_rights_a_publication_and_last_a_slot_by_itself() ->
         "capture role debezium",
         "settings of debezium",
         "apply role worker",
+        "role ftstream_definer",
         "rights of debezium",
         "rights of worker",
+        "rights of ftstream_definer",
+        "functions of ftstream_definer",
         "publication gfx_publication",
         "positions in the log, one a row",
         "replication slot gfx_slot",
@@ -151,7 +154,10 @@ def test_supabase_gets_guards_and_status_but_no_slot() -> None:
     assert titles(plan_site(aim(Site.SUPABASE), state(), VERIFIERS)) == [
         "schema ftstream",
         "apply role worker",
+        "role ftstream_definer",
         "rights of worker",
+        "rights of ftstream_definer",
+        "functions of ftstream_definer",
         "guards of flow gfx",
         "rows of sync_status",
     ]
@@ -160,7 +166,14 @@ def test_supabase_gets_guards_and_status_but_no_slot() -> None:
 def test_an_administrator_that_applies_needs_no_role_and_no_rights() -> None:
     as_admin = replace(aim(Site.SUPABASE), apply_role="admin")
     steps = plan_site(as_admin, state(), {})
-    assert titles(steps) == ["schema ftstream", "guards of flow gfx", "rows of sync_status"]
+    assert titles(steps) == [
+        "schema ftstream",
+        "role ftstream_definer",
+        "rights of ftstream_definer",
+        "functions of ftstream_definer",
+        "guards of flow gfx",
+        "rows of sync_status",
+    ]
 
 
 def test_no_secret_is_ever_shown() -> None:

@@ -12,7 +12,14 @@ from pydantic import SecretStr
 
 from ftstream import app
 from ftstream.kafka.clients import client_options
-from ftstream.settings import Database, KafkaSettings, Settings, SettingsError, load_settings
+from ftstream.settings import (
+    Database,
+    KafkaSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+    unprotected,
+)
 
 SECRET = "s3cret-of-the-test"
 DSN = f"postgresql://worker:{SECRET}@db.example.com:6543/postgres?sslmode=verify-full"
@@ -43,6 +50,58 @@ def test_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("FTSTREAM_NAMESPACE", "set")
     settings = load_settings()
     assert (settings.namespace, settings.kafka.bootstrap_servers) == ("set", "one:9092")
+
+
+def test_secret_may_stand_in_a_file_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dsn").write_text(f"{DSN}\n")
+    monkeypatch.setenv("FTSTREAM_SUPABASE__DSN_FILE", str(tmp_path / "dsn"))
+    monkeypatch.setenv("FTSTREAM_SUPABASE__CONNECT_TIMEOUT", "3")
+    settings = load_settings()
+    assert settings.supabase.dsn.get_secret_value() == DSN
+    assert settings.supabase.connect_timeout == 3
+    monkeypatch.setenv("FTSTREAM_SUPABASE__DSN", DSN)
+    with pytest.raises(SettingsError, match="DSN_FILE are both set"):
+        load_settings()
+    monkeypatch.delenv("FTSTREAM_SUPABASE__DSN")
+    monkeypatch.setenv("FTSTREAM_SUPABASE__DSN_FILE", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match=r"FTSTREAM_SUPABASE__DSN_FILE: .*none: No such file"):
+        load_settings()
+    monkeypatch.delenv("FTSTREAM_SUPABASE__DSN_FILE")
+    monkeypatch.setenv("FTSTREAM_SUPABASE_DSN_FILE", "x")
+    with pytest.raises(SettingsError, match="did you mean FTSTREAM_SUPABASE__DSN_FILE"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "told"),
+    [
+        (
+            "supabase",
+            {"dsn": "postgresql://u:p@db.example.com/d"},
+            "supabase.dsn: the connection to",
+        ),
+        ("supabase", {"dsn": "postgresql://u:p@db.example.com/d?sslmode=verify-full"}, ""),
+        ("supabase", {"dsn": "postgresql://u:p@127.0.0.1/d"}, ""),
+        ("kafka", {"bootstrap_servers": "localhost:9092,k:9092"}, "kafka: rows travel in clear"),
+        ("kafka", {"bootstrap_servers": "localhost:9092,127.0.0.1:9093"}, ""),
+        (
+            "kafka",
+            {"bootstrap_servers": "k:9092", "security_protocol": "SSL"},
+            "kafka: nobody has to log in",
+        ),
+        ("kafka", {"bootstrap_servers": "k:9092", "security_protocol": "SASL_SSL"}, ""),
+        ("connect", {"url": "http://c:8083", "username": "u"}, "connect.url: settings travel"),
+        ("connect", {"url": "https://c:8083"}, "connect: nobody has to log in"),
+        ("connect", {"url": "https://c:8083", "username": "u"}, ""),
+    ],
+)
+def test_what_others_can_read_or_change_on_the_way_is_told(
+    group: str, values: dict[str, str], told: str
+) -> None:
+    found = unprotected(Settings.model_validate({group: values}))
+    assert [each[: len(told)] for each in found][:1] == ([told] if told else [])
 
 
 def test_file_that_is_named_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_settings_have_the_shape_that_the_cli_reads(stack: Stack) -> None:
     assert settings["external"]["admin_dsn"].startswith("postgresql://admin:")
     assert settings["external"]["admin_dsn"].endswith("/gfx_production")
     assert settings["supabase"]["admin_dsn"].startswith("postgresql://postgres:")
-    assert settings["supabase"]["dsn"].startswith("postgresql://postgres:")
+    assert settings["supabase"]["dsn"].startswith("postgresql://ftstream_apply:")
     assert settings["connect"]["capture_password"] == stack.debezium_password
 
 

@@ -121,8 +121,10 @@ class Rig:
                 "admin_dsn": self.dsn("external"),
                 "dsn": self.dsn("external", "ftstream_apply"),
             },
-            # On Supabase the worker is `postgres`: no smaller role may switch triggers off there.
-            "supabase": {"admin_dsn": self.dsn("supabase"), "dsn": self.dsn("supabase")},
+            "supabase": {
+                "admin_dsn": self.dsn("supabase"),
+                "dsn": self.dsn("supabase", "ftstream_apply"),
+            },
             "kafka": {"bootstrap_servers": self.stack.bootstrap_servers},
             "connect": {
                 "url": self.stack.connect_url,

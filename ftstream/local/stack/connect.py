@@ -12,6 +12,7 @@ from ftstream.local.stack.service import probe_http
 
 HEAP = "1g"
 PASSWORD_VARIABLE = "DEBEZIUM_PASSWORD"
+OVERRIDES = ("max.request.size", "buffer.memory", "compression.type", "linger.ms", "batch.size")
 ENVIRONMENT_PROVIDER = "org.apache.kafka.common.config.provider.EnvVarConfigProvider"
 
 
@@ -74,7 +75,9 @@ class ConnectWorker:
             "scheduled.rebalance.max.delay.ms": "0",
             # Moves the slot's confirmed position, which `ftstream wait` looks at (60 s by default).
             "offset.flush.interval.ms": "1000",
-            "connector.client.config.override.policy": "All",
+            # What ftstream's connectors set of their producers, and nothing else.
+            "connector.client.config.override.policy": "Allowlist",
+            "connector.client.config.override.allowlist": ",".join(OVERRIDES),
             "config.providers": "env",
             "config.providers.env.class": ENVIRONMENT_PROVIDER,
             # Only these: whoever may create a connector could else read the whole environment.

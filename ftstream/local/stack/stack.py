@@ -209,7 +209,7 @@ class Stack:
             external_admin=self.dsn("external"),
             external_apply=self.dsn("external", APPLY_ROLE),
             supabase_admin=self.dsn("supabase"),
-            supabase_apply=self.dsn("supabase"),
+            supabase_apply=self.dsn("supabase", APPLY_ROLE),
             bootstrap_servers=self.bootstrap_servers,
             connect_url=self.connect_url,
             capture_password=self.debezium_password,
