@@ -95,17 +95,22 @@ class Pair:
 
 @asynccontextmanager
 async def as_ftstream(
-    connection: AsyncConnection, settings: Settings, site: Site
+    connection: AsyncConnection, settings: Settings, site: Site, *, triggers: bool = False
 ) -> AsyncIterator[None]:
-    """Have a superuser pass for the worker in its transaction: triggers tell by login and setting."""
-    await connection.execute("set local session_replication_role = replica")
+    """Have a superuser pass for the worker in its transaction: ftstream's triggers tell by login and setting.
+
+    Those of others run only with `triggers`.
+    """
+    if not triggers:
+        await connection.execute("set local session_replication_role = replica")
     role = sql.Identifier(role_of(settings.database(site)))
     await connection.execute(sql.SQL("set local session authorization {}").format(role))
     await connection.execute("set local ftstream.applying = 'on'")
     yield
     await connection.execute("reset session authorization")
     await connection.execute("set local ftstream.applying = 'off'")
-    await connection.execute("set local session_replication_role = origin")
+    if not triggers:
+        await connection.execute("set local session_replication_role = origin")
 
 
 @dataclass

@@ -94,7 +94,7 @@ async def test_row_is_deleted_only_if_external_asked_again_does_not_have_it(
     async with (
         await pair.connect(Site.SUPABASE) as supabase,
         supabase.transaction(),
-        as_ftstream(supabase, pair.settings, Site.SUPABASE),
+        as_ftstream(supabase, pair.settings, Site.SUPABASE, triggers=True),
     ):
         await supabase.execute(ADD, [1, 3])
     await external.execute(ADD, [1, 1])
@@ -163,7 +163,7 @@ async def test_dry_run_counts_what_differs(
     async with (
         await pair.connect(Site.SUPABASE) as supabase,
         supabase.transaction(),
-        as_ftstream(supabase, pair.settings, Site.SUPABASE),
+        as_ftstream(supabase, pair.settings, Site.SUPABASE, triggers=True),
     ):
         await supabase.execute(ADD, [3, 25_001])
         await supabase.execute("update wsop_players set city = 'x' where id <= %s", [key(4)])
@@ -364,7 +364,7 @@ def passing(connection: AsyncConnection, pair: Pair) -> AbstractAsyncContextMana
     """Pass the guard, on the site that has one."""
     if connection.info.port == pair.external.port:
         return nullcontext()
-    return as_ftstream(connection, pair.settings, Site.SUPABASE)
+    return as_ftstream(connection, pair.settings, Site.SUPABASE, triggers=True)
 
 
 async def filled(pair: Pair, external: AsyncConnection, events: int, counts: int) -> None:
@@ -442,7 +442,7 @@ async def test_delete_waits_for_those_of_the_rows_that_refer_to_it(
     async with (
         await pair.connect(Site.SUPABASE) as supabase,
         supabase.transaction(),
-        as_ftstream(supabase, pair.settings, Site.SUPABASE),
+        as_ftstream(supabase, pair.settings, Site.SUPABASE, triggers=True),
     ):
         await supabase.execute(COUNT, [1, 100, 130])  # all of event 1
     await external.execute("delete from wsop_events where id in (%s, %s)", [key(1), key(21)])
@@ -508,7 +508,7 @@ async def test_row_with_a_value_that_does_not_fit_is_published_once_until_it_cha
     async with (
         await pair.connect(Site.SUPABASE) as supabase,
         supabase.transaction(),
-        as_ftstream(supabase, pair.settings, Site.SUPABASE),
+        as_ftstream(supabase, pair.settings, Site.SUPABASE, triggers=True),
     ):
         await supabase.execute(ADD, [1, 3])
         await supabase.execute("alter table wsop_players alter city type varchar(3)")
