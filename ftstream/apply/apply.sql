@@ -6,16 +6,6 @@ select set_config('ftstream.applying', 'on', true),
        -- A worker that is frozen, or whose cable was pulled, must not hold its locks for hours.
        set_config('idle_in_transaction_session_timeout', '10s', true)
 
--- name: replica
--- Supabase lifts the plain SET statement only, not set_config(). Roles that have it from their login may not set it.
-do $ftstream_replica$
-begin
-    if current_setting('session_replication_role') <> 'replica' then
-        set local session_replication_role = replica;
-    end if;
-end
-$ftstream_replica$
-
 -- name: share
 -- Beside other workers of the flow.
 select pg_advisory_xact_lock_shared(hashtext('ftstream.apply'), hashtext(%(flow)s))

@@ -102,7 +102,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 revoke all on function ftstream.key_of(regclass) from public;
 
--- Aborts unless `init` has put one of ftstream's triggers on the table: nobody else may make one. That is what require_parents, missing_parents and release_children may be asked of.
+-- Aborts unless `init` has put one of ftstream's triggers on the table: nobody else may make one. That is what
+-- require_parents, missing_parents and release_children may be asked of.
 create or replace function ftstream.require_in_flow(target regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -244,6 +245,7 @@ begin
 end $$;
 revoke all on function ftstream.release_children(regclass, text[], regclass[], text[]) from public;
 
+-- The same of any table that release_children has come to.
 create or replace function ftstream.release(
     parent_table regclass, ids text[], carried regclass[], rewritten text[] default '{}'
 ) returns void

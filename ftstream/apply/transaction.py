@@ -76,7 +76,7 @@ class Transactions:
         await self.limit(target)
         await target.execute(statement(SESSION["exact_text"]))
         await target.execute(statement(SESSION["own_names"]))
-        await target.execute(statement(QUERIES["replica"]))
+        await target.execute(statement(SESSION["triggers_off"]))
         await target.execute(statement(QUERIES[company]), {"flow": self._flow})
 
     async def limit(self, target: AsyncConnection) -> None:

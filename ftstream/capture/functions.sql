@@ -4,7 +4,7 @@
 -- that nobody has committed, such as the temporary one of two rows that swap a unique value.)
 
 -- Every function here belongs to a role that has no login, and rights on the flows' tables and on what is reached from
--- them alone (setup/provision.py): where one runs with more than its caller has, it runs with that. What it is given
+-- them alone (setup/rights.py): where one runs with more than its caller has, it runs with that. What it is given
 -- to look at is checked, and pg_temp comes last in its path, since anybody can put types and tables there.
 
 -- Who PostgREST acts for, from the token's own claims: what lies deeper (user_metadata) the user may set.

@@ -14,3 +14,14 @@ select set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'p
 -- Behind a transaction pooler the session may hold what another client has SET there: names of types
 -- and operators mean what the role's own search_path says.
 set local search_path to default
+
+-- name: triggers_off
+-- Triggers do not run until the transaction ends. Supabase lifts the plain SET statement only, not set_config(); and
+-- a role that has it from its login need not set it, and may not.
+do $ftstream_replica$
+begin
+    if current_setting('session_replication_role') <> 'replica' then
+        set local session_replication_role = replica;
+    end if;
+end
+$ftstream_replica$

@@ -358,12 +358,7 @@ async def try_login(conninfo: str) -> Login:
     except psycopg.OperationalError as error:
         return Login(str(error).strip(), refused=_is_refusal(error))
     async with connection:
-        try:
-            async with connection.transaction(force_rollback=True):
-                await connection.execute(statement(_QUERIES["try_replica"]))
-        except psycopg.errors.InsufficientPrivilege:
-            return Login()
-        return Login(may_replicate=True)
+        return Login(may_replicate=await _may_set_replica(connection))
 
 
 def _is_refusal(error: psycopg.OperationalError) -> bool:
@@ -386,10 +381,10 @@ async def _replica_rights(
 
 
 async def _may_set_replica(connection: AsyncConnection) -> bool:
-    """Say whether the administrator's own session may switch triggers off, and so give it to a role."""
+    """Say whether this session may switch triggers off: on Supabase no catalog tells."""
     try:
         async with connection.transaction(force_rollback=True):
-            await connection.execute(statement(_QUERIES["try_replica"]))
+            await connection.execute(statement(SESSION["triggers_off"]))
     except psycopg.errors.InsufficientPrivilege:
         return False
     return True

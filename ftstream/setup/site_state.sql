@@ -241,13 +241,3 @@ select to_regclass('ftstream.sync_status') is not null
 -- name: status_rows
 -- The rows of sync_status.
 select source, entity_type from ftstream.sync_status
-
--- name: try_replica
--- Whether this session may switch triggers off: on Supabase no catalog tells.
-do $ftstream_replica$
-begin
-    if current_setting('session_replication_role') <> 'replica' then
-        set local session_replication_role = replica;
-    end if;
-end
-$ftstream_replica$

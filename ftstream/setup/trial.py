@@ -8,7 +8,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from ftstream.flows import Table
-from ftstream.postgres.connection import open_connection
+from ftstream.postgres.connection import SESSION, open_connection
 from ftstream.postgres.queries import Queries, identifier, statement
 from ftstream.setup.expectations import Wanted
 from ftstream.setup.preflight import Problem
@@ -49,6 +49,8 @@ async def _tried(
     for table in tables:
         try:
             async with connection.transaction(force_rollback=True):
+                if what == "write":
+                    await connection.execute(statement(SESSION["triggers_off"]))
                 for query in _steps(what):
                     names = {
                         "table": identifier(table.schema, table.name),
@@ -68,7 +70,7 @@ async def _tried(
 def _steps(what: str) -> Iterator[str]:
     yield "patience"
     if what == "write":
-        yield from ("as_ftstream", "replica", "lock", "delete")
+        yield from ("as_ftstream", "lock", "delete")
     else:
         yield "read"
 

@@ -12,16 +12,6 @@ set local role {role}
 -- As the worker writes: guards and capture let it by.
 select set_config('ftstream.applying', 'on', true)
 
--- name: replica
--- Triggers do not run.
-do $ftstream_replica$
-begin
-    if current_setting('session_replication_role') <> 'replica' then
-        set local session_replication_role = replica;
-    end if;
-end
-$ftstream_replica$
-
 -- name: read
 -- A row, with whatever row level security asks of it.
 select t.* from {table} as t limit 1

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from ftstream import setup
 from ftstream.flows import FLOWS, GFX, OVERRIDES, CaptureNames, Flow, Names, Site, log_captures
+from ftstream.postgres.connection import SESSION
 from ftstream.postgres.queries import Queries, statement
 from ftstream.settings import ConnectSettings, Database, RealtimeSettings
 from ftstream.setup import Done, PreflightFailed, SetupFailed, migrate
@@ -347,7 +348,7 @@ async def add_player(connection: AsyncConnection) -> None:
 async def begin_apply(connection: AsyncConnection) -> None:
     bounds = {"statement_timeout": "60s", "lock_timeout": "300ms"}
     await connection.execute(statement(APPLY["session"]), bounds)
-    await connection.execute(statement(APPLY["replica"]))
+    await connection.execute(statement(SESSION["triggers_off"]))
 
 
 async def test_the_apply_role_can_do_what_applying_takes_and_no_more(least: Pair) -> None:
