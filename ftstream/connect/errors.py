@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
+LOGIN = ". Are connect.username and connect.password right?"
+
 
 class ConnectError(Exception):
     """Something that was asked of Kafka Connect did not work; the message says what to do."""
@@ -21,7 +25,8 @@ class ConnectRefused(ConnectError):
     """Connect answered with an error; `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"Kafka Connect refused ({status}): {message}")
+        hint = LOGIN if status == HTTPStatus.UNAUTHORIZED else ""
+        super().__init__(f"Kafka Connect refused ({status}): {message}{hint}")
         self.status = status
         self.message = message
 

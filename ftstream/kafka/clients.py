@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError as ClientError
 
 from ftstream.kafka.errors import KafkaUnreachable
+from ftstream.kafka.unpacking import bound_batches
 from ftstream.settings import KafkaSettings
 
 
@@ -34,6 +35,7 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
 async def open_consumer(kafka: KafkaSettings, **options: Any) -> AsyncIterator[Any]:
     """Open a consumer in no group: it moves nobody's position. Raises KafkaUnreachable."""
     options = {"group_id": None, "enable_auto_commit": False} | options
+    bound_batches()
     consumer = AIOKafkaConsumer(**client_options(kafka), **options)
     with unreachable(kafka):
         try:

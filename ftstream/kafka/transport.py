@@ -21,6 +21,7 @@ from faust.types import TP
 
 from ftstream.kafka.chunk import Chunk, Record, chunks
 from ftstream.kafka.partition import Partition
+from ftstream.kafka.unpacking import bound_batches
 from ftstream.logs import SERVICES
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is 
         return {tp: Fetched(records, self._epochs.get(tp, 0)) for tp, records in found.items()}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
+        bound_batches()
         consumer = super()._create_worker_consumer(transport)
         # A fetch that waits on idle partitions holds up the busy ones of the same broker: Faust's 1.5 s
         # would be seen as latency whenever a batch was just read.

@@ -204,16 +204,23 @@ class Scene:
         with psycopg.connect(self.rig.dsn(site), autocommit=True) as connection:
             connection.execute(query.format(sql.Identifier(table), sql.Identifier(name)))
 
-    def publish(self, table: str, key: bytes | None, value: bytes | None) -> None:
+    def publish(
+        self, table: str, key: bytes | None, value: bytes | None, compression: str | None = None
+    ) -> None:
         """Put a record into a change topic, as anybody who may write there can."""
-        self.publish_to(self.names.topic(GFX.table(table), Site.EXTERNAL), key, value)
+        topic = self.names.topic(GFX.table(table), Site.EXTERNAL)
+        self.publish_to(topic, key, value, compression)
 
-    def publish_to(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+    def publish_to(
+        self, topic: str, key: bytes | None, value: bytes | None, compression: str | None = None
+    ) -> None:
         """Put a record into any topic."""
 
         async def send() -> None:
             async with AIOKafkaProducer(
-                **client_options(self.rig.settings.kafka), max_request_size=2**25
+                **client_options(self.rig.settings.kafka),
+                max_request_size=2**27,
+                compression_type=compression,
             ) as producer:
                 await producer.send_and_wait(topic, value, key=key)
 

@@ -12,6 +12,7 @@ import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from ftstream.flows import GFX, Site
+from ftstream.kafka.unpacking import MOST_BYTES
 from ftstream.local.demo.rig import Rig
 from tests.conftest import until
 from tests.system.scene import Scene, Worker, admin, pass_for_the_worker, set_up
@@ -130,6 +131,20 @@ def test_dropped_records_are_gone_and_logged(scene: Scene, worker: Worker) -> No
     dropped: LiteralString = "select count(*) from ftstream.sync_log where outcome = 'dropped'"
     assert scene.execute("supabase", dropped) == [(len(MALFORMED),)]
     assert scene.command("dead", "show", "supabase:1").returncode == 1
+
+
+def test_a_batch_that_unpacks_to_more_than_any_producer_sends_is_dead_and_the_flow_goes_on(
+    scene: Scene, worker: Worker
+) -> None:
+    for compression in ("gzip", "zstd", "lz4"):
+        scene.publish("gfx_players", b"key", bytes(MOST_BYTES + 1), compression)
+    player = add_player(scene, "after large ones")
+    until(lambda: names(scene, player) == ["after large ones"])
+    until(lambda: len(listed(scene)) == 3)
+    for each in listed(scene):
+        kept = scene.command("dead", "show", "--raw", each["ref"]).stdout.decode()
+        assert "unpack to more than 64 MiB" in kept
+    assert scene.command("dead", "drop", "--all", "--yes").returncode == 0
 
 
 def test_value_that_does_not_fit_waits_alone_with_its_column_named(

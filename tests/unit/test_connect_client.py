@@ -80,6 +80,12 @@ async def test_a_refusal_does_not_echo_the_secret_it_was_sent() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+async def test_a_wrong_login_names_the_settings() -> None:
+    async with connect(refusal(401, "User cannot access the resource.")) as (client, _):
+        with pytest.raises(ConnectRefused, match=r"connect\.username and connect\.password"):
+            await client.get_config("c")
+
+
 async def test_requests_without_a_body_name_the_type_connect_wants() -> None:
     async with connect((202, {})) as (client, asked):
         await client.restart("c", only_failed=True)

@@ -18,6 +18,7 @@ from ftstream.local.stack.jars import PROVIDED, Jars, pinned
 from ftstream.local.stack.java import Jvm
 from ftstream.local.stack.kafka import MESSAGE_BYTES
 from ftstream.local.stack.postgres import SETTINGS
+from ftstream.local.stack.state import CONNECT_USER
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -53,7 +54,7 @@ def test_debezium_comes_from_the_pom_itself() -> None:
 def test_connect_is_configured_as_in_the_local_stack(tmp_path: Path) -> None:
     jvm = Jvm(Path("java"), Jars(tmp_path))
     local = ConnectWorker(
-        tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret"
+        tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret", "login"
     )
     local.prepare()
     here = {"bootstrap.servers", "listeners", "rest.advertised.host.name", "plugin.path"}
@@ -63,6 +64,17 @@ def test_connect_is_configured_as_in_the_local_stack(tmp_path: Path) -> None:
     assert {k: v for k, v in in_docker.items() if k not in here} == {
         k: v for k, v in on_host.items() if k not in here
     }
+
+
+def test_nobody_changes_a_connector_without_a_login(compose: dict[str, Any]) -> None:
+    settings = properties(DOCKER / "connect" / "connect.properties")
+    assert settings["rest.extension.classes"].endswith(".BasicAuthSecurityRestExtension")
+    dockerfile = (DOCKER / "connect" / "Dockerfile").read_text()
+    assert "java.security.auth.login.config=/opt/ftstream/jaas.conf" in dockerfile
+    (mounted,) = compose["services"]["connect"]["configs"]
+    assert f'file="{mounted["target"]}"' in (DOCKER / "connect" / "jaas.conf").read_text()
+    logins = compose["configs"][mounted["source"]]["content"]
+    assert logins.startswith(f"{CONNECT_USER}=${{CONNECT_PASSWORD")
 
 
 def test_kafka_takes_messages_of_the_same_size(compose: dict[str, Any]) -> None:

@@ -107,7 +107,7 @@ def test_settings_have_the_shape_that_the_cli_reads(stack: Stack) -> None:
         "external": {"admin_dsn", "dsn"},
         "supabase": {"admin_dsn", "dsn"},
         "kafka": {"bootstrap_servers"},
-        "connect": {"url", "capture_password"},
+        "connect": {"url", "username", "password", "capture_password"},
         "realtime": {"url", "key"},
     }
     assert settings["external"]["admin_dsn"].startswith("postgresql://admin:")
@@ -126,8 +126,8 @@ def test_every_password_is_different(stack: Stack) -> None:
     made = state.load(stack.folder / "stack.json")
     assert made is not None
     found = [word for site in made.passwords.values() for word in site.values()]
-    found += [made.debezium_password, made.realtime_key]
-    assert len(set(found)) == len(found) == 7
+    found += [made.debezium_password, made.connect_password, made.realtime_key]
+    assert len(set(found)) == len(found) == 8
 
 
 def test_the_state_survives_a_round_trip(tmp_path: Path) -> None:
@@ -158,12 +158,25 @@ def test_without_a_stack_the_message_says_how_to_make_one(tmp_path: Path) -> Non
 def test_the_password_of_debezium_is_in_the_environment_and_in_no_file(tmp_path: Path) -> None:
     jvm = Jvm(Path("java"), jars.Jars(tmp_path / "jars"))
     connect = ConnectWorker(
-        tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret"
+        tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret", "login"
     )
     connect.prepare()
     assert connect.command().environment == {"DEBEZIUM_PASSWORD": "secret"}
-    assert "secret" not in connect.properties.read_text()
+    for path in connect.folder.iterdir():
+        assert "secret" not in path.read_text()
     assert "secret" not in repr(connect)
+
+
+def test_the_login_to_connect_is_in_one_file_that_its_owner_reads(tmp_path: Path) -> None:
+    jvm = Jvm(Path("java"), jars.Jars(tmp_path / "jars"))
+    connect = ConnectWorker(
+        tmp_path / "connect", tmp_path / "log", 8083, "localhost:9092", jvm, "secret", "hunter2"
+    )
+    connect.prepare()
+    (holds,) = [path for path in connect.folder.iterdir() if "hunter2" in path.read_text()]
+    assert stat.S_IMODE(holds.stat().st_mode) == 0o600
+    command = connect.command()
+    assert "hunter2" not in " ".join(command.argv) + repr(command.environment) + repr(connect)
 
 
 def test_the_stand_in_for_realtime_has_its_secrets_in_the_environment_alone(tmp_path: Path) -> None:

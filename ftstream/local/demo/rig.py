@@ -21,6 +21,7 @@ from psycopg import sql
 
 from ftstream.local.demo.schema import has_schema, load_schema
 from ftstream.local.stack import Stack
+from ftstream.local.stack.state import CONNECT_USER
 from ftstream.settings import Settings
 
 STOP_SECONDS = 40.0
@@ -128,6 +129,8 @@ class Rig:
             "kafka": {"bootstrap_servers": self.stack.bootstrap_servers},
             "connect": {
                 "url": self.stack.connect_url,
+                "username": CONNECT_USER,
+                "password": self.stack.connect_password,
                 "capture_password": self.stack.debezium_password,
             },
             "realtime": {

@@ -9,11 +9,20 @@ from pathlib import Path
 from ftstream.local.stack.java import Jvm, write_properties
 from ftstream.local.stack.process import Command
 from ftstream.local.stack.service import probe_http
+from ftstream.local.stack.state import CONNECT_USER, write_private
 
 HEAP = "1g"
 PASSWORD_VARIABLE = "DEBEZIUM_PASSWORD"
 OVERRIDES = ("max.request.size", "buffer.memory", "compression.type", "linger.ms", "batch.size")
+BASIC_AUTHENTICATION = "org.apache.kafka.connect.rest.basic.auth.extension"
 ENVIRONMENT_PROVIDER = "org.apache.kafka.common.config.provider.EnvVarConfigProvider"
+
+
+JAAS = """\
+KafkaConnect {{
+  {module}.PropertyFileLoginModule required file="{file}";
+}};
+"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,9 @@ class ConnectWorker:
     bootstrap_servers: str
     jvm: Jvm
     password: str = field(repr=False)
+    """The capture role's, which connectors refer to."""
+    login_password: str = field(repr=False)
+    """Of CONNECT_USER, for the REST interface."""
 
     name = "connect"
     stop_signal = signal.SIGTERM
@@ -34,19 +46,31 @@ class ConnectWorker:
     def properties(self) -> Path:
         return self.folder / "connect.properties"
 
+    @property
+    def _logins(self) -> Path:
+        return self.folder / "logins.properties"
+
+    @property
+    def _jaas(self) -> Path:
+        return self.folder / "jaas.conf"
+
     def prepare(self) -> None:
         self.folder.mkdir(exist_ok=True)
         write_properties(self.properties, self._settings())
+        # In a file, since a process list shows the command line.
+        write_private(self._logins, f"{CONNECT_USER}={self.login_password}\n")
+        self._jaas.write_text(JAAS.format(module=BASIC_AUTHENTICATION, file=self._logins))
 
     def command(self) -> Command:
         main = "org.apache.kafka.connect.cli.ConnectDistributed"
-        argv = self.jvm.argv(main, str(self.properties), heap=HEAP)
+        options = (f"-Djava.security.auth.login.config={self._jaas}",)
+        argv = self.jvm.argv(main, str(self.properties), heap=HEAP, options=options)
         # In the environment, so that neither the REST API nor a topic ever shows the password.
         secret = {PASSWORD_VARIABLE: self.password}
         return Command(argv, folder=self.folder, log=self.log, environment=secret)
 
     def probe(self) -> str | None:
-        return probe_worker(self.port)
+        return probe_worker(self.port, self.login_password)
 
     def settle(self) -> None:
         """Nothing to do: connectors belong to ftstream."""
@@ -57,6 +81,7 @@ class ConnectWorker:
             "group.id": "ftstream-connect",
             "listeners": f"http://127.0.0.1:{self.port}",
             "rest.advertised.host.name": "127.0.0.1",
+            "rest.extension.classes": f"{BASIC_AUTHENTICATION}.BasicAuthSecurityRestExtension",
             "plugin.path": str(self.jvm.jars.plugins),
             "plugin.discovery": "service_load",
             # For connectors that name none; ftstream's name theirs.
@@ -85,6 +110,6 @@ class ConnectWorker:
         }
 
 
-def probe_worker(port: int) -> str | None:
+def probe_worker(port: int, password: str) -> str | None:
     """None once the worker has joined its group and answers, else why not."""
-    return probe_http(port, "/connectors")
+    return probe_http(port, "/connectors", (CONNECT_USER, password))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ class Jvm:
     java: Path
     jars: Jars
 
-    def argv(self, main: str, *arguments: str, heap: str) -> tuple[str, ...]:
+    def argv(
+        self, main: str, *arguments: str, heap: str, options: Sequence[str] = ()
+    ) -> tuple[str, ...]:
         return (
             str(self.java),
             "-Xms128m",
@@ -26,6 +28,7 @@ class Jvm:
             "-XX:+ExitOnOutOfMemoryError",  # ended and seen, not half alive
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={LOG4J}",
+            *options,
             "-cp",
             self.jars.classpath,
             main,

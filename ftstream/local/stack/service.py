@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import signal
 from pathlib import Path
@@ -42,14 +43,19 @@ class Service(Protocol):
         ...
 
 
-def probe_http(port: int, path: str) -> str | None:
-    """None once what listens there answers, else why not."""
+def probe_http(port: int, path: str, login: tuple[str, str] | None = None) -> str | None:
+    """None once what listens there answers (to user and password), else why not."""
+    headers = {} if login is None else {"Authorization": _basic(*login)}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
     finally:
         connection.close()
     return None if status == http.HTTPStatus.OK else f"GET {path} answers {status}"
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

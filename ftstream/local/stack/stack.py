@@ -22,7 +22,7 @@ from ftstream.local.stack.ports import is_free
 from ftstream.local.stack.process import Identity
 from ftstream.local.stack.realtime import RealtimeProcess, probe_realtime
 from ftstream.local.stack.service import Service
-from ftstream.local.stack.state import APPLY_ROLE, NAMES, StackState
+from ftstream.local.stack.state import APPLY_ROLE, CONNECT_USER, NAMES, StackState
 
 Progress = Callable[[str], None]
 SiteName = Literal["external", "supabase"]
@@ -68,6 +68,8 @@ bootstrap_servers = "{bootstrap_servers}"
 
 [connect]
 url = "{connect_url}"
+username = "{connect_user}"
+password = "{connect_password}"
 capture_password = "{capture_password}"
 
 [realtime]
@@ -167,6 +169,11 @@ class Stack:
     def connect_url(self) -> str:
         return f"http://127.0.0.1:{self._state().ports['connect']}"
 
+    @property
+    def connect_password(self) -> str:
+        """Of CONNECT_USER, for Connect's REST interface."""
+        return self._state().connect_password
+
     def realtime_url(self, dbname: str | None = None) -> str:
         """The stand-in for Supabase Realtime; another database than the site's has a path."""
         return f"http://127.0.0.1:{self._state().ports['realtime']}" + (
@@ -212,6 +219,8 @@ class Stack:
             supabase_apply=self.dsn("supabase", APPLY_ROLE),
             bootstrap_servers=self.bootstrap_servers,
             connect_url=self.connect_url,
+            connect_user=CONNECT_USER,
+            connect_password=self.connect_password,
             capture_password=self.debezium_password,
             realtime_url=self.realtime_url(),
             realtime_key=self.realtime_key,
@@ -294,6 +303,7 @@ class Stack:
             bootstrap_servers=self.bootstrap_servers,
             jvm=jvm,
             password=made.debezium_password,
+            login_password=made.connect_password,
         )
         supabase = postgres.SUPABASE
         yield RealtimeProcess(
@@ -409,7 +419,7 @@ def _probe(name: str, current: StackState) -> str | None:
         case "kafka":
             return probe_broker(port)
         case "connect":
-            return probe_worker(port)
+            return probe_worker(port, current.connect_password)
         case "realtime":
             return probe_realtime(port)
         case _:

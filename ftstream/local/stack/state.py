@@ -18,6 +18,8 @@ NAMES = ("external", "supabase", "kafka", "connect", "realtime")
 EXTRA_PORTS = ("controller", "via", "proxy")
 """Kafka's own, and those of its second listener: see Broker.via_port."""
 APPLY_ROLE = "ftstream_apply"
+CONNECT_USER = "ftstream"
+"""Who may log in to Connect's REST interface."""
 
 
 @dataclass
@@ -32,6 +34,7 @@ class StackState:
     ports: dict[str, int]
     passwords: dict[str, dict[str, str]]
     debezium_password: str
+    connect_password: str
     realtime_key: str
     processes: dict[str, Identity] = field(default_factory=dict)
     starting: set[str] = field(default_factory=set)
@@ -48,6 +51,7 @@ def new_state(postgres_folder: Path, postgres_version: int) -> StackState:
             for site in SITES.values()
         },
         debezium_password=new_password(),
+        connect_password=new_password(),
         realtime_key=new_password(),
     )
 

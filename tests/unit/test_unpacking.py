@@ -1,0 +1,69 @@
+"""A batch that would unpack to more than all memory is one record that says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+
+from ftstream.kafka import unpacking
+from ftstream.kafka.unpacking import MOST_BYTES
+
+HEADER_BYTES = 61
+CODECS = ("gzip", "lz4", "zstd", "snappy")
+
+
+@pytest.fixture(autouse=True)
+def _bounded() -> None:
+    unpacking.bound_batches()
+
+
+def batch(codec: str, *values: bytes, at: int = 10) -> bytearray:
+    """A batch as Kafka keeps it, at this offset."""
+    number = getattr(DefaultRecordBatch, f"CODEC_{codec.upper()}")
+    builder = DefaultRecordBatchBuilder(2, number, 0, -1, -1, -1, 2**30)
+    for offset, value in enumerate(values):
+        builder.append(offset, timestamp=1, key=b"k", value=value, headers=[])
+    built = bytearray(builder.build())
+    built[0:8] = at.to_bytes(8, "big")  # the CRC does not cover it
+    return built
+
+
+def read(*batches: bytearray) -> list[Any]:
+    records = MemoryRecords(b"".join(batches))
+    return list(
+        fetcher.PartitionRecords(TopicPartition("t", 0), records, None, 0, None, None, True, 0)
+    )
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_within_the_bound_is_read_as_it_was_sent(codec: str) -> None:
+    values = (b"{}", bytes(range(256)) * 8_000)
+    found = read(batch(codec, *values), batch(codec, b"next", at=12))
+    assert [record.value for record in found] == [*values, b"next"]
+    assert [record.offset for record in found] == [10, 11, 12]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_beyond_it_is_one_record_that_says_so_and_reading_goes_on(codec: str) -> None:
+    zeros = bytes(MOST_BYTES // 2)
+    found = read(batch(codec, zeros, zeros, b"x"), batch(codec, b"next", at=13))
+    assert [record.offset for record in found] == [12, 13]
+    assert found[0].key is None
+    assert found[0].value.startswith(b"records 10 to 12 unpack to more than 64 MiB")
+    assert found[1].value == b"next"
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_no_such_data_is_one_record_too(codec: str) -> None:
+    damaged = batch(codec, b"a value", b"another")
+    damaged[HEADER_BYTES:] = b"\x07" * len(damaged[HEADER_BYTES:])
+    records = MemoryRecords(bytes(damaged))
+    (found,) = fetcher.PartitionRecords(
+        TopicPartition("t", 0), records, None, 0, None, None, False, 0
+    )
+    assert found.value.startswith(b"records 10 to 11 cannot be unpacked")
