@@ -15,7 +15,7 @@ class Outcome(enum.StrEnum):
     RECORDED = "recorded"  # a TRUNCATE: never repeated blindly
     PARKED = "parked"  # it waits; what becomes of it has a row of its own
     DEAD = "dead"  # it waits for a person
-    DROPPED = "dropped"  # a person gave it up
+    DROPPED = "dropped"  # a person gave it up, or the settings did
     # Of flows that both sites may write:
     DUPLICATE = "duplicate"  # it had come before
     REFUSED = "refused"  # it cannot stand here: its own site is told to take the row as it is here

@@ -201,6 +201,10 @@ class ApplySettings(_Group):
     lock_timeout_ms: int = Field(default=300, ge=1)
     """Below PostgreSQL's deadlock_timeout (1 s), so that ftstream gives way, never a user."""
     sync_log_days: int = Field(default=30, ge=1, description="how long sync_log is kept")
+    notification_days: int = Field(default=90, ge=1, description="how long notifications are kept")
+    activity_days: int = Field(default=365, ge=1, description="how long activity_log is kept")
+    dead_days: int = Field(default=0, ge=0)
+    """After which dead changes are dropped, as `dead drop` does; 0: not before somebody drops them."""
     dead_after_seconds: float = Field(default=600, ge=0)
     """How long a parked change is tried, once all that it might wait for is applied."""
     clock_skew_seconds: float = Field(default=5, gt=0)

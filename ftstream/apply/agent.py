@@ -122,7 +122,7 @@ class ChangeAgent:
             self.flow.name,
             {table.name: self.flow.entity_type(table) for table in self.flow.tables},
             self._keeper,
-            bounds.sync_log_days,
+            bounds,
             # Of a flow captured by batch the runs keep it.
             status=self.target is Site.SUPABASE and self.flow.capture is not Capture.BATCH,
         )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import psycopg
 from psycopg import AsyncConnection
 
+from ftstream.apply.parked_store import DROP_OLD
 from ftstream.flows import Site
 from ftstream.notification import Notification
 from ftstream.postgres.connection import Json, open_site
 from ftstream.postgres.queries import Queries, statement
 from ftstream.retry import Trouble, until_done
-from ftstream.settings import Settings
+from ftstream.settings import ApplySettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -33,25 +35,42 @@ class Housekeeper:
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
 
-    async def maintain(self, keep_days: int) -> None:
-        """Make the coming days' partitions of sync_log, drop those past their time."""
-        await self._execute("maintain", {"keep_days": keep_days})
+    async def maintain(self, keep: ApplySettings) -> None:
+        """Make the coming days' partitions of sync_log, and forget what is past its time."""
+        async with self._transaction() as connection:
+            log_days = {"keep_days": keep.sync_log_days}
+            await connection.execute(statement(QUERIES["maintain"]), log_days)
+            if self._site is Site.SUPABASE:
+                await _prune(connection, "prune_notifications", keep.notification_days)
+                await _prune(connection, "prune_activity", keep.activity_days)
+            if keep.dead_days:
+                cursor = await connection.execute(DROP_OLD, {"days": keep.dead_days})
+                if cursor.rowcount:
+                    why = f"apply.dead_days = {keep.dead_days}"
+                    log.warning("%s: %d dead changes dropped: %s", self._site, cursor.rowcount, why)
 
     async def record_status(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Add counts to sync_status."""
-        await self._execute("record_status", {"rows": Json.of(rows)})
+        async with self._transaction() as connection:
+            counts = {"rows": Json.of(rows)}
+            await connection.execute(statement(QUERIES["record_status"]), counts)
 
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
 
-    async def _execute(self, query: str, values: Mapping[str, object]) -> None:
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         async with self._lock:
             if self._connection is None or self._connection.closed:
                 self._connection = await open_site(self._settings, self._site)
             async with self._connection.transaction():
                 await self._connection.execute(statement(QUERIES["patience"]))
-                await self._connection.execute(statement(QUERIES[query]), values)
+                yield self._connection
+
+
+async def _prune(connection: AsyncConnection, query: str, days: int) -> None:
+    await connection.execute(statement(QUERIES[query]), {"days": days})
 
 
 class Notifier:

@@ -8,6 +8,14 @@ select set_config('lock_timeout', '500ms', true), set_config('statement_timeout'
 -- Makes the coming days' partitions of sync_log and drops those past their time.
 select ftstream.maintain_sync_log(%(keep_days)s)
 
+-- name: prune_notifications
+-- Forgets what was told last so long ago.
+delete from ftstream.notifications where last_at < now() - make_interval(days => %(days)s)
+
+-- name: prune_activity
+-- Forgets what people and schedulers had done so long ago.
+delete from ftstream.activity_log where created_at < now() - make_interval(days => %(days)s)
+
 -- name: record_status
 -- Adds what was applied since the last time to sync_status.
 update ftstream.sync_status s

@@ -31,6 +31,7 @@ def give_up(which: str, outcome: Outcome) -> sql.Composed:
 
 SUPERSEDE = give_up("of_settled_rows", Outcome.SUPERSEDED)
 DROP = give_up("of_these_ids", Outcome.DROPPED)
+DROP_OLD = give_up("of_old_dead", Outcome.DROPPED)
 ABANDON = give_up("of_partition", Outcome.DROPPED)
 
 TAKE, DUE, PARKED_OF, POSTPONE = (

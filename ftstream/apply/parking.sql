@@ -50,6 +50,10 @@ p.operation is not null and exists (
 -- Which to give up: those that a person has named.
 p.id = any(%(ids)s::bigint[])
 
+-- name: of_old_dead
+-- Which to give up: those that have been dead for so long that nobody will look at them.
+p.state = 'dead' and p.parked_at < now() - make_interval(days => %(days)s)
+
 -- name: of_partition
 -- Which to give up: what a partition had parked before its topic was recreated. The offsets are of another
 -- order now, and a comparison carries what the changes held.

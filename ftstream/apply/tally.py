@@ -14,6 +14,7 @@ from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.merge import Batch
 from ftstream.apply.parked import ParkedRecord
 from ftstream.retry import Trouble
+from ftstream.settings import ApplySettings
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Tally:
         flow: str,
         tables: Mapping[str, str],
         keeper: Housekeeper,
-        keep_days: int,
+        keep: ApplySettings,
         *,
         status: bool,
     ) -> None:
@@ -39,7 +40,7 @@ class Tally:
         self._flow = flow
         self._tables = tables
         self._keeper = keeper
-        self._keep_days = keep_days
+        self._keep = keep
         self._status = status
         self._applied: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
@@ -70,7 +71,7 @@ class Tally:
 
     async def _maintain(self) -> bool:
         try:
-            await self._keeper.maintain(self._keep_days)
+            await self._keeper.maintain(self._keep)
         except psycopg.Error as error:
             self._unkept.met(error)
             return False

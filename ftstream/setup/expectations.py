@@ -43,7 +43,8 @@ _GAP = ("ftstream.gap", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
 _BATCH_SOURCE = ("ftstream.batch_source", ("SELECT", "INSERT", "UPDATE"))
-_NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE"))
+_NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+_ACTIVITY = ("ftstream.activity_log", ("SELECT", "DELETE"))
 _WAKE_UPS = ("ftstream.wake_ups", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
@@ -358,6 +359,7 @@ class Wanted:
             yield _STATUS
             yield _BATCH_SOURCE
             yield _NOTIFICATIONS
+            yield _ACTIVITY
             yield _OUTBOX
             yield _WAKE_UPS
 

@@ -395,16 +395,61 @@ async def test_maintenance_gives_way_to_who_reads_the_log(
             await admin.execute(drop)
         await reader.execute("select count(*) from ftstream.sync_log")
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            await keeper.maintain(30)
+            await keeper.maintain(pair.settings.apply)
         await worker.applier.apply(worker.batch(worker.change(ONE, player_hash="x", name="one")))
-    await keeper.maintain(30)
-    await keeper.maintain(-30)  # what is of today stays, whatever is asked
+    await keeper.maintain(pair.settings.apply)
+    # What is of today stays, whatever is asked.
+    await keeper.maintain(pair.settings.apply.model_copy(update={"sync_log_days": -30}))
     await keeper.close()
     async with await pair.connect(Site.SUPABASE) as connection:
         logged = await (
             await connection.execute("select count(*) from ftstream.sync_log")
         ).fetchone()
     assert logged == (1,)
+
+
+async def test_what_is_kept_for_people_is_forgotten_in_the_time_that_is_set(
+    pair: Pair, workers: tuple[Worker, Worker]
+) -> None:
+    from ftstream.apply.housekeeping import Housekeeper
+
+    async with await pair.connect(Site.SUPABASE) as connection:
+        for days in (10, 200):
+            ago = {"ago": f"{days} days", "offset": days}
+            for query in (
+                "insert into ftstream.notifications (type, severity, title, message, last_at)"
+                " values ('x', 'info', %(ago)s::text, '', now() - %(ago)s::text::interval)",
+                "insert into ftstream.activity_log (action, entity_type, created_at)"
+                " values (%(ago)s::text, 'x', now() - %(ago)s::text::interval)",
+                "insert into ftstream.parked_change (flow, state, table_name, entity_id, topic, message,"
+                " kafka_partition, kafka_offset, sqlstate, error, hint, parked_at)"
+                " select 'gfx', state, 't', %(ago)s::text, state::text, '', 0, %(offset)s, '', '', '',"
+                " now() - %(ago)s::text::interval"
+                " from unnest(enum_range(null::ftstream.parked_state)) as state",
+            ):
+                await connection.execute(query, ago)
+
+    async def kept() -> list[tuple[Any, ...]]:
+        async with await pair.connect(Site.SUPABASE) as connection:
+            found = await connection.execute(
+                "select 'told', title from ftstream.notifications"
+                " union all select 'done', action from ftstream.activity_log"
+                " union all select state::text, entity_id from ftstream.parked_change order by 1, 2"
+            )
+            return await found.fetchall()
+
+    keeper = Housekeeper(pair.settings, Site.SUPABASE)
+    bounds = pair.settings.apply.model_copy(update={"notification_days": 100, "activity_days": 100})
+    await keeper.maintain(bounds)
+    left = [("dead", "10 days"), ("dead", "200 days"), ("done", "10 days")]
+    left += [("parked", "10 days"), ("parked", "200 days"), ("told", "10 days")]
+    assert await kept() == left  # dead changes only go where that is asked for
+    await keeper.maintain(bounds.model_copy(update={"dead_days": 100}))
+    assert await kept() == [each for each in left if each != ("dead", "200 days")]
+    await keeper.close()
+    async with await pair.connect(Site.SUPABASE) as connection:
+        logged = await connection.execute("select outcome::text, entity_id from ftstream.sync_log")
+        assert await logged.fetchall() == [("dropped", "200 days")]
 
 
 async def test_text_arrives_whole_whatever_encoding_the_role_prefers(

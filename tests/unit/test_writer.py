@@ -111,7 +111,7 @@ class FakeTarget:
 
     # -- as Housekeeper
 
-    async def maintain(self, keep_days: int) -> None:
+    async def maintain(self, keep: ApplySettings) -> None:
         """Nothing to do."""
 
     async def record_status(self, rows: Sequence[Mapping[str, object]]) -> None:
@@ -151,7 +151,7 @@ class Flow:
                 "gfx",
                 {t: t for t in tables.values()},
                 cast(Housekeeper, self.target),
-                30,
+                ApplySettings(),
                 status=False,
             ),
             ApplySettings(batch_rows=4, most_parked=10),
