@@ -26,7 +26,7 @@ from ftstream.setup import (
     script,
     supabase_migration,
 )
-from ftstream.setup.preflight import Problem
+from ftstream.setup.problem import Problem
 
 
 @click.command(

@@ -16,7 +16,7 @@ from ftstream.settings import Settings
 from ftstream.setup import migrate
 from ftstream.setup.migrate import MigrationChanged
 from ftstream.setup.outside import Topics
-from ftstream.setup.preflight import Problem
+from ftstream.setup.problem import Problem
 from ftstream.setup.provision import Stage, Step, build, plan_file, plan_site
 from ftstream.setup.site_look import note_after, note_before
 from ftstream.setup.site_state import read_state

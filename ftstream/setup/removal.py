@@ -16,7 +16,7 @@ from ftstream.settings import Settings
 from ftstream.setup import deprovision, migrate
 from ftstream.setup.initialise import Done, run_step
 from ftstream.setup.outside import Connectors, Topics
-from ftstream.setup.preflight import Problem
+from ftstream.setup.problem import Problem
 from ftstream.setup.provision import Stage, Step, build
 from ftstream.setup.site_state import read_state
 from ftstream.setup.survey import (

@@ -15,7 +15,8 @@ from ftstream.postgres.catalog import TableMissing
 from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, unprotected
 from ftstream.setup.expectations import Wanted, wanted
-from ftstream.setup.preflight import Problem, pair_problems, site_problems
+from ftstream.setup.preflight import pair_problems, site_problems
+from ftstream.setup.problem import Problem
 from ftstream.setup.provision import Verifiers
 from ftstream.setup.site_state import Login, SiteState, look, try_login
 

@@ -11,7 +11,7 @@ from ftstream.flows import Table
 from ftstream.postgres.connection import SESSION, open_connection
 from ftstream.postgres.queries import Queries, identifier, statement
 from ftstream.setup.expectations import Wanted
-from ftstream.setup.preflight import Problem
+from ftstream.setup.problem import Problem
 
 _QUERIES = Queries.load(__package__, "trial.sql")
 

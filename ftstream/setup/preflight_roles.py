@@ -1,0 +1,176 @@
+"""What ftstream's roles lack, or may do more of than they should. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftstream.setup.expectations import REPLICA_PARAMETER, Wanted
+from ftstream.setup.problem import Problem
+from ftstream.setup.provision import missing_rights, unpinned, wants_replica_right
+from ftstream.setup.site_state import Login, Role, SiteState
+
+_PARAMETER_RIGHTS = 150_000
+_REPLICATION_BY_CREATEROLE = 160_000
+_ADMIN_OF_ROLE = 160_000
+
+
+def role_problems(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """Return what is wrong with the roles at one site, and with their rights."""
+    yield from _roles(wanted, state)
+    yield from _own_rights(wanted, state)
+    yield from _strangers(wanted, state)
+
+
+def _roles(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    where, server = wanted.site.value, state.server
+    for name in wanted.roles:
+        role = state.roles.get(name)
+        if role is None and not server.may_create_roles:
+            yield Problem(
+                where,
+                f"role {name} does not exist, and {server.admin} may not create it",
+                f'Create it, or: ALTER ROLE "{server.admin}" CREATEROLE',
+            )
+        if role is not None:
+            yield from _login(where, role, state.logins.get(name), name == wanted.apply_role)
+    yield from _capture_role(wanted, state)
+    yield from _capture_settings(wanted, state)
+    yield from _replica_right(wanted, state)
+
+
+def _login(where: str, role: Role, login: Login | None, applies: bool) -> Iterator[Problem]:
+    """`init` never changes the password or the attributes of a role that it did not make."""
+    if not role.ours and not role.login:
+        hint = f'ALTER ROLE "{role.name}" LOGIN, or give another role in the settings'
+        yield Problem(where, f"role {role.name} may not log in", hint)
+    elif login is None or not login.error or (role.ours and login.refused):
+        return
+    elif login.refused:
+        yield Problem(
+            where,
+            f"role {role.name}, which `init` did not make, cannot connect: {login.error}",
+            "Correct the password in the settings, or give another role there",
+        )
+    else:
+        yield Problem(
+            where,
+            f"role {role.name} cannot connect from here: {login.error}",
+            f"See {where}.dsn"
+            if applies
+            else "That is well if Kafka Connect's machine may (pg_hba.conf)",
+            fatal=applies,
+        )
+
+
+def _capture_role(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    if not wanted.captures:
+        return
+    where, server, name = wanted.site.value, state.server, wanted.capture_role
+    role = state.roles.get(name)
+    if role is not None and (role.replication or role.superuser):
+        return
+    may_give = server.superuser or (
+        server.version >= _REPLICATION_BY_CREATEROLE
+        and server.may_create_roles
+        and server.may_replicate
+    )
+    if role is not None and not role.ours:
+        hint = f'ALTER ROLE "{name}" REPLICATION, or give another role in connect.capture_user'
+        yield Problem(where, f"role {name} lacks the attribute REPLICATION", hint)
+    elif not may_give:
+        yield Problem(
+            where,
+            f"{server.admin} may not give {name} the attribute REPLICATION",
+            f'Have a superuser run: CREATE ROLE "{name}" LOGIN REPLICATION PASSWORD ...',
+        )
+
+
+def _capture_settings(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    role, server = state.roles.get(wanted.capture_role), state.server
+    admin = server.version < _ADMIN_OF_ROLE or (role is not None and role.administered)
+    may = server.superuser or (server.may_create_roles and admin and not (role and role.superuser))
+    if role is not None and not may and (missing := unpinned(wanted, state)):
+        pins = "; ".join(
+            f'ALTER ROLE "{role.name}" IN DATABASE "{server.database}" SET {name} TO \'{value}\''
+            for name, value in missing.items()
+        )
+        yield Problem(
+            wanted.site.value,
+            f"values may be read from the log otherwise than they are: role {role.name} lacks"
+            f" {', '.join(missing)} in this database, and {server.admin} may not set them",
+            f"Have a superuser run: {pins}",
+        )
+    elif role is not None and unpinned(wanted, state):
+        yield from _running(wanted, state)
+
+
+def _running(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """A session has what its role had set when it began, and that of a slot lasts for weeks."""
+    for capture in wanted.captures:
+        slot = state.slots.get(wanted.names(capture).slot)
+        if slot is not None and slot.active:
+            flows = " ".join(flow.name for flow in capture.flows)
+            yield Problem(
+                wanted.site.value,
+                f"connector {wanted.names(capture).connector} reads with settings that its role had before",
+                f"After `init`: ftstream connectors delete {flows} (it keeps its position), then:"
+                f" ftstream connectors apply {flows}",
+                fatal=False,
+            )
+
+
+def _replica_right(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """Applying switches triggers off, which needs a right that only some may give."""
+    if not wants_replica_right(wanted, state):
+        return
+    where, server, name = wanted.site.value, state.server, wanted.apply_role
+    what = f"role {name} may not set {REPLICA_PARAMETER}, without which triggers run again"
+    if server.version < _PARAMETER_RIGHTS:
+        hint = (
+            "PostgreSQL 14 cannot grant that: use the role postgres on Supabase, or elsewhere a"
+            f" superuser, in {where}.dsn"
+        )
+        yield Problem(where, what, hint)
+    elif name == server.admin or not (
+        server.superuser or state.may_grant_replica or state.admin_may_set_replica
+    ):
+        hint = (
+            f"On Supabase use the role postgres in {where}.dsn; elsewhere have a superuser run:"
+            f' GRANT SET ON PARAMETER {REPLICA_PARAMETER} TO "{name}"'
+        )
+        yield Problem(where, what, hint)
+
+
+def _strangers(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """Say where ftstream does less than PostgreSQL would, or is recognised by less than it could."""
+    where = wanted.site.value
+    for each in (each for each in state.reached if not each.trusted):
+        children = "rows that are deleted on the other site and that it refers to are parked"
+        yield Problem(
+            where,
+            f"{each.table}, which constraint {each.key} leads to, belongs to {each.owner}, not to who owns"
+            f" the flow's table: {children if each.way == 'child' else 'its rows are not carried'}",
+            f"Nothing of another role's runs with ftstream's rights. To let it look: GRANT SELECT"
+            f"{'' if each.way == 'child' else ', UPDATE'} ON {each.table} TO {wanted.definer_role}",
+            fatal=False,
+        )
+    if wanted.apply_role == state.server.admin and wanted.own_tables:
+        yield Problem(
+            where,
+            f"the worker logs in as {wanted.apply_role}, the administrator: each of that role's sessions can"
+            " pass for ftstream's, by a setting, and past guards and capture",
+            f"Give it a role of its own in {where}.dsn, such as ftstream_apply: `ftstream init` makes it",
+            fatal=False,
+        )
+
+
+def _own_rights(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """Rights that nobody but another role can give: an administrator that is the apply role."""
+    lacking = state.rights(wanted) - state.held - missing_rights(wanted, state)
+    for right in sorted(lacking):
+        if right.kind == "table" and right.object in state.tables:
+            yield Problem(
+                wanted.site.value,
+                f"{right.role} lacks {right.privilege} on {right.object}",
+                f'GRANT {right.privilege} ON {right.object} TO "{right.role}"',
+            )
