@@ -22,6 +22,8 @@ from ftstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
+IDLE_SECONDS = 20.0
+"""After which the connection to the source is closed: most flows need it at their start alone."""
 
 SILENT = Failure(Policy.RETRY, "", "a site's database does not answer", "is it up, and reached?")
 
@@ -48,13 +50,14 @@ class ApplyFailed(Exception):
 
 
 class Sites:
-    """A connection to the target and, for rows that the log lacks, one to the source."""
+    """A connection to the target and, for rows that the log lacks, one to the source: used `exclusively`."""
 
     def __init__(self, target: Site, settings: Settings) -> None:
         self.target_site = target
         self._settings = settings
         self._target: AsyncConnection | None = None
         self._source: AsyncConnection | None = None
+        self._idle: asyncio.Task[None] | None = None
         # A connection in a pipeline belongs to one task: another's statement would join its transaction.
         self._lock = asyncio.Lock()
 
@@ -66,9 +69,19 @@ class Sites:
     async def source(self) -> AsyncConnection:
         if self._source is None or self._source.closed:
             self._source = await open_site(self._settings, self.target_site.other)
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.create_task(self._close_idle(self._source))
         return self._source
 
+    async def _close_idle(self, source: AsyncConnection) -> None:
+        await asyncio.sleep(IDLE_SECONDS)
+        async with self._lock:
+            await source.close()
+
     async def close(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
         for connection in (self._target, self._source):
             if connection is not None:
                 await connection.close()

@@ -76,7 +76,7 @@ def show_problems(problems: Iterable[Problem], as_json: bool = False) -> None:
         click.echo(json.dumps({"problems": [_as_dict(problem) for problem in listed]}, indent=2))
         return
     for problem in listed:
-        click.echo(f"{'error' if problem.fatal else 'warning'}: {problem}", err=True)
+        click.echo(f"{problem.level}: {problem}", err=True)
     fatal = sum(problem.fatal for problem in listed)
     click.echo(f"{fatal} to fix first; nothing was changed", err=True)
 
@@ -104,7 +104,7 @@ async def _run(settings: Settings, as_json: bool) -> None:
 
 
 def _warn(problem: Problem) -> None:
-    click.echo(f"warning: {problem}", err=True)
+    click.echo(f"{problem.level}: {problem}", err=True)
 
 
 def _show_plan(plan: InitPlan, as_json: bool) -> None:

@@ -184,6 +184,19 @@ class Wanted:
         return (self.apply_role, *((self.capture_role,) if self.captures else ()))
 
     @property
+    def worker_connections(self) -> int:
+        """How many connections one worker holds here at most; with nothing to do, a third of them fewer."""
+        batches = sum(flow.capture is Capture.BATCH for flow in self.flows)
+        # Each flow one to write, and one to read what the log lacks; the last two for housekeeping and looks.
+        flows = len(self.applied) + sum(self.site in flow.sources for flow in self.flows)
+        return flows + batches + bool(self.outbox_flows) + 2
+
+    @property
+    def connector_connections(self) -> int:
+        """How many Debezium holds here: four a connector, one of which reads the log."""
+        return 4 * len(self.captures)
+
+    @property
     def definer_role(self) -> str:
         """The role that ftstream's functions belong to, and run as: nobody logs in with it."""
         return f"ftstream_definer_{self.namespace}" if self.namespace else "ftstream_definer"

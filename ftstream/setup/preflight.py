@@ -58,6 +58,16 @@ def _server(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
         yield Problem(
             where, "is a standby, which nobody can write to", "Give the primary's address"
         )
+    needed = wanted.worker_connections + wanted.connector_connections
+    left = max(server.free_connections, 0)
+    if not state.pooled and left < needed:
+        yield Problem(
+            where,
+            f"of {server.max_connections} connections {left} are left, and a worker with Kafka Connect takes"
+            f" up to {needed}",
+            "End sessions that nobody needs (pg_stat_activity), or raise max_connections",
+            fatal=False,
+        )
     if state.pooled and wanted.captures:
         yield Problem(
             where,

@@ -17,8 +17,10 @@ _ADMIN_OF_ROLE = 160_000
 def role_problems(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     """Return what is wrong with the roles at one site, and with their rights."""
     yield from _roles(wanted, state)
+    yield from _connection_limit(wanted, state)
     yield from _own_rights(wanted, state)
     yield from _strangers(wanted, state)
+    yield from _own_triggers(wanted, state)
 
 
 def _roles(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
@@ -141,6 +143,21 @@ def _replica_right(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
         yield Problem(where, what, hint)
 
 
+def _connection_limit(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    for name, needed in (
+        (wanted.apply_role, wanted.worker_connections),
+        (wanted.capture_role, wanted.connector_connections),
+    ):
+        role = state.roles.get(name)
+        if role is not None and 0 <= role.connection_limit < needed:
+            yield Problem(
+                wanted.site.value,
+                f"role {name} may have {role.connection_limit} connections, and up to {needed} are taken",
+                f'ALTER ROLE "{name}" CONNECTION LIMIT -1',
+                fatal=False,
+            )
+
+
 def _strangers(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     """Say where ftstream does less than PostgreSQL would, or is recognised by less than it could."""
     where = wanted.site.value
@@ -161,6 +178,27 @@ def _strangers(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             " pass for ftstream's, by a setting, and past guards and capture",
             f"Give it a role of its own in {where}.dsn, such as ftstream_apply: `ftstream init` makes it",
             fatal=False,
+        )
+
+
+def _own_triggers(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """Name what the site would do by itself, and does not when ftstream writes, or does as the worker."""
+    if passed_over := [str(each) for each in state.own_triggers if not each.runs]:
+        yield Problem(
+            wanted.site.value,
+            f"these triggers do not run for what ftstream writes: {', '.join(passed_over)}",
+            "What they derive comes with the rows. Where one has to run all the same: ALTER TABLE ... ENABLE"
+            " ALWAYS TRIGGER ...",
+            fatal=False,
+            note=True,
+        )
+    if running := [str(each) for each in state.own_triggers if each.runs]:
+        yield Problem(
+            wanted.site.value,
+            f"these triggers run for what ftstream writes, as {wanted.apply_role}: {', '.join(running)}",
+            "What they write is captured like an edit of the worker's",
+            fatal=False,
+            note=True,
         )
 
 

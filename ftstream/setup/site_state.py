@@ -57,6 +57,9 @@ class Server:
     backend_pid: int
     owns_schema: bool | None
     labelless: Sequence[str] = ()
+    free_connections: int = 1_000
+    """Beside those that ftstream's roles have now."""
+    max_connections: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Role:
     elsewhere: bool
     administered: bool = False
     inherited: bool = False
+    connection_limit: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,18 @@ class TriggerState:
     function: str
     arguments: list[str]
     condition: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTrigger:
+    """A trigger or rule of the site's own; `runs`: for what ftstream writes, too."""
+
+    table: str
+    name: str
+    runs: bool
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +210,7 @@ class SiteState:
     """By table and name."""
     publications: Mapping[str, Publication] = field(default_factory=dict)
     slots: Mapping[str, Slot] = field(default_factory=dict)
+    own_triggers: tuple[OwnTrigger, ...] = ()
     unfired: tuple[Unfired, ...] = ()
     reached: tuple[Reached, ...] = ()
     used_schemas: tuple[UsedSchema, ...] = ()
@@ -291,10 +308,11 @@ async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteStat
     """Read what every role may read, within a transaction."""
     # Names as text, too: they are compared with what is wanted.
     await connection.execute(statement(SESSION["exact_text"]))
-    server = (await _rows(connection, Server, "server"))[0]
+    server = (await _rows(connection, Server, "server", roles=[*wanted.roles]))[0]
     roles = list(dict.fromkeys((*wanted.roles, wanted.definer_role, server.admin)))
     qualified = [table.qualified for table in wanted.tables]
     reaching = [table.qualified for table in wanted.reaching]
+    applied = [table.qualified for flow in wanted.applied for table in flow.tables]
     reached = tuple(await _rows(connection, Reached, "reached", tables=reaching))
     tables = await _rows(
         connection,
@@ -331,6 +349,7 @@ async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteStat
             )
         },
         slots={s.name: s for s in await _rows(connection, Slot, "slots", names=slots)},
+        own_triggers=tuple(await _rows(connection, OwnTrigger, "own_triggers", tables=applied)),
         unfired=tuple(await _rows(connection, Unfired, "unfired", tables=qualified)),
     )
     # Those that a role has had while policies bound it are among them: `remove` takes all.

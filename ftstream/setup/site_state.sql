@@ -23,7 +23,14 @@ select current_setting('server_version_num')::integer as version,
        (select pg_has_role(n.nspowner, 'USAGE') from pg_namespace n where n.nspname = 'ftstream') as owns_schema,
        array(select case t.typtype when 'd' then 'DOMAIN ' else 'TYPE ' end || format_type(t.oid, null) from pg_type t
              where t.typcategory = 'E'
-               and not exists (select from pg_enum e where e.enumtypid = t.oid) order by 1) as labelless
+               and not exists (select from pg_enum e where e.enumtypid = t.oid) order by 1) as labelless,
+       current_setting('max_connections')::integer as max_connections,
+       -- Of other roles' sessions nothing is seen but whose they are, and in which database.
+       current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+           - (select count(*) from pg_stat_activity a
+              where a.datid is not null and a.usesysid is not null
+                and a.usesysid <> all (array(select s.oid from pg_roles s where s.rolname = any(%(roles)s))))::integer
+           as free_connections
 from pg_roles r where r.rolname = current_user
 
 -- name: parameter_right
@@ -43,7 +50,7 @@ select r.rolname as name, r.rolcanlogin as login, r.rolsuper as superuser,
              and d.dbid <> (select b.oid from pg_database b where b.datname = current_database())
        ) as elsewhere,
        pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION') as administered,
-       pg_has_role(r.oid, 'USAGE') as inherited
+       pg_has_role(r.oid, 'USAGE') as inherited, r.rolconnlimit as connection_limit
 from pg_roles r where r.rolname = any(%(roles)s)
 
 -- name: role_settings
@@ -128,6 +135,18 @@ from pg_trigger t
 join pg_class c on c.oid = t.tgrelid
 join pg_namespace n on n.oid = c.relnamespace
 where t.tgname like 'ftstream\_%%' and not t.tgisinternal
+
+-- name: own_triggers
+-- Triggers and rules of these tables that are not ftstream's, and whether they run for what ftstream writes.
+select n.nspname || '.' || c.relname as "table", t.name, t.enabled in ('A', 'R') as runs
+from (select tgrelid as relation, tgname::text as name, tgenabled as enabled from pg_trigger
+      where not tgisinternal and tgparentid = 0 and tgname not like 'ftstream\_%%'
+      union all
+      select ev_class, rulename::text, ev_enabled from pg_rewrite where ev_type <> '1') as t
+join pg_class c on c.oid = t.relation
+join pg_namespace n on n.oid = c.relnamespace
+where n.nspname || '.' || c.relname = any(%(tables)s) and t.enabled <> 'D'
+order by 1, 2
 
 -- name: reached
 -- What foreign keys lead to from these tables: what their rows refer to, and that in turn, and what would have to let

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -14,6 +15,7 @@ import pytest
 from psycopg import AsyncConnection, sql
 
 from ftstream.apply import authority, dead_letters, parked_store, rows
+from ftstream.apply import sites as sites_module
 from ftstream.apply.applier import applier_of
 from ftstream.apply.authority import REREAD_ROWS
 from ftstream.apply.merge import Batch, Effect, FromLog, FromParked, Span
@@ -406,6 +408,22 @@ async def test_maintenance_gives_way_to_who_reads_the_log(
             await connection.execute("select count(*) from ftstream.sync_log")
         ).fetchone()
     assert logged == (1,)
+
+
+async def test_the_connection_to_the_source_is_closed_when_nobody_needs_it_and_comes_back(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sites_module, "IDLE_SECONDS", 0.05)
+    sites = workers[0].sites
+    async with sites.exclusively():
+        source = await sites.source()
+        await asyncio.sleep(0.2)
+        assert not source.closed  # somebody is at it
+    async with asyncio.timeout(30):
+        while not source.closed:
+            await asyncio.sleep(0.01)
+    async with sites.exclusively():
+        assert await (await (await sites.source()).execute("select 1")).fetchone() == (1,)
 
 
 async def test_what_is_kept_for_people_is_forgotten_in_the_time_that_is_set(

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -217,6 +218,27 @@ async def test_a_column_only_the_source_has_is_a_warning(pair: Pair) -> None:
         await connection.execute("alter table gfx_hands drop column description")
     plan = await setup.plan_init(pair.settings, MemoryTopics())
     assert any("lacks column description" in str(warning) for warning in plan.warnings)
+
+
+async def test_the_sites_own_triggers_and_rules_are_named_but_those_that_are_off(
+    pair: Pair,
+) -> None:
+    made: LiteralString = """
+        create function touch() returns trigger language plpgsql as 'begin return new; end';
+        create trigger touched before update on gfx_players for each row execute function touch();
+        create trigger always before update on gfx_players for each row execute function touch();
+        alter table gfx_players enable always trigger always;
+        create trigger switched_off before update on gfx_players for each row execute function touch();
+        alter table gfx_players disable trigger switched_off;
+        create rule noted as on update to gfx_hands do also select 1;
+    """
+    async with await pair.connect(Site.SUPABASE) as connection:
+        await connection.execute(made)
+    found = await setup.plan_init(pair.settings, MemoryTopics())
+    passed_over, running = (str(p) for p in found.warnings if p.note and p.where == "supabase")
+    assert "public.gfx_players.touched" in passed_over and "public.gfx_hands.noted" in passed_over
+    assert "gfx_players.always" in running
+    assert "switched_off" not in passed_over + running and ".always" not in passed_over
 
 
 async def test_an_unreachable_database_is_told_with_the_problems_of_the_other(pair: Pair) -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import product
+from typing import LiteralString
 
 import pytest
 
-from ftstream.flows import FLOWS
+from ftstream.flows import FLOWS, Site
 from ftstream.local.demo.rig import SITES, Rig
+from ftstream.setup.expectations import wanted
 from tests.conftest import until
 from tests.system.scene import Scene, set_up
 
 SEED = 20_260_301
+CONNECTIONS: LiteralString = (
+    "select count(*) from pg_stat_activity"
+    " where (datname, usename) = (current_database(), 'ftstream_apply')"
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +45,9 @@ def test_sigterm_writes_what_was_read_commits_it_and_leaves_the_group(scene: Sce
     worker = scene.worker().ready()
     with scene.load():
         scene.until_applied(500)
+        for site in Site:
+            held = scene.execute(site.value, CONNECTIONS)[0][0]
+            assert 0 < held <= wanted(site, FLOWS, scene.rig.settings).worker_connections
         assert worker.stop() == 0
     assert scene.committed() == scene.offsets()
     assert scene.members() == 0

@@ -44,7 +44,15 @@ from ftstream.setup.provision import (
     plan_site,
     publication_tables,
 )
-from ftstream.setup.site_state import Publication, Role, Server, SiteState, Slot, TableState
+from ftstream.setup.site_state import (
+    OwnTrigger,
+    Publication,
+    Role,
+    Server,
+    SiteState,
+    Slot,
+    TableState,
+)
 
 VERIFIERS = {
     "debezium": "SCRAM-SHA-256$secret-of-debezium",
@@ -402,6 +410,27 @@ def test_the_server_of_the_source_is_checked(change: dict[str, object], told: st
     server = replace(SERVER, **change)  # type: ignore[arg-type]
     problems = site_problems(aim(Site.EXTERNAL), replace(state(), server=server))
     assert [p for p in problems if p.fatal and told in str(p) and p.hint]
+
+
+def test_connections_that_will_not_do_are_told() -> None:
+    wanted = aim(Site.EXTERNAL)
+    needed = wanted.worker_connections + wanted.connector_connections
+    full = replace(SERVER, free_connections=needed - 1, max_connections=100)
+    (told,) = site_problems(wanted, replace(state(), server=full))
+    assert f"of 100 connections {needed - 1} are left" in str(told) and not told.fatal
+    enough = replace(SERVER, free_connections=needed)
+    assert not [*site_problems(wanted, replace(state(), server=enough))]
+    limited = Role("debezium", True, False, True, False, True, False, connection_limit=3)
+    told, *_ = site_problems(wanted, replace(state(), roles={"debezium": limited}))
+    assert "may have 3 connections" in str(told) and not told.fatal
+
+
+def test_triggers_that_ftstreams_writes_pass_over_are_named() -> None:
+    own = (OwnTrigger("public.a", "touch", runs=False), OwnTrigger("public.b", "copy", runs=True))
+    quiet, running = site_problems(aim(Site.SUPABASE), replace(state(), own_triggers=own))
+    assert (quiet.level, running.level) == ("note", "note")
+    assert "do not run for what ftstream writes: public.a.touch" in str(quiet)
+    assert "run for what ftstream writes, as worker: public.b.copy" in str(running)
 
 
 def test_a_source_that_is_as_it_should_be_has_no_problems() -> None:
