@@ -67,7 +67,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self._settings = settings
         self._flows = flows
         self._notifier = Notifier(settings)
-        self._keepers = {site: Housekeeper(settings, site) for site in Site}
+        self._keepers = {site: Housekeeper(settings, site, self._notifier.notify) for site in Site}
         self._setup_watch = SetupWatch(settings, flows, self._notifier.notify, self._went_back)
         self._publisher = _publisher(settings, flows)
         self._waker = _waker(settings, flows, self._publisher, self._halted_flows)

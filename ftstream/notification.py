@@ -51,6 +51,17 @@ def dead(flow: str, changes: int, reason: str) -> Notification:
     )
 
 
+def dead_dropped(site: str, changes: int, days: int) -> Notification:
+    """The settings say how long dead changes are kept."""
+    return Notification(
+        "dead_dropped",
+        Severity.WARNING,
+        f"{site}: dead changes were dropped",
+        f"{changes} had been dead for over {days} days (apply.dead_days). What they were of is in sync_log,"
+        " outcome dropped",
+    )
+
+
 def truncated(flow: str, table: str) -> Notification:
     """A TRUNCATE is never repeated blindly."""
     return Notification(

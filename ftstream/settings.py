@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources.abc import Traversable
 from ipaddress import ip_address
 from pathlib import Path
@@ -87,11 +87,19 @@ class Database(_Group):
 
     def parameter(self, name: str, default: str = "") -> str:
         """One parameter of the worker's DSN (or, where it has none, the admin's)."""
-        for dsn in (self.dsn, self.admin_dsn):
-            value = conninfo_to_dict(dsn.get_secret_value()).get(name)
-            if value:
-                return str(value)
-        return default
+        return _parameter(self.dsn, name) or _parameter(self.admin_dsn, name) or default
+
+    @property
+    def password(self) -> str:
+        """The worker's, if its DSN has one: never the administrator's."""
+        return _parameter(self.dsn, "password")
+
+    def unprotected(self) -> Iterator[tuple[str, str]]:
+        """Return which DSNs may lead to another machine in clear, and that machine."""
+        for name, dsn in (("dsn", self.dsn), ("admin_dsn", self.admin_dsn)):
+            host, mode = _parameter(dsn, "host"), _parameter(dsn, "sslmode") or "prefer"
+            if _elsewhere(host) and mode in ("disable", "allow", "prefer"):
+                yield name, host
 
     def conninfo(self, *, admin: bool = False) -> str:
         """The connection string, with timeouts and a name for pg_stat_activity where it has none."""
@@ -101,6 +109,10 @@ class Database(_Group):
         # Rows go to the database as the bytes of their JSON, whatever the role's default is.
         defaults["client_encoding"] = "utf8"
         return make_conninfo(dsn, connect_timeout=self.connect_timeout, **defaults)
+
+
+def _parameter(dsn: SecretStr, name: str) -> str:
+    return str(conninfo_to_dict(dsn.get_secret_value()).get(name) or "")
 
 
 class KafkaSettings(_Group):
@@ -401,11 +413,9 @@ def unprotected(settings: Settings) -> list[str]:
     """Return where what travels to another machine can be read or sent by others; each with what to set."""
     found = []
     for site in Site:
-        database = settings.database(site)
-        host, mode = database.parameter("host"), database.parameter("sslmode", "prefer")
-        if _elsewhere(host) and mode in ("disable", "allow", "prefer"):
+        for name, host in settings.database(site).unprotected():
             found.append(
-                f"{site}.dsn: the connection to {host} may be in clear: sslmode=verify-full"
+                f"{site}.{name}: the connection to {host} may be in clear: sslmode=verify-full"
             )
     hosts = [part.rpartition(":")[0] for part in settings.kafka.bootstrap_servers.split(",")]
     if any(map(_elsewhere, hosts)):

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
+from ftstream import notification
 from ftstream.apply.parked_store import DROP_OLD
 from ftstream.flows import Site
-from ftstream.notification import Notification
+from ftstream.notification import Notification, Notify
 from ftstream.postgres.connection import Json, open_site
 from ftstream.postgres.queries import Queries, statement
 from ftstream.retry import Trouble, until_done
@@ -30,24 +31,22 @@ MOST_NOTIFICATIONS = 1_000
 class Housekeeper:
     """Keeps a site's sync_status and sync_log in order. Its methods may raise psycopg.Error."""
 
-    def __init__(self, settings: Settings, site: Site) -> None:
-        self._settings, self._site = settings, site
+    def __init__(self, settings: Settings, site: Site, notify: Notify = lambda _: None) -> None:
+        self._settings, self._site, self._notify = settings, site, notify
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
 
     async def maintain(self, keep: ApplySettings) -> None:
         """Make the coming days' partitions of sync_log, and forget what is past its time."""
-        async with self._transaction() as connection:
-            log_days = {"keep_days": keep.sync_log_days}
-            await connection.execute(statement(QUERIES["maintain"]), log_days)
-            if self._site is Site.SUPABASE:
-                await _prune(connection, "prune_notifications", keep.notification_days)
-                await _prune(connection, "prune_activity", keep.activity_days)
-            if keep.dead_days:
-                cursor = await connection.execute(DROP_OLD, {"days": keep.dead_days})
-                if cursor.rowcount:
-                    why = f"apply.dead_days = {keep.dead_days}"
-                    log.warning("%s: %d dead changes dropped: %s", self._site, cursor.rowcount, why)
+        await self._forget(statement(QUERIES["maintain"]), keep.sync_log_days)
+        if self._site is Site.SUPABASE:
+            for name, days in (
+                ("prune_notifications", keep.notification_days),
+                ("prune_activity", keep.activity_days),
+            ):
+                await self._forget(statement(QUERIES[name]), days)
+        if keep.dead_days and (dropped := await self._forget(DROP_OLD, keep.dead_days)):
+            self._notify(notification.dead_dropped(self._site, dropped, keep.dead_days))
 
     async def record_status(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Add counts to sync_status."""
@@ -59,6 +58,11 @@ class Housekeeper:
         if self._connection is not None:
             await self._connection.close()
 
+    async def _forget(self, query: sql.Composed | sql.SQL, days: int) -> int:
+        """In a transaction of its own: what waits for one reader holds nothing else up."""
+        async with self._transaction() as connection:
+            return (await connection.execute(query, {"days": days})).rowcount
+
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         async with self._lock:
@@ -67,10 +71,6 @@ class Housekeeper:
             async with self._connection.transaction():
                 await self._connection.execute(statement(QUERIES["patience"]))
                 yield self._connection
-
-
-async def _prune(connection: AsyncConnection, query: str, days: int) -> None:
-    await connection.execute(statement(QUERIES[query]), {"days": days})
 
 
 class Notifier:

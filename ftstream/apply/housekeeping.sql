@@ -6,7 +6,7 @@ select set_config('lock_timeout', '500ms', true), set_config('statement_timeout'
 
 -- name: maintain
 -- Makes the coming days' partitions of sync_log and drops those past their time.
-select ftstream.maintain_sync_log(%(keep_days)s)
+select ftstream.maintain_sync_log(%(days)s)
 
 -- name: prune_notifications
 -- Forgets what was told last so long ago.

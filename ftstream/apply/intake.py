@@ -46,6 +46,8 @@ class Intake:
                 if table is None:
                     heartbeat = heartbeat_time(record.value) or heartbeat
                     continue
+                if record.value is None:
+                    continue  # a tombstone, which repeats the delete before it
                 try:
                     change = self._decode(
                         table, *partition, record.offset, record.key, record.value

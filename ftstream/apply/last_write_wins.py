@@ -69,6 +69,7 @@ class LastWriteWins:
         self._schema = schema
         self._clock_skew = clock_skew
         self._notify = notify
+        self._latest, self._looked_at = 0.0, time.monotonic()
         self._transactions = transactions
         self._refusals = Refusals(flow, sites, schema, transactions, notify)
         self._parents = Parents(sites, transactions)
@@ -99,7 +100,9 @@ class LastWriteWins:
 
     async def _require_possible(self, writes: Writes) -> None:
         """Have writes wait that would win until a time that no clock of ours has: one was wrong, or lies."""
-        limit = time.time() * 1_000_000 + FUTURE_SECONDS * 1_000_000
+        # By the sites' clocks alone, as they were when they were last looked at: the worker's may be wrong.
+        latest = self._latest + (time.monotonic() - self._looked_at) * 1_000_000
+        limit = latest + FUTURE_SECONDS * 1_000_000
         ahead = [each for each in writes.newest.values() if each.version > limit]
         if not ahead:
             return
@@ -109,6 +112,7 @@ class LastWriteWins:
                 for each in (await self._sites.target(), await self._sites.source())
             ]
         latest = max(row[0] for row in clocks if row is not None)
+        self._latest, self._looked_at = latest, time.monotonic()
         causes = {
             each.entity: _too_early(each, latest)
             for each in ahead

@@ -51,8 +51,9 @@ p.operation is not null and exists (
 p.id = any(%(ids)s::bigint[])
 
 -- name: of_old_dead
--- Which to give up: those that have been dead for so long that nobody will look at them.
-p.state = 'dead' and p.parked_at < now() - make_interval(days => %(days)s)
+-- Which to give up: those that have been dead for so long. What is tried all the same, since it waits for another
+-- row, has a time at which it is tried next.
+p.state = 'dead' and greatest(p.parked_at, p.next_attempt_at) < now() - make_interval(days => %(days)s)
 
 -- name: of_partition
 -- Which to give up: what a partition had parked before its topic was recreated. The offsets are of another

@@ -41,7 +41,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     message jsonb := jsonb_build_object('table', name, 'operation', written, 'id', entity, 'timestamp', now());
 begin
-    if current_query() ~* 'prepare\s+transaction' then
+    if current_query() ~* '(^|;)\s*prepare\s+transaction\s' then  -- what the client has sent, data and all
         return;
     end if;
     if octet_length(message::text) >= 8000 then

@@ -1,7 +1,8 @@
 """Bounds what a batch of records unpacks to: 16 MB of zeros sent by zstd would be the worker's whole memory.
 
-Connect and ftstream send batches of 128 KB to 16 MB, so one that passes the bound is somebody else's. It is
-read as one record that says so, at its last offset, which is kept with the dead changes and told.
+Connect and ftstream send batches of 128 KB to 16 MB, so one that passes the bound is somebody else's. Its
+first record says so, and is kept with the dead changes and told; the others are read as tombstones, so that
+no offset seems to be lost.
 aiokafka has no setting for this (https://github.com/aio-libs/aiokafka): its functions are replaced here.
 """
 
@@ -11,13 +12,14 @@ import gzip
 import io
 import mmap
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import cramjam
 from aiokafka import codec
 from aiokafka.consumer import fetcher
-from aiokafka.record._crecords import default_records
+from aiokafka.record._crecords import default_records, legacy_records
 
 from ftstream.settings import MAX_REQUEST_BYTES
 
@@ -32,13 +34,13 @@ class Unreadable(Exception):
     """A batch that cannot be unpacked, or unpacks to more than MOST_BYTES."""
 
 
-class _Stand(NamedTuple):
-    """The one record that stands for an unreadable batch."""
+class _StandIn(NamedTuple):
+    """What is read in place of a record of an unreadable batch."""
 
     offset: int
     timestamp: int
     timestamp_type: int
-    value: bytes
+    value: bytes | None
     key: None = None
     checksum: None = None
     headers: tuple[()] = ()
@@ -58,9 +60,15 @@ class _Batch:
         try:
             return iter(batch)
         except Unreadable as error:
-            last = batch.next_offset - 1
-            what = f"records {batch.base_offset} to {last} {error}".encode()
-            return iter([_Stand(last, batch.max_timestamp, batch.timestamp_type, what)])
+            return self._stand_ins(error)
+
+    def _stand_ins(self, error: Unreadable) -> Iterator[_StandIn]:
+        batch = self._batch
+        first, following = batch.base_offset, batch.next_offset
+        said = f"records {first} to {following - 1} {error}".encode()
+        for offset in range(first, following):
+            value = said if offset == first else None
+            yield _StandIn(offset, batch.max_timestamp, batch.timestamp_type, value)
 
 
 class _Batches:
@@ -132,11 +140,14 @@ def _within(unpacked: bytes) -> bytes:
 TOO_LARGE = f"unpack to more than {MOST_BYTES // 2**20} MiB: no producer of ftstream's sends such"
 
 
+_DAMAGED = (cramjam.DecompressionError, zlib.error, struct.error, OSError, EOFError, ValueError)
+
+
 def _readable(unpack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     def bounded(payload: Any) -> bytes:
         try:
             return unpack(payload)
-        except (cramjam.DecompressionError, OSError, EOFError, ValueError, struct.error) as error:
+        except _DAMAGED as error:
             full = "failed to write whole buffer" in str(error)
             raise Unreadable(TOO_LARGE if full else f"cannot be unpacked: {error}") from error
 
@@ -147,4 +158,6 @@ def bound_batches() -> None:
     """Have every consumer of this process unpack within the bound."""
     fetcher.PartitionRecords = _PartitionRecords
     for name, unpack in (("gzip", _gzip), ("lz4", _lz4), ("zstd", _zstd), ("snappy", _snappy)):
-        setattr(default_records, f"{name}_decode", _readable(unpack))
+        for records in (default_records, legacy_records):
+            if hasattr(records, f"{name}_decode"):  # older batches know no zstd
+                setattr(records, f"{name}_decode", _readable(unpack))

@@ -15,6 +15,10 @@ select set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'p
 -- and operators mean what the role's own search_path says.
 set local search_path to default
 
+-- name: safe_names
+-- What PostgreSQL has comes first and last: a schema that others may write to could hold functions that fit better.
+set local search_path = pg_catalog, pg_temp
+
 -- name: triggers_off
 -- Triggers do not run until the transaction ends. Supabase lifts the plain SET statement only, not set_config(); and
 -- a role that has it from its login need not set it, and may not.

@@ -185,11 +185,12 @@ class Wanted:
 
     @property
     def worker_connections(self) -> int:
-        """How many connections one worker holds here at most; with nothing to do, a third of them fewer."""
-        batches = sum(flow.capture is Capture.BATCH for flow in self.flows)
-        # Each flow one to write, and one to read what the log lacks; the last two for housekeeping and looks.
+        """How many connections one worker holds here at its busiest; with nothing to do, half of them."""
+        runs = 4 * sum(flow.capture is Capture.BATCH for flow in self.flows)
+        # Each flow one to write, and one to read what the log lacks, or to forget old deletes.
         flows = len(self.applied) + sum(self.site in flow.sources for flow in self.flows)
-        return flows + batches + bool(self.outbox_flows) + 2
+        # Housekeeping, notifications, workers' signs of life, looks at the set-up, gaps that close.
+        return flows + runs + bool(self.outbox_flows) + 5
 
     @property
     def connector_connections(self) -> int:

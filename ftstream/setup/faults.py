@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ftstream.flows import Capture, Flow, LogCapture, Table
 from ftstream.setup.expectations import Trigger, TriggerKind, Wanted
 from ftstream.setup.preflight import identity_problems
+from ftstream.setup.preflight_roles import definer_faults, restricted_faults
 from ftstream.setup.provision import as_made, needs_policy, publication_tables, unpinned
 from ftstream.setup.rights import all_policies
 from ftstream.setup.site_state import SiteState
@@ -193,8 +194,14 @@ def _rights(wanted: Wanted, state: SiteState) -> Iterator[Fault]:
             what = f"row level security hides rows of {policy.table} from role {policy.role}"
             yield Fault(wanted.site, what, INIT, every)
     if state.misowned:
-        what = f"{', '.join(state.misowned)} may run with another role's rights than {wanted.definer_role}'s"
+        what = f"{', '.join(state.misowned)} may run with other rights than they should: see docs/security.md"
         yield Fault(wanted.site, what, INIT, every)
+    for what in definer_faults(wanted, state):
+        yield Fault(wanted.site, what, "ftstream remove, then ftstream init", every)
+    for what in restricted_faults(state):
+        yield Fault(
+            wanted.site, what, "have the policy name the roles that it is for (TO ...)", every
+        )
     if wanted.capture_role in state.roles and (missing := unpinned(wanted, state)):
         what = f"role {wanted.capture_role} lacks {', '.join(missing)} in this database"
         yield Fault(wanted.site, what, INIT, every)

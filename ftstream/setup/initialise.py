@@ -150,7 +150,7 @@ async def _provision(settings: Settings, at: SurveyedSite, stage: Stage) -> Asyn
     """A stage at one site in one transaction, planned again under the lock: two `init` at once do no harm."""
     async with await open_admin(settings, at.wanted.site) as connection:
         async with connection.transaction():
-            await connection.execute(build("give_way"))
+            await connection.execute(build("begin"))
             await migrate.lock(connection)
             await note_before(connection, at.wanted)
             state = await read_state(connection, at.wanted, at.logins)

@@ -20,6 +20,8 @@ def role_problems(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     yield from _connection_limit(wanted, state)
     yield from _own_rights(wanted, state)
     yield from _strangers(wanted, state)
+    yield from _recognised(wanted, state)
+    yield from _restricted(wanted, state)
     yield from _own_triggers(wanted, state)
 
 
@@ -159,18 +161,26 @@ def _connection_limit(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
 
 
 def _strangers(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
-    """Say where ftstream does less than PostgreSQL would, or is recognised by less than it could."""
-    where = wanted.site.value
+    """Name the foreign keys of which ftstream does less than PostgreSQL would."""
     for each in (each for each in state.reached if not each.trusted):
-        children = "rows that are deleted on the other site and that it refers to are parked"
+        if each.way == "child":
+            so = "deletes of the other site are parked"
+            hint = f"ALTER TABLE {each.table} DROP CONSTRAINT {each.key}"
+        else:
+            so = "rows of it are not carried"
+            hint = f"GRANT SELECT, UPDATE ON {each.table} TO {wanted.definer_role}, to let it look"
         yield Problem(
-            where,
-            f"{each.table}, which constraint {each.key} leads to, belongs to {each.owner}, not to who owns"
-            f" the flow's table: {children if each.way == 'child' else 'its rows are not carried'}",
-            f"Nothing of another role's runs with ftstream's rights. To let it look: GRANT SELECT"
-            f"{'' if each.way == 'child' else ', UPDATE'} ON {each.table} TO {wanted.definer_role}",
+            wanted.site.value,
+            f"{each.table}, which constraint {each.key} leads to, belongs to {each.owner}, and the flow's"
+            f" table does not, so that {so}: nothing of another role's runs with ftstream's rights",
+            hint,
             fatal=False,
         )
+
+
+def _recognised(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    """Say where others can pass for ftstream, or put something in its way."""
+    where = wanted.site.value
     if wanted.apply_role == state.server.admin and wanted.own_tables:
         yield Problem(
             where,
@@ -178,6 +188,40 @@ def _strangers(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
             " pass for ftstream's, by a setting, and past guards and capture",
             f"Give it a role of its own in {where}.dsn, such as ftstream_apply: `ftstream init` makes it",
             fatal=False,
+        )
+    for each in state.open_schemas:
+        yield Problem(
+            where,
+            f"{each.creators} may make functions in schema {each.schema}, which PostgreSQL may take for its"
+            " own where ftstream's roles call them",
+            f"REVOKE CREATE ON SCHEMA {each.schema} FROM {each.creators}",
+            fatal=False,
+        )
+    for what in definer_faults(wanted, state):
+        yield Problem(where, what, "Have it made again: ftstream remove, then ftstream init")
+
+
+def definer_faults(wanted: Wanted, state: SiteState) -> Iterator[str]:
+    """Say what the role that ftstream's functions run as has and must not have."""
+    role = state.roles.get(wanted.definer_role)
+    if role is None:
+        return
+    if role.login or role.superuser or role.replication:
+        yield f"role {role.name}, which ftstream's functions run as, may log in, or is more than it should be"
+    if role.members:
+        yield f"{', '.join(role.members)} may act as {role.name}, which ftstream's functions run as"
+
+
+def restricted_faults(state: SiteState) -> Iterator[str]:
+    """Say from whom a restrictive policy may hide rows, which would count as deleted."""
+    for each in state.restricted:
+        yield f"a restrictive policy of {each.table} may hide rows from role {each.role}"
+
+
+def _restricted(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
+    for each in restricted_faults(state):
+        yield Problem(
+            wanted.site.value, each, "Have the policy name the roles that it is for (TO ...)"
         )
 
 
@@ -195,8 +239,8 @@ def _own_triggers(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     if running := [str(each) for each in state.own_triggers if each.runs]:
         yield Problem(
             wanted.site.value,
-            f"these triggers run for what ftstream writes, as {wanted.apply_role}: {', '.join(running)}",
-            "What they write is captured like an edit of the worker's",
+            f"these triggers run for what ftstream writes, with its rights: {', '.join(running)}",
+            f"Those of tables that no flow carries run as {wanted.definer_role}",
             fatal=False,
             note=True,
         )

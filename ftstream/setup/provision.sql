@@ -56,16 +56,23 @@ alter role {role} set session_replication_role = replica
 grant {role} to {member}
 
 -- name: give_functions
--- What runs with other rights than its caller's runs with this role's; the log's partitions are made and dropped so.
+-- What runs with other rights than its caller's runs with this role's, and nothing else is its own: it could have the
+-- rest do what it likes with an administrator's rights. The log's partitions are made and dropped so, too.
 do $ftstream_definer$
 declare
     given record;
 begin
     for given in
-        select p.oid::regprocedure as name from pg_catalog.pg_proc p
-        where p.pronamespace = 'ftstream'::regnamespace and p.proowner <> {role}::regrole
+        select p.oid::regprocedure as name, p.prosecdef as definer, p.proowner as owner from pg_catalog.pg_proc p
+        where p.pronamespace = 'ftstream'::regnamespace
     loop
-        execute format('alter function %s owner to %I', given.name, {role});
+        if given.definer <> (given.owner = {role}::regrole) then
+            execute format('alter function %s owner to %I', given.name,
+                           case when given.definer then {role} else current_user end);
+        end if;
+        if not given.definer then
+            execute format('grant execute on function %s to %I', given.name, {role});
+        end if;
     end loop;
     for given in
         select p.oid::regprocedure as name from pg_catalog.pg_proc p
@@ -281,9 +288,10 @@ drop schema ftstream cascade
 -- Removes a role that `init` made.
 drop role {role}
 
--- name: give_way
--- Altering a table waits for those who use it, and others queue behind; so not for long.
-set local lock_timeout = '10s'
+-- name: begin
+-- Altering a table waits for those who use it, and others queue behind; so not for long. And what PostgreSQL has comes
+-- before what others may have put into a schema of the path.
+select set_config('lock_timeout', '10s', true), set_config('search_path', 'pg_catalog, pg_temp', true)
 
 -- name: slot_patience
 -- A slot waits until every transaction that was running has ended.

@@ -136,7 +136,7 @@ async def _deprovision(
                         await run_step(connection, step)
                 yield Done(step.site.value, step.title, bool(step.statements))
         async with connection.transaction():
-            await connection.execute(build("give_way"))
+            await connection.execute(build("begin"))
             await migrate.lock(connection)
             state = await read_state(connection, at.wanted, at.logins)
             plan = _plan(replace(at, state=state), everything, topics_go)

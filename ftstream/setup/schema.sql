@@ -50,7 +50,7 @@ CREATE FUNCTION ftstream.announce(channel text, name text, written ftstream.oper
 declare
     message jsonb := jsonb_build_object('table', name, 'operation', written, 'id', entity, 'timestamp', now());
 begin
-    if current_query() ~* 'prepare\s+transaction' then
+    if current_query() ~* '(^|;)\s*prepare\s+transaction\s' then  -- what the client has sent, data and all
         return;
     end if;
     if octet_length(message::text) >= 8000 then
@@ -572,9 +572,15 @@ begin
         if fk.child = any(carried) and fk.on_delete not in ('a', 'r') then
             continue;
         end if;
-        perform ftstream.require_rights(fk.name, fk.child, fk.trusted, case
-            when not fk.trusted or fk.on_delete in ('a', 'r') then '{SELECT}'
-            when fk.on_delete = 'c' then '{SELECT,DELETE}' else '{SELECT,UPDATE}' end::text[]);
+        if not fk.trusted then
+            raise exception 'constraint % has % refer to rows of % that are to be deleted: that belongs to %',
+                fk.name, fk.child::regclass, parent_table,
+                (select c.relowner::regrole from pg_class c where c.oid = fk.child)
+                using errcode = 'FT019', hint = 'Delete them there by hand, or drop the constraint.';
+        end if;
+        perform ftstream.require_rights(fk.name, fk.child, fk.trusted, case fk.on_delete
+            when 'a' then '{SELECT}' when 'r' then '{SELECT}'
+            when 'c' then '{SELECT,DELETE}' else '{SELECT,UPDATE}' end::text[]);
         if fk.on_delete in ('a', 'r') then
             select * into child_key from ftstream.key_of(fk.child);
             execute format(
@@ -585,14 +591,6 @@ begin
                 key.name, fk.child::regclass::text, coalesce(child_key.name, 'ctid'), fk.child::regclass, parent_table,
                 fk.parent_columns, fk.child_columns, key.type) into found using ids, rewritten;
             referring := referring || coalesce(found, '[]');
-        elsif not fk.trusted then
-            execute format('select jsonb_agg(c.ctid) from %s c where %s', fk.child::regclass, condition) into found using ids;
-            if found is not null then
-                raise exception 'constraint % lets rows of % go with those of %: that belongs to %, whose triggers would run',
-                    fk.name, fk.child::regclass, parent_table,
-                    (select c.relowner::regrole from pg_class c where c.oid = fk.child)
-                    using errcode = 'FT019', hint = format('Delete them from %s, or drop the constraint.', fk.child::regclass);
-            end if;
         elsif fk.on_delete = 'c' then
             select * into child_key from ftstream.key_of(fk.child);
             if child_key.name is not null then
@@ -803,9 +801,12 @@ CREATE FUNCTION ftstream.require_visible(target regclass) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    if row_security_active(target) and not exists (
+    if row_security_active(target) and (not exists (
         select from pg_policy p where p.polrelid = target and p.polpermissive and p.polcmd = '*'
-        and current_user::regrole = any(p.polroles) and pg_get_expr(p.polqual, p.polrelid) = 'true') then
+        and current_user::regrole = any(p.polroles) and pg_get_expr(p.polqual, p.polrelid) = 'true')
+        or exists (
+        select from pg_policy p where p.polrelid = target and not p.polpermissive
+        and exists (select from unnest(p.polroles) as r(id) where r.id = 0 or pg_has_role(r.id, 'MEMBER')))) then
         raise exception 'row level security hides rows of % from role %', target, current_user
             using errcode = 'insufficient_privilege', hint = 'Run `ftstream init`.';
     end if;

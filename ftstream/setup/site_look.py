@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from ftstream.compare import gaps
 from ftstream.compare.gaps import Gap
 from ftstream.flows import LogCapture, Site
-from ftstream.postgres.connection import open_site
+from ftstream.postgres.connection import SESSION, open_site
 from ftstream.postgres.queries import Queries, statement
 from ftstream.settings import Settings
 from ftstream.setup.expectations import TriggerKind, Wanted
@@ -87,6 +87,7 @@ async def look(
     elsewhere, and have the site's writes lost.
     """
     async with connection.transaction():
+        await connection.execute(statement(SESSION["safe_names"]))
         await connection.execute(statement(_QUERIES["patience"]))
         if not await _yes(connection, "quiet"):
             return None

@@ -80,6 +80,8 @@ class Role:
     administered: bool = False
     inherited: bool = False
     connection_limit: int = -1
+    members: Sequence[str] = ()
+    """Who else may act as it, but the administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,22 @@ class TriggerState:
     function: str
     arguments: list[str]
     condition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restricted:
+    """A restrictive policy of the table binds the role: rows may be hidden from it."""
+
+    table: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSchema:
+    """A schema that PostgreSQL looks into for functions, and in which these roles may make some."""
+
+    schema: str
+    creators: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +229,8 @@ class SiteState:
     publications: Mapping[str, Publication] = field(default_factory=dict)
     slots: Mapping[str, Slot] = field(default_factory=dict)
     own_triggers: tuple[OwnTrigger, ...] = ()
+    restricted: tuple[Restricted, ...] = ()
+    open_schemas: tuple[OpenSchema, ...] = ()
     unfired: tuple[Unfired, ...] = ()
     reached: tuple[Reached, ...] = ()
     used_schemas: tuple[UsedSchema, ...] = ()
@@ -308,11 +328,11 @@ async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteStat
     """Read what every role may read, within a transaction."""
     # Names as text, too: they are compared with what is wanted.
     await connection.execute(statement(SESSION["exact_text"]))
+    await connection.execute(statement(SESSION["safe_names"]))
     server = (await _rows(connection, Server, "server", roles=[*wanted.roles]))[0]
     roles = list(dict.fromkeys((*wanted.roles, wanted.definer_role, server.admin)))
     qualified = [table.qualified for table in wanted.tables]
     reaching = [table.qualified for table in wanted.reaching]
-    applied = [table.qualified for flow in wanted.applied for table in flow.tables]
     reached = tuple(await _rows(connection, Reached, "reached", tables=reaching))
     tables = await _rows(
         connection,
@@ -322,6 +342,8 @@ async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteStat
         roles=roles,
     )
     there = {table.name for table in tables}
+    written = [t.qualified for flow in wanted.applied for t in flow.tables]
+    written += [each.table for each in reached if each.trusted]
     slots = [wanted.names(capture).slot for capture in wanted.captures]
     found = SiteState(
         server=server,
@@ -349,7 +371,13 @@ async def read_catalogs(connection: AsyncConnection, wanted: Wanted) -> SiteStat
             )
         },
         slots={s.name: s for s in await _rows(connection, Slot, "slots", names=slots)},
-        own_triggers=tuple(await _rows(connection, OwnTrigger, "own_triggers", tables=applied)),
+        own_triggers=tuple(await _rows(connection, OwnTrigger, "own_triggers", tables=written)),
+        restricted=tuple(
+            await _rows(connection, Restricted, "restricted", tables=[*there], roles=roles)
+        ),
+        open_schemas=tuple(
+            await _rows(connection, OpenSchema, "open_schemas", role=wanted.apply_role)
+        ),
         unfired=tuple(await _rows(connection, Unfired, "unfired", tables=qualified)),
     )
     # Those that a role has had while policies bound it are among them: `remove` takes all.

@@ -50,7 +50,9 @@ select r.rolname as name, r.rolcanlogin as login, r.rolsuper as superuser,
              and d.dbid <> (select b.oid from pg_database b where b.datname = current_database())
        ) as elsewhere,
        pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION') as administered,
-       pg_has_role(r.oid, 'USAGE') as inherited, r.rolconnlimit as connection_limit
+       pg_has_role(r.oid, 'USAGE') as inherited, r.rolconnlimit as connection_limit,
+       array(select m.rolname::text from pg_auth_members a join pg_roles m on m.oid = a.member
+             where a.roleid = r.oid and m.rolname <> current_user order by 1) as members
 from pg_roles r where r.rolname = any(%(roles)s)
 
 -- name: role_settings
@@ -145,7 +147,9 @@ from (select tgrelid as relation, tgname::text as name, tgenabled as enabled fro
       select ev_class, rulename::text, ev_enabled from pg_rewrite where ev_type <> '1') as t
 join pg_class c on c.oid = t.relation
 join pg_namespace n on n.oid = c.relnamespace
-where n.nspname || '.' || c.relname = any(%(tables)s) and t.enabled <> 'D'
+where coalesce(pg_partition_root(c.oid), c.oid) in (
+          select to_regclass(w.name) from unnest(%(tables)s::text[]) as w(name))
+  and t.enabled <> 'D'
 order by 1, 2
 
 -- name: reached
@@ -195,13 +199,39 @@ where n.nspname || '.' || c.relname = any(%(tables)s) and s.nspname not in ('pg_
 -- What of ftstream's is not this role's, or would run as it with a path that others can put something into.
 select p.oid::regprocedure::text as name from pg_proc p
 where p.pronamespace = to_regnamespace('ftstream')
-  and (pg_get_userbyid(p.proowner) <> %(role)s
-       or p.prosecdef and not coalesce('search_path=pg_catalog, pg_temp' = any(p.proconfig), false))
+  and (p.prosecdef <> (pg_get_userbyid(p.proowner) = %(role)s)
+       or p.prosecdef and not coalesce('search_path=pg_catalog, pg_temp' = any(p.proconfig), false)
+       or not p.prosecdef and exists (select from pg_roles r where r.rolname = %(role)s
+                                      and not has_function_privilege(r.oid, p.oid, 'EXECUTE')))
 union all
 select c.oid::regclass::text from pg_class c
 where c.relnamespace = to_regnamespace('ftstream') and c.relkind in ('r', 'p') and c.relname like 'sync\_log%%'
   and pg_get_userbyid(c.relowner) <> %(role)s
 order by 1
+
+-- name: restricted
+-- Tables of which a restrictive policy may hide rows from one of these roles, whatever other policies it has.
+select distinct n.nspname || '.' || c.relname as "table", r.rolname::text as role
+from pg_policy p
+join pg_class c on c.oid = p.polrelid and c.relrowsecurity
+join pg_namespace n on n.oid = c.relnamespace
+join pg_roles r on r.rolname = any(%(roles)s) and not (r.rolsuper or r.rolbypassrls)
+where not p.polpermissive and n.nspname || '.' || c.relname = any(%(tables)s)
+  and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'USAGE'))
+  and exists (select from unnest(p.polroles) as u(id) where u.id = 0 or pg_has_role(r.oid, u.id, 'MEMBER'))
+order by 1, 2
+
+-- name: open_schemas
+-- Schemas on this role's path in which others may make functions that come before PostgreSQL's own.
+select n.nspname::text as schema, string_agg(g.name, ', ' order by g.name) as creators
+from pg_namespace n
+cross join lateral (
+    select distinct case when a.grantee = 0 then 'PUBLIC' else pg_get_userbyid(a.grantee)::text end as name
+    from aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+    left join pg_roles r on r.oid = a.grantee
+    where a.privilege_type = 'CREATE' and a.grantee <> n.nspowner and not coalesce(r.rolsuper, false)
+      and pg_get_userbyid(a.grantee) <> all (array[current_user::text, 'pg_database_owner'])) g
+where n.nspname = any(array['public', current_user::text, %(role)s]) group by 1 order by 1
 
 -- name: unfired
 -- Triggers of these tables that somebody has switched off, or left to sessions with triggers on, for a partition alone.

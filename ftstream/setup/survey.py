@@ -107,7 +107,7 @@ async def _see(settings: Settings, aim: Wanted) -> SurveyedSite | Problem:
 
 def _passwords(aim: Wanted, settings: Settings) -> dict[str, str]:
     """Role to password, as the settings have them."""
-    passwords = {aim.apply_role: settings.database(aim.site).parameter("password")}
+    passwords = {aim.apply_role: settings.database(aim.site).password}
     if aim.captures:
         passwords[aim.capture_role] = settings.connect.capture_password.get_secret_value()
     return passwords

@@ -18,6 +18,7 @@ from ftstream.apply import authority, dead_letters, parked_store, rows
 from ftstream.apply import sites as sites_module
 from ftstream.apply.applier import applier_of
 from ftstream.apply.authority import REREAD_ROWS
+from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.merge import Batch, Effect, FromLog, FromParked, Span
 from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked_store import ParkedChanges
@@ -384,8 +385,6 @@ async def test_row_that_is_blocked_by_a_locked_one_waits_alone(
 async def test_maintenance_gives_way_to_who_reads_the_log(
     pair: Pair, workers: tuple[Worker, Worker]
 ) -> None:
-    from ftstream.apply.housekeeping import Housekeeper
-
     keeper = Housekeeper(pair.settings, Site.SUPABASE)
     worker, _ = workers
     last_day = "select max(relname) from pg_class where relname ~ '^sync_log_[0-9]+$'"
@@ -429,8 +428,6 @@ async def test_the_connection_to_the_source_is_closed_when_nobody_needs_it_and_c
 async def test_what_is_kept_for_people_is_forgotten_in_the_time_that_is_set(
     pair: Pair, workers: tuple[Worker, Worker]
 ) -> None:
-    from ftstream.apply.housekeeping import Housekeeper
-
     async with await pair.connect(Site.SUPABASE) as connection:
         for days in (10, 200):
             ago = {"ago": f"{days} days", "offset": days}
@@ -440,9 +437,9 @@ async def test_what_is_kept_for_people_is_forgotten_in_the_time_that_is_set(
                 "insert into ftstream.activity_log (action, entity_type, created_at)"
                 " values (%(ago)s::text, 'x', now() - %(ago)s::text::interval)",
                 "insert into ftstream.parked_change (flow, state, table_name, entity_id, topic, message,"
-                " kafka_partition, kafka_offset, sqlstate, error, hint, parked_at)"
+                " kafka_partition, kafka_offset, sqlstate, error, hint, parked_at, next_attempt_at)"
                 " select 'gfx', state, 't', %(ago)s::text, state::text, '', 0, %(offset)s, '', '', '',"
-                " now() - %(ago)s::text::interval"
+                " now() - %(ago)s::text::interval, now() - %(ago)s::text::interval"
                 " from unnest(enum_range(null::ftstream.parked_state)) as state",
             ):
                 await connection.execute(query, ago)
@@ -456,7 +453,8 @@ async def test_what_is_kept_for_people_is_forgotten_in_the_time_that_is_set(
             )
             return await found.fetchall()
 
-    keeper = Housekeeper(pair.settings, Site.SUPABASE)
+    told: list[Notification] = []
+    keeper = Housekeeper(pair.settings, Site.SUPABASE, told.append)
     bounds = pair.settings.apply.model_copy(update={"notification_days": 100, "activity_days": 100})
     await keeper.maintain(bounds)
     left = [("dead", "10 days"), ("dead", "200 days"), ("done", "10 days")]
@@ -464,6 +462,7 @@ async def test_what_is_kept_for_people_is_forgotten_in_the_time_that_is_set(
     assert await kept() == left  # dead changes only go where that is asked for
     await keeper.maintain(bounds.model_copy(update={"dead_days": 100}))
     assert await kept() == [each for each in left if each != ("dead", "200 days")]
+    assert [each.kind for each in told] == ["dead_dropped"]
     await keeper.close()
     async with await pair.connect(Site.SUPABASE) as connection:
         logged = await connection.execute("select outcome::text, entity_id from ftstream.sync_log")

@@ -22,6 +22,7 @@ from ftstream.postgres.connection import open_site
 from ftstream.postgres.queries import statement
 from ftstream.setup import run_init
 from ftstream.setup.expectations import wanted
+from ftstream.setup.faults import site_faults
 from ftstream.setup.site_state import read_catalogs
 from ftstream.setup.survey import survey
 from tests.integration.conftest import PASSWORD, MemoryTopics, Pair
@@ -196,19 +197,88 @@ async def test_a_strangers_reference_parks_deletes_and_init_names_it(stage: Stag
         await analyst.execute(statement(table).format(schema))
     found = await survey(stage.pair.settings, [SHEETS])
     named = [str(each) for each in found.warnings if "notes_sheet_fkey" in each.what]
-    assert len(named) == 1 and "are parked" in named[0] and "GRANT SELECT" in named[0]
+    assert len(named) == 1 and "are parked" in named[0] and "DROP CONSTRAINT" in named[0]
     worker = Worker(external, SHEETS)
     await supabase.run("delete from sheets")
     for change in await supabase.captured():
         await worker.apply(change)
     ((entity, error, _),) = await worker.parked()
     assert entity == ID and "constraint notes_sheet_fkey" in error
-    definer = sql.Identifier(f"ftstream_definer_{stage.pair.database}")
     async with stage.login(Site.EXTERNAL, "analyst") as analyst:
-        await analyst.execute(sql.SQL("grant usage on schema {} to {}").format(schema, definer))
-        await analyst.execute(sql.SQL("grant select on {}.notes to {}").format(schema, definer))
-    assert await worker.retry() and await worker.parked() == []  # no row of it refers to the sheet
+        drop = "alter table {}.notes drop constraint notes_sheet_fkey"
+        await analyst.execute(statement(drop).format(schema))
+    assert await worker.retry() and await worker.parked() == []
     assert await external.run("select body from sheets") == []
+
+
+@pytest.mark.parametrize("way", ["a cast of the key", "an index", "no action"])
+async def test_a_strangers_table_is_not_even_looked_at(stage: Stage, way: str) -> None:
+    """To compare its column, or to read it, would run what its owner has made."""
+    external, supabase = stage.two.both
+    schema = sql.Identifier(stage.role("analyst"))
+    definer = sql.Identifier(f"ftstream_definer_{stage.pair.database}")
+    await supabase.run("insert into sheets values (%s, 'x')", ID)
+    await stage.two.exchange()
+    ran = sql.SQL("select who from {}.ran").format(schema)
+    more: dict[str, tuple[LiteralString, ...]] = {
+        "a cast of the key": (
+            "create type {schema}.k as enum ('a')",
+            "create table {schema}.notes (k {schema}.k primary key, sheet uuid references public.sheets)",
+            "create function {schema}.text({schema}.k) returns text language plpgsql as $$"
+            " begin insert into {schema}.ran values (current_user); return 'a'; end $$",
+            "create cast ({schema}.k as text) with function {schema}.text({schema}.k)",
+        ),
+        "an index": (
+            "create table {schema}.notes (k int primary key, sheet uuid references public.sheets)",
+            "create function {schema}.note() returns void language sql as"
+            " 'insert into {schema}.ran values (current_user)'",
+            "create function {schema}.folded(int) returns int language plpgsql immutable as"
+            " 'begin perform {schema}.note(); return 1; end'",
+            "create index on {schema}.notes ((k + {schema}.folded(1)))",
+        ),
+        "no action": (
+            "create table {schema}.notes (k int primary key, sheet uuid references public.sheets)",
+        ),
+    }
+    async with stage.login(Site.EXTERNAL, "analyst") as analyst:
+        for query in (
+            *TRAP,
+            *more[way],
+            "insert into {schema}.notes (k) values ({value})",
+            "grant select on {schema}.notes to {definer}",
+            "truncate {schema}.ran",
+        ):
+            value = sql.SQL("'a'" if "cast" in way else "1")
+            made = statement(query).format(schema=schema, definer=definer, value=value)
+            await analyst.execute(made)
+        await supabase.run("delete from sheets")
+        with pytest.raises(ApplyFailed) as failed:
+            await stage.two.exchange()
+        assert failed.value.failure.sqlstate == OF_ANOTHER
+        assert "notes_sheet_fkey" in failed.value.failure.message
+        assert await (await analyst.execute(ran)).fetchall() == []
+        assert await external.run("select body from sheets") == [("x",)]
+
+
+async def test_a_restrictive_policy_is_told_and_its_hidden_rows_are_no_deletes(
+    stage: Stage,
+) -> None:
+    supabase = stage.two.supabase
+    await supabase.run("insert into sheets values (%s, 'x')", ID)
+    await supabase.captured()
+    aim = wanted(Site.SUPABASE, [SHEETS, HANDS], stage.pair.settings)
+    async with await stage.pair.connect(Site.SUPABASE) as owner:
+        await owner.execute("alter table sheets enable row level security")
+        await owner.execute(
+            "create policy hidden on sheets as restrictive for select using (body <> 'x')"
+        )
+    async with (
+        await open_site(stage.pair.settings, Site.SUPABASE) as connection,
+        connection.transaction(),
+    ):
+        state = await read_catalogs(connection, aim)
+    told = [str(fault) for fault in site_faults(aim, state) if "restrictive policy" in fault.what]
+    assert len(told) == 1 and f"role {aim.apply_role}" in told[0]  # the definer role bypasses them
 
 
 SNEAKY: tuple[tuple[LiteralString, LiteralString], ...] = (
@@ -274,7 +344,9 @@ async def test_the_worker_gets_no_further_by_what_its_functions_take(
 ) -> None:
     queries = dict(SNEAKY)[attack].format(id=ID).split(";")
     async with await open_site(stage.pair.settings, site) as worker:
-        with pytest.raises(DENIED):
+        with pytest.raises(
+            DENIED, match=r"is no table of a flow|no table of a flow refers|permission"
+        ):
             async with worker.transaction(force_rollback=True):
                 for query in queries:
                     await worker.execute(statement(query))
@@ -510,7 +582,7 @@ async def test_the_role_of_the_functions_has_no_login_and_rights_on_what_they_to
             " 'information_schema'::regnamespace) and has_table_privilege(%s, c.oid, 'select') order by 1",
             f"ftstream_definer_{stage.pair.database}",
         )
-        assert reached == ["hands", "sheets"] if site is Site.SUPABASE else ["sheets"]
+        assert reached == (["hands", "sheets"] if site is Site.SUPABASE else ["sheets"])
 
 
 async def _listed(connection: AsyncConnection, query: str, *values: object) -> list[Any]:
@@ -569,12 +641,14 @@ async def test_init_mends_what_runs_with_the_administrators_rights(stage: Stage)
     settings = stage.pair.settings
     async with await stage.pair.connect(Site.EXTERNAL) as superuser:
         await superuser.execute("alter function ftstream.capture() owner to admin")
-        await superuser.execute("alter function ftstream.refuse_edit() set search_path = ''")
+        definer = sql.Identifier(wanted(Site.EXTERNAL, [SHEETS], settings).definer_role)
+        given = sql.SQL("alter function ftstream.refuse_edit() owner to {}").format(definer)
+        await superuser.execute(given)
         await superuser.execute("alter table ftstream.sync_log owner to admin")
     aim = wanted(Site.EXTERNAL, [SHEETS, HANDS], settings)
     async with await open_site(settings, Site.EXTERNAL) as connection, connection.transaction():
         state = await read_catalogs(connection, aim)
-    assert state.misowned == ("ftstream.capture()", "ftstream.sync_log")
+    assert state.misowned == ("ftstream.capture()", "ftstream.refuse_edit()", "ftstream.sync_log")
     async for _ in run_init(settings, MemoryTopics(), [SHEETS, HANDS]):
         pass
     async with await open_site(settings, Site.EXTERNAL) as connection, connection.transaction():

@@ -408,7 +408,7 @@ async def test_the_apply_role_can_do_what_applying_takes_and_no_more(least: Pair
                 assert (await connection.execute(statement(query))).rowcount == 1
             await connection.execute(statement(APPLY["log"]), {"rows": json.dumps([entry])})
         await connection.execute(statement(KEEP["record_status"]), {"rows": json.dumps([status])})
-        await connection.execute(statement(KEEP["maintain"]), {"keep_days": 30})
+        await connection.execute(statement(KEEP["maintain"]), {"days": 30})
         await connection.execute(statement(KEEP["notify"]), told)
         await connection.execute(statement(KEEP["mark_read"]), {"ids": None})
         found = await connection.execute(statement(APPLY["applied_offsets"]), asked)

@@ -25,23 +25,24 @@ TRUE = (
 
 ROWS: Mapping[tuple[str, str], tuple[LiteralString, LiteralString]] = {
     ("gfx", "supabase"): (
-        "select id::text, md5(concat_ws('|', player_hash, name)) from gfx_players",
+        "select id::text, md5(concat_ws('|', player_hash, name)), xmin::text from gfx_players",
         "select id::text, md5(concat_ws('|', player_hash, name)) from gfx_players where id::text = any(%s)",
     ),
     ("overrides", "supabase"): (
-        "select entity_id, version::text from ftstream.last_write"
+        "select entity_id, version::text, '' from ftstream.last_write"
         " where table_name = 'player_overrides' and site = 'external'",
         "select entity_id, version::text from ftstream.last_write"
         " where table_name = 'player_overrides' and entity_id = any(%s)",
     ),
     ("overrides", "external"): (
-        "select entity_id, version::text from ftstream.last_write"
+        "select entity_id, version::text, '' from ftstream.last_write"
         " where table_name = 'player_overrides' and site = 'supabase'",
         "select entity_id, version::text from ftstream.last_write"
         " where table_name = 'player_overrides' and entity_id = any(%s)",
     ),
 }
-"""What a direction is to have carried: entity and mark of its state, at the source and at the target."""
+"""What a direction is to have carried: entity and mark of its state, at the source and at the target. At the
+source its row version, too: players swap their names, and swap them back."""
 
 
 class Claims:
@@ -72,7 +73,7 @@ class Claims:
                 time.sleep(1)  # a site is away: nobody can compare
 
     def _ask(self) -> None:
-        before = {way: dict(self._read(_source(way), ROWS[way][0])) for way in ROWS}
+        before = {way: self._at_source(way) for way in ROWS}
         said = self._scene.command("status", "--json")
         if not said.stdout:
             return
@@ -83,21 +84,25 @@ class Claims:
                 self.applied += 1
                 self._must_be_there(way, before[way])
 
-    def _must_be_there(self, way: tuple[str, str], rows: Mapping[str, str]) -> None:
-        there = dict(self._read(_site(way[1]), ROWS[way][1], list(rows)))
-        missing = {key for key, state in rows.items() if there.get(key) != state}
+    def _must_be_there(self, way: tuple[str, str], rows: Mapping[str, tuple[str, str]]) -> None:
+        there = self._at_target(way, list(rows))
+        missing = {key for key, (state, _) in rows.items() if there.get(key) != state}
         # What was written since is on its way.
-        now = dict(self._read(_source(way), ROWS[way][0]))
+        now = self._at_source(way)
         if wrong := [key for key in missing if now.get(key) == rows[key]]:
-            later = dict(self._read(_site(way[1]), ROWS[way][1], wrong))
+            later = self._at_target(way, wrong)
             self.false += [
-                f"{way}: {key} is {later.get(key)}, not {rows[key]}"
+                f"{way}: {key} is {later.get(key)}, not {rows[key][0]}"
                 for key in wrong
-                if not _newer(later.get(key), rows[key])
+                if not _newer(later.get(key), rows[key][0])
             ]
 
-    def _read(self, site: SiteName, query: LiteralString, *values: object) -> list[tuple[str, str]]:
-        return [(key, state) for key, state in self._scene.execute(site, query, *values)]
+    def _at_source(self, way: tuple[str, str]) -> dict[str, tuple[str, str]]:
+        found = self._scene.execute(_source(way), ROWS[way][0])
+        return {key: (state, version) for key, state, version in found}
+
+    def _at_target(self, way: tuple[str, str], keys: list[str]) -> dict[str, str]:
+        return dict(self._scene.execute(_site(way[1]), ROWS[way][1], keys))
 
 
 def _newer(there: str | None, here: str) -> bool:

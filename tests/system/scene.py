@@ -205,24 +205,37 @@ class Scene:
             connection.execute(query.format(sql.Identifier(table), sql.Identifier(name)))
 
     def publish(
-        self, table: str, key: bytes | None, value: bytes | None, compression: str | None = None
+        self,
+        table: str,
+        key: bytes | None,
+        value: bytes | None,
+        compression: str | None = None,
+        times: int = 1,
     ) -> None:
         """Put a record into a change topic, as anybody who may write there can."""
         topic = self.names.topic(GFX.table(table), Site.EXTERNAL)
-        self.publish_to(topic, key, value, compression)
+        self.publish_to(topic, key, value, compression, times)
 
     def publish_to(
-        self, topic: str, key: bytes | None, value: bytes | None, compression: str | None = None
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        compression: str | None = None,
+        times: int = 1,
     ) -> None:
-        """Put a record into any topic."""
+        """Put a record into any topic; several `times` in one batch."""
 
         async def send() -> None:
             async with AIOKafkaProducer(
                 **client_options(self.rig.settings.kafka),
-                max_request_size=2**27,
+                max_request_size=2**28,
+                max_batch_size=2**28,
+                linger_ms=200,
                 compression_type=compression,
             ) as producer:
-                await producer.send_and_wait(topic, value, key=key)
+                sent = [await producer.send(topic, value, key=key) for _ in range(times)]
+                await asyncio.gather(*sent)
 
         asyncio.run(send())
 

@@ -30,6 +30,7 @@ from ftstream.flows import (
 )
 from ftstream.kafka.clients import client_options
 from ftstream.kafka.topics import MAX_MESSAGE_BYTES, change_topics, topics_of_all
+from ftstream.local.stack import connect
 from ftstream.local.stack.kafka import MESSAGE_BYTES
 from ftstream.settings import MAX_REQUEST_BYTES, Database, KafkaSettings, Settings
 
@@ -208,6 +209,11 @@ def test_signals_log_in_to_kafka_by_reference() -> None:
     assert wanted["signal.consumer.security.protocol"] == "SASL_SSL"
     assert wanted["signal.consumer.sasl.jaas.config"].startswith("${env:")
     assert not any("hunter2" in value or 'ftstream"' in value for value in wanted.values())
+
+
+def test_connect_lets_connectors_override_what_they_do_and_nothing_else() -> None:
+    config_keys = {key for key in config() if key.startswith("producer.override.")}
+    assert config_keys == {f"producer.override.{name}" for name in connect.OVERRIDES}
 
 
 def test_topics_cover_all_a_connector_writes() -> None:

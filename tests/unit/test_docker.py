@@ -122,7 +122,8 @@ def test_the_settings_of_the_worker_have_the_shape_of_the_local_stack(
     local = tomllib.loads(Stack(tmp_path).settings_toml())
     del local["realtime"]  # none in containers: the publisher looks by itself
     in_docker = tomllib.loads(compose["configs"]["ftstream"]["content"])
-    assert "admin_dsn" not in compose["configs"]["ftstream"]["content"]
+    for word in ("admin_dsn", "capture_password"):
+        assert word not in compose["configs"]["ftstream"]["content"]
     for name, keys in tomllib.loads(compose["configs"]["ftstream_admin"]["content"]).items():
         in_docker[name] |= keys
     assert [each["source"] for each in compose["services"]["worker"]["configs"]] == ["ftstream"]

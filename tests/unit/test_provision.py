@@ -430,7 +430,7 @@ def test_triggers_that_ftstreams_writes_pass_over_are_named() -> None:
     quiet, running = site_problems(aim(Site.SUPABASE), replace(state(), own_triggers=own))
     assert (quiet.level, running.level) == ("note", "note")
     assert "do not run for what ftstream writes: public.a.touch" in str(quiet)
-    assert "run for what ftstream writes, as worker: public.b.copy" in str(running)
+    assert "run for what ftstream writes, with its rights: public.b.copy" in str(running)
 
 
 def test_a_source_that_is_as_it_should_be_has_no_problems() -> None:

@@ -71,7 +71,8 @@ def topics_table() -> Iterator[str]:
     yield row("Connect", "describe, read", signals)
     yield row("Connect", "describe, read, write", {"connect-*"})
     yield row("worker", "describe, read", every | heartbeats | changelogs)
-    yield row("worker", "describe, write", by_worker | changelogs)
+    repaired = {topic for names in captures if not names.capture.outbox for topic in names.topics}
+    yield row("worker, `verify --repair`", "describe, write", by_worker | changelogs | repaired)
     yield row("worker", "read (group)", {app_id("")})
     yield row("`connectors apply`, `backfill`, `status`", "describe, read", besides)
     yield row("`backfill`", "write", signals)

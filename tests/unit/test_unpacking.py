@@ -11,6 +11,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from ftstream.kafka import unpacking
+from ftstream.kafka.chunk import chunks
+from ftstream.kafka.partition import Partition
 from ftstream.kafka.unpacking import MOST_BYTES
 
 HEADER_BYTES = 61
@@ -49,21 +51,28 @@ def test_what_is_within_the_bound_is_read_as_it_was_sent(codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_what_is_beyond_it_is_one_record_that_says_so_and_reading_goes_on(codec: str) -> None:
+def test_what_is_beyond_it_is_told_by_its_first_record_and_no_offset_is_left_out(
+    codec: str,
+) -> None:
     zeros = bytes(MOST_BYTES // 2)
     found = read(batch(codec, zeros, zeros, b"x"), batch(codec, b"next", at=13))
-    assert [record.offset for record in found] == [12, 13]
-    assert found[0].key is None
+    assert [record.offset for record in found] == [10, 11, 12, 13]
+    assert {record.key for record in found[:3]} == {None}
     assert found[0].value.startswith(b"records 10 to 12 unpack to more than 64 MiB")
-    assert found[1].value == b"next"
+    assert [record.value for record in found[1:]] == [None, None, b"next"]
+    (chunk,) = chunks(Partition("t", 0), found, 2**20, epoch=1)
+    assert (chunk.first, chunk.next) == (10, 14)
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_what_is_no_such_data_is_one_record_too(codec: str) -> None:
-    damaged = batch(codec, b"a value", b"another")
-    damaged[HEADER_BYTES:] = b"\x07" * len(damaged[HEADER_BYTES:])
+@pytest.mark.parametrize("kept", [0, 11])
+def test_what_is_no_such_data_is_told_too(codec: str, kept: int) -> None:
+    damaged = batch(codec, b"a value" * 100, b"another" * 100)
+    start = HEADER_BYTES + kept
+    damaged[start:] = b"\xf7" * len(damaged[start:])
     records = MemoryRecords(bytes(damaged))
-    (found,) = fetcher.PartitionRecords(
-        TopicPartition("t", 0), records, None, 0, None, None, False, 0
-    )
-    assert found.value.startswith(b"records 10 to 11 cannot be unpacked")
+    found = [
+        *fetcher.PartitionRecords(TopicPartition("t", 0), records, None, 0, None, None, False, 0)
+    ]
+    assert found[0].value.startswith(b"records 10 to 11 cannot be unpacked")
+    assert [record.offset for record in found] == [10, 11]
