@@ -39,7 +39,7 @@ select ftstream.release_children({name}::regclass, %(ids)s::text[], %(carried)s:
 -- Takes rows out of the way and keeps them.
 with displaced as (delete from {table} as t where t.{key} = any(%(ids)s::text[]::{key_type}[]) returning t.*)
 insert into ftstream.displaced (table_name, entity_id, reason, image)
-select {name}, d.{key}::text, 'held a unique value of another row; its owner has no such row', to_jsonb(d)
+select {name}, d.{key}::text, 'held a unique value of another row; its owner has no such row', pg_catalog.to_jsonb(d)
 from displaced d
 
 -- name: upsert

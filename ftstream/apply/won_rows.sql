@@ -10,7 +10,7 @@ select from {table} as t where t.{key} = any(%(ids)s::text[]::{key_type}[]) orde
 -- Keeps what these rows were before their last write, as long as edits of them here may not have been captured:
 -- nobody else has those words.
 insert into ftstream.displaced (table_name, entity_id, reason, image)
-select {name}, t.{key}::text, {reason}, to_jsonb(t)
+select {name}, t.{key}::text, {reason}, pg_catalog.to_jsonb(t)
 from json_to_recordset(%(messages)s) as m(id text, version bigint, site ftstream.site)
 join ftstream.last_write w on (w.table_name, w.entity_id, w.version, w.site) = ({name}, m.id, m.version, m.site)
 join {table} as t on t.{key} = m.id::{key_type}

@@ -26,7 +26,7 @@ where t.{key} = any(%(ids)s::text[]::{key_type}[]) and {present}
 -- name: keep
 -- Copies of rows that another site's will take the place of.
 insert into ftstream.displaced (table_name, entity_id, reason, image)
-select {name}, t.{key}::text, 'another row of this id stays', to_jsonb(t) from {table} t
+select {name}, t.{key}::text, 'another row of this id stays', pg_catalog.to_jsonb(t) from {table} t
 where t.{key} = any(%(ids)s::text[]::{key_type}[])
 
 -- name: hand_over
@@ -45,7 +45,7 @@ select child, rows from ftstream.referring(%(table)s::regclass, %(id)s::text)
 -- Deletes a row that is another one's double, as an edit that the other site is told of; kept in displaced.
 with gone as (delete from {table} t where t.{key} = %(id)s::text::{key_type} returning t.*)
 insert into ftstream.displaced (table_name, entity_id, reason, image)
-select {name}, g.{key}::text, 'the same as ' || %(stays)s::text || ', as somebody has decided', to_jsonb(g) from gone g
+select {name}, g.{key}::text, 'the same as ' || %(stays)s::text || ', as somebody has decided', pg_catalog.to_jsonb(g) from gone g
 
 -- name: patience
 -- Rows that a user holds are waited for, but not for long.

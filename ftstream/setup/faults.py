@@ -43,7 +43,7 @@ class Fault:
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.title}{detail}. To mend it: {self.command}"
+        return f"{self.title}{detail}. Then: {self.command}"
 
 
 def site_faults(wanted: Wanted, state: SiteState) -> Iterator[Fault]:

@@ -159,19 +159,19 @@ where exists (select from ftstream.sync_log l
 -- not log it again.
 insert into ftstream.sync_log (operation, outcome, table_name, entity_id, topic, details)
 select (case when t.{key} is null then 'delete' else 'update' end)::ftstream.operation, 'superseded',
-       {name}, e.id, %(topic)s, to_jsonb(t)
+       {name}, e.id, %(topic)s, pg_catalog.to_jsonb(t)
 from unnest(%(ids)s::text[]) e(id) left join {table} t on t.{key} = e.id::{key_type}
 where not exists (
     select from ftstream.sync_log l
     where l.entity_id = e.id and l.table_name = {name} and l.kafka_offset is null
-      and l.details is not distinct from to_jsonb(t)
+      and l.details is not distinct from pg_catalog.to_jsonb(t)
       and l.logged_at > (select s.last_synced_at from ftstream.sync_status s
                          where s.source = %(flow)s and s.entity_type = %(entity_type)s))
 
 -- name: keep_rows
 -- Keeps rows that are about to be deleted: that they are gone at the source is inferred, nobody has said so.
 insert into ftstream.displaced (table_name, entity_id, reason, image)
-select {name}, e.id, 'about to be deleted by a run: its owner does not have it', to_jsonb(t)
+select {name}, e.id, 'about to be deleted by a run: its owner does not have it', pg_catalog.to_jsonb(t)
 from unnest(%(ids)s::text[]) e(id) join {table} t on t.{key} = e.id::{key_type}
 where not exists (select from ftstream.displaced d
-                  where d.table_name = {name} and d.entity_id = e.id and d.image = to_jsonb(t))
+                  where d.table_name = {name} and d.entity_id = e.id and d.image = pg_catalog.to_jsonb(t))
