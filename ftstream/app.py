@@ -79,7 +79,15 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
             if flow.capture is Capture.BATCH
         ]
         self.change_agents = [
-            ChangeAgent(self, flow, target, settings, self._notifier, self._keepers[target])
+            ChangeAgent(
+                self,
+                flow,
+                target,
+                settings,
+                self._notifier,
+                self._keepers[target],
+                self._keepers[Site.SUPABASE],
+            )
             for flow in flows
             for target in flow.targets
         ]

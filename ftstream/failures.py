@@ -7,6 +7,15 @@ import re
 from dataclasses import dataclass
 
 
+class Severity(enum.StrEnum):
+    """How soon somebody should look."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
 class Policy(enum.Enum):
     """What the writer does about a failure."""
 
@@ -76,6 +85,9 @@ TABLE_ALTERED = "FT018"
 OF_ANOTHER = "FT019"
 """Raised by require_rights and release: the other table of a foreign key belongs to a stranger."""
 
+KEY_SPELT_OTHERWISE = "FT021"
+"""Of ftstream's own: a key as PostgreSQL does not spell it would be another entity, of the same row."""
+
 FROM_THE_FUTURE = "FT020"
 """Of ftstream's own: a write that says it was made later than any clock shows."""
 
@@ -100,6 +112,10 @@ _BY_STATE: dict[str, tuple[Policy, str]] = {
         Policy.PARK,
         "nothing that belongs to another role runs with ftstream's rights: do there what the constraint"
         " says, or drop it; then `ftstream dead retry`, if it is dead by then",
+    ),
+    KEY_SPELT_OTHERWISE: (
+        Policy.PARK,
+        "no writer of ftstream's spells it so: somebody else may write to the topic; `ftstream dead drop` it",
     ),
     NOT_LOST: (Policy.RETRY, "the batch is applied without the Table"),
     INEXACT: (

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ftstream.failures import Severity
 from ftstream.messages.change import Change
-
-
-class Severity(enum.StrEnum):
-    """How soon somebody should look."""
-
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +18,17 @@ class Notification:
     title: str
     message: str
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def storable(self) -> Notification:
+        """The same without what no text of PostgreSQL holds: it quotes what came from topics."""
+        metadata = {k: _plain(v) if isinstance(v, str) else v for k, v in self.metadata.items()}
+        title, message = _plain(self.title), _plain(self.message)
+        return replace(self, title=title, message=message, metadata=metadata)
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "\\x00")
 
 
 Notify = Callable[[Notification], None]

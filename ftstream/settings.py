@@ -6,11 +6,13 @@ import os
 import ssl
 import tomllib
 from collections.abc import Iterable, Iterator
+from datetime import time
 from importlib.resources.abc import Traversable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -31,6 +33,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from ftstream.failures import Severity
 from ftstream.flows import Site
 
 CONFIG_VARIABLE = "FTSTREAM_CONFIG"
@@ -240,11 +243,54 @@ class BatchSettings(_Group):
     rows are many per cent."""
 
 
+class Receiver(_Group):
+    """Who is told of alerts: a service by its URL for Apprise (slack://..., mailtos://..., json://...)."""
+
+    name: str = Field(min_length=1, max_length=40)
+    """Shown where the URL, which holds a secret, must not be."""
+    url: SecretStr
+    least: Severity = Severity.WARNING
+
+
+class OffAir(_Group):
+    """A time of the week in which what is not critical waits; `begin` and `end` like "02:00"."""
+
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...]
+    begin: time
+    end: time
+
+
 class WatchSettings(_Group):
-    """How closely the set-up is watched."""
+    """How closely the set-up is watched, and what `ftstream watch` tells to whom."""
 
     seconds: float = Field(default=10, gt=0)
     """Between two looks at what `init` and `connectors apply` have made; a fault is told at its second."""
+    look_seconds: float = Field(default=5, gt=0)
+    """Between two looks of `ftstream watch` at flows, workers and services."""
+    receivers: tuple[Receiver, ...] = ()
+    heartbeat_url: SecretStr = SecretStr("")
+    """Asked each minute while the watcher looks: a dead man's switch tells when nobody asks any more."""
+    heartbeat_seconds: float = Field(default=60, gt=0)
+    page_url: str = ""
+    """A link that alerts carry."""
+    language: Literal["ko", "en"] = "ko"
+    timezone: str = "Asia/Seoul"
+    off_air: tuple[OffAir, ...] = ()
+    morning: time | None = time(9, 0)
+    """When one message says what the daily checklist asks (guidelines 8.2)."""
+    health_seconds: float = Field(default=300, gt=0)
+    """Between two calls of check_sync_health_and_notify() and retry_failed_syncs() (guidelines 6.2, 6.3)."""
+    verify_seconds: float = Field(default=21_600, ge=0)
+    """Between two comparisons of both sites; 0: none."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("is no time zone (such as Asia/Seoul)") from None
+        return value
 
 
 class SchemaSettings(_Group):

@@ -77,7 +77,9 @@ class ChangeAgent:
         settings: Settings,
         notifier: Notifier,
         keeper: Housekeeper,
+        status: Housekeeper,
     ) -> None:
+        """`keeper`: of the target; `status`: of Supabase, where sync_status is."""
         names = Names(flow, settings.namespace)
         self.flow, self.target = flow, target
         self.halted: Halted | None = None
@@ -85,7 +87,7 @@ class ChangeAgent:
         self._settings = settings
         self._kafka = settings.kafka
         self._notifier = notifier
-        self._keeper = keeper
+        self._keeper, self._status = keeper, status
         tables = {names.topic(table, target.other): table.name for table in flow.tables}
         self._heartbeats = _heartbeats(flow, settings.namespace)
         self.topics = (*tables, *([self._heartbeats] if self._heartbeats else []))
@@ -124,7 +126,7 @@ class ChangeAgent:
             self._keeper,
             bounds,
             # Of a flow captured by batch the runs keep it.
-            status=self.target is Site.SUPABASE and self.flow.capture is not Capture.BATCH,
+            self._status if self._keeps_status else None,
         )
         intake = Intake(self.flow.name, tables, decoding, self._notify)
         self._writer = Writer(
@@ -146,6 +148,12 @@ class ChangeAgent:
                 return partial(decode_edit, self.target.other.value)
             case Capture.BATCH:
                 return partial(avro.decode, self._schemas)
+
+    @property
+    def _keeps_status(self) -> bool:
+        """Supabase has sync_status: of a flow that is carried there the agent of that direction keeps it."""
+        first = self.target is Site.SUPABASE or Site.SUPABASE not in self.flow.targets
+        return first and self.flow.capture is not Capture.BATCH
 
     async def start(self) -> None:
         """Connect, and begin to write; a flow that cannot is `halted` at once.

@@ -18,10 +18,17 @@ from ftstream.apply.schema import Newest, Schema, newest_shapes
 from ftstream.apply.sites import SILENT, ApplyFailed, Sites
 from ftstream.apply.statements import QUERIES, Shape
 from ftstream.apply.transaction import Transactions, own_names
-from ftstream.failures import OF_ONE_TABLE, TABLE_ALTERED, Failure, Policy
+from ftstream.failures import (
+    KEY_SPELT_OTHERWISE,
+    OF_ONE_TABLE,
+    TABLE_ALTERED,
+    Failure,
+    Policy,
+    classify,
+)
 from ftstream.flows import Capture, Flow
 from ftstream.last_write.seen import Look, nothing_seen
-from ftstream.messages.change import Entity
+from ftstream.messages.change import Entity, Operation
 from ftstream.notification import Notify
 from ftstream.postgres.queries import statement
 from ftstream.settings import ApplySettings
@@ -54,13 +61,17 @@ class Applier:
         self._sites = sites
         self._schema = schema
         self._strategy = strategy
+        self._transactions = transactions
         self._misfits = Misfits(sites, transactions)
         self._read_at = 0.0
 
     async def prepare(self, sites: Sites | None = None) -> bool:
         """Read both sites' catalogs, through these connections or its own; True if a table has changed."""
-        changed = await self._read(sites or self._sites)
-        await self._strategy.begin(sites or self._sites)
+        through = sites or self._sites
+        changed = await self._read(through)
+        async with through.exclusively(), _in_time():
+            await self._transactions.name_turn(await through.target())
+        await self._strategy.begin(through)
         return changed
 
     async def apply(self, batch: Batch) -> None:
@@ -69,6 +80,7 @@ class Applier:
         Of a value that does not fit, the message has the column, or the table that takes none.
         """
         try:
+            self._require_spelt(batch)
             await self._apply(batch, newest_shapes(batch))
         except ApplyFailed as error:
             rows = effects(batch.changes)
@@ -76,6 +88,21 @@ class Applier:
                 raise await self._of_tables(error, rows) from error
             failure = await self._misfits.named(error.failure, self._schema.statements, rows)
             raise ApplyFailed(failure, error.entities, error.needs, error.causes) from error
+
+    def _require_spelt(self, batch: Batch) -> None:
+        """Raises ApplyFailed for entities whose key PostgreSQL would spell otherwise."""
+        statements = self._schema.statements
+        causes = {
+            change.entity: classify(
+                KEY_SPELT_OTHERWISE,
+                f"{change.table}: the key {change.entity_id} is not spelt as PostgreSQL spells it",
+            )
+            for change in batch.changes
+            if change.operation is not Operation.TRUNCATE
+            and not statements[change.table].spells_key(change.entity_id)
+        }
+        if causes:
+            raise ApplyFailed(next(iter(causes.values())), causes.keys(), causes=causes)
 
     async def _apply(self, batch: Batch, newest: Newest) -> None:
         if unknown := self._schema.unknown(newest):

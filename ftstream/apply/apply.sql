@@ -8,11 +8,15 @@ select set_config('ftstream.applying', 'on', true),
 
 -- name: share
 -- Beside other workers of the flow.
-select pg_advisory_xact_lock_shared(hashtext('ftstream.apply'), hashtext(%(flow)s))
+select from ftstream.turn where name = 'apply ' || %(flow)s for key share
 
 -- name: alone
 -- While no other worker of the flow applies anything.
-select pg_advisory_xact_lock(hashtext('ftstream.apply'), hashtext(%(flow)s))
+select from ftstream.turn where name = 'apply ' || %(flow)s for update
+
+-- name: name_turn
+-- Makes the row that is locked while a flow is applied.
+insert into ftstream.turn values ('apply ' || %(flow)s) on conflict do nothing
 
 -- name: advance_offsets
 -- Moves the applied offsets from where this worker left them; aborts when another worker moved them.
@@ -111,9 +115,11 @@ select pg_is_in_recovery()
 -- Whether these transactions, by the low half of their ids, are visible to this snapshot; whether it is
 -- a standby's. Logical decoding sends a commit before other sessions see it; with a synchronous standby,
 -- long before. The whole id is the one nearest to the snapshot's end, which may lie a little below it.
--- One that committed ten minutes ago is visible, or of another cluster: the source was recreated.
-select coalesce(bool_and(pg_visible_in_snapshot(greatest(0, e.id)::text::xid8, s.now)
-                         or coalesce(x.time < (extract(epoch from now()) - 600) * 1000000, false)), true), pg_is_in_recovery()
+-- One that committed ten minutes ago is visible, or of another cluster: the source was recreated. One that is to commit
+-- ten minutes from now, or a million transactions, somebody has made up: nothing waits for it.
+select coalesce(bool_and(pg_visible_in_snapshot(greatest(0, e.id)::text::xid8, s.now) or e.id > s.top + 1000000
+                         or coalesce(abs(x.time / 1000000 - extract(epoch from now())) > 600, false)), true),
+       pg_is_in_recovery()
 from (select pg_current_snapshot() as now, pg_snapshot_xmax(pg_current_snapshot())::text::bigint as top) s,
      unnest(%(transactions)s::bigint[], %(times)s::bigint[]) as x(id, time),
      lateral (select (s.top & ~4294967295::bigint) | (x.id & 4294967295) as near) n,

@@ -394,7 +394,7 @@ declare
     name text;
 begin
     -- Two workers start at once: the second waits, and finds the partitions made.
-    perform pg_advisory_xact_lock(hashtext('ftstream.maintain_sync_log'));
+    perform from ftstream.turn t where t.name = 'sync_log' for update;
     for day in
         select d::date from generate_series(current_date, current_date + 7, interval '1 day') d
         union select distinct l.logged_at::date from ftstream.sync_log_default l order by 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -11,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from ftstream import notification
+from ftstream.apply.lag import Lag
 from ftstream.apply.parked_store import DROP_OLD
 from ftstream.flows import Site
 from ftstream.notification import Notification, Notify
@@ -26,6 +29,11 @@ QUERIES = Queries.load(__package__, "housekeeping.sql")
 RETRY_SECONDS = 5.0
 MOST_NOTIFICATIONS = 1_000
 """Kept while the database is away; older ones are in the worker's log."""
+
+
+def worker_name() -> str:
+    """What this process is called where workers say that they are there: host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class Housekeeper:
@@ -53,6 +61,21 @@ class Housekeeper:
         async with self._transaction() as connection:
             counts = {"rows": Json.of(rows)}
             await connection.execute(statement(QUERIES["record_status"]), counts)
+
+    async def note_lag(
+        self, flow: str, changes: int, lag: Lag | None, heartbeat: float | None
+    ) -> None:
+        """Say how late a flow's changes come here. `heartbeat`: seconds since 1970."""
+        values = {
+            "flow": flow,
+            "worker": worker_name(),
+            "changes": changes,
+            "p50": lag and lag.p50_ms,
+            "p99": lag and lag.p99_ms,
+            "heartbeat": heartbeat,
+        }
+        async with self._transaction() as connection:
+            await connection.execute(statement(QUERIES["note_lag"]), values)
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -110,7 +133,11 @@ class Notifier:
         async with await open_site(self._settings, Site.SUPABASE) as connection:
             while self._waiting:
                 key, notification = next(iter(self._waiting.items()))
-                await _insert(connection, notification)
+                try:
+                    await _insert(connection, notification.storable)
+                except psycopg.DataError as error:
+                    # One that cannot be kept must not keep the others from being told.
+                    log.error("a notification is lost: %s: %s", notification.title, error)
                 if self._waiting.get(key) is notification:
                     del self._waiting[key]
         self._told.clear()

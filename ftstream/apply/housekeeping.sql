@@ -30,6 +30,15 @@ from json_to_recordset(%(rows)s)
     as r(source text, entity_type text, status text, records bigint, failed bigint, heartbeat double precision)
 where (s.source, s.entity_type) = (r.source, r.entity_type)
 
+-- name: note_lag
+-- How late a flow's changes have come here, as this worker has seen; workers that are gone are forgotten.
+with gone as (delete from ftstream.flow_lag where noted_at < now() - interval '1 day')
+insert into ftstream.flow_lag (flow, worker, changes, p50_ms, p99_ms, heartbeat_at)
+values (%(flow)s, %(worker)s, %(changes)s, %(p50)s, %(p99)s, to_timestamp(%(heartbeat)s::double precision))
+on conflict (flow, worker) do update
+set changes = excluded.changes, p50_ms = excluded.p50_ms, p99_ms = excluded.p99_ms,
+    heartbeat_at = coalesce(excluded.heartbeat_at, flow_lag.heartbeat_at), noted_at = clock_timestamp()
+
 -- name: notify
 -- Tells something, or that it happened again since somebody last read.
 insert into ftstream.notifications (type, severity, title, message, metadata)

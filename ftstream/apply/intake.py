@@ -9,7 +9,13 @@ from ftstream.apply.merge import Batch, FromLog, Span, record_digest
 from ftstream.apply.parked import ParkedRecord, malformed
 from ftstream.kafka.chunk import Chunk, Record
 from ftstream.kafka.partition import Partition
-from ftstream.messages.change import Change, MalformedMessage, Operation, heartbeat_time
+from ftstream.messages.change import (
+    HEARTBEAT_KEY,
+    Change,
+    MalformedMessage,
+    Operation,
+    heartbeat_time,
+)
 from ftstream.notification import Notify
 
 Decode = Callable[[str, str, int, int, bytes | None, bytes | None], Change | None]
@@ -45,6 +51,9 @@ class Intake:
             for record in chunk.records:
                 if table is None:
                     heartbeat = heartbeat_time(record.value) or heartbeat
+                    continue
+                if record.key == HEARTBEAT_KEY and (beat := heartbeat_time(record.value)):
+                    heartbeat = beat  # of an outbox, which carries it among the changes
                     continue
                 if record.value is None:
                     continue  # a tombstone, which repeats the delete before it

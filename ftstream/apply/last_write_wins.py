@@ -103,7 +103,7 @@ class LastWriteWins:
         # By the sites' clocks alone, as they were when they were last looked at: the worker's may be wrong.
         latest = self._latest + (time.monotonic() - self._looked_at) * 1_000_000
         limit = latest + FUTURE_SECONDS * 1_000_000
-        ahead = [each for each in writes.newest.values() if each.version > limit]
+        ahead = [each for each in writes.newest.values() if _latest(each) > limit]
         if not ahead:
             return
         async with self._sites.exclusively():
@@ -116,10 +116,10 @@ class LastWriteWins:
         causes = {
             each.entity: _too_early(each, latest)
             for each in ahead
-            if each.version > latest + FUTURE_SECONDS * 1_000_000
+            if _latest(each) > latest + FUTURE_SECONDS * 1_000_000
         }
         if causes:
-            seconds = max(each.version for each in ahead) / 1_000_000 - latest / 1_000_000
+            seconds = max(map(_latest, ahead)) / 1_000_000 - latest / 1_000_000
             self._notify(notification.clock_ahead(self._flow.name, seconds))
             raise ApplyFailed(next(iter(causes.values())), causes, causes=causes)
 
@@ -253,13 +253,20 @@ class LastWriteWins:
             self._notify(notification.clock_ahead(self._flow.name, ahead))
 
 
+def _latest(change: Change) -> int:
+    """The greatest version that applying it would note."""
+    if change.refusal is None:
+        return change.version
+    return max(change.version, change.refusal.over.version, change.refusal.theirs.version)
+
+
 def _too_early(change: Change, now: int) -> Failure:
-    hours = (change.version - now) / 3_600_000_000
+    hours = (_latest(change) - now) / 3_600_000_000
     return Failure(
         Policy.PARK,
         FROM_THE_FUTURE,
         f"{change.table} {change.entity_id} was written {hours:,.0f} hours from now, by its version"
-        f" {change.version}: it would win over all that is written until then",
+        f" {_latest(change)}: it would win over all that is written until then",
         f"a clock of {change.site} was wrong, or somebody who may write to the topic made it up: set the"
         " clock, write the row again there, and `ftstream dead drop` this",
     )

@@ -18,7 +18,7 @@ from ftstream.apply.offsets import Offsets
 from ftstream.apply.parked import MALFORMED, WAITS_BEHIND, ParkedState
 from ftstream.apply.parked_store import Parked, ParkedChanges
 from ftstream.apply.sites import ApplyFailed
-from ftstream.failures import OF_ONE_TABLE, Failure, Policy
+from ftstream.failures import OF_ANOTHER, OF_ONE_TABLE, Failure, Policy
 from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Change, Entity, MalformedMessage, Operation
 from ftstream.notification import Notify
@@ -125,8 +125,9 @@ class Parking:
         for parked in batch.parked:
             if parked.operation is not None:
                 self._queued[parked.entity] = next(self._numbers)
-                # A table of another shape parks all that comes for it; the flow's other tables go on.
-                alone = parked.failure.sqlstate in OF_ONE_TABLE
+                # A table of another shape parks all that comes for it, a stranger's foreign key all deletes;
+                # the rest of the flow goes on.
+                alone = parked.failure.sqlstate in (*OF_ONE_TABLE, OF_ANOTHER)
                 if parked.failure.policy is Policy.PARK and not alone:
                     self._unfit.add(parked.entity)
         if unreadable := [parked for parked in batch.parked if parked.state is ParkedState.DEAD]:

@@ -35,6 +35,9 @@ class _Catalog:
     unique_keys: tuple[tuple[str, ...], ...]
 
 
+MOST_MET = 1_000
+"""Column lists that are remembered; a table has as many as it was altered, a forger any number."""
+
 Newest = Mapping[tuple[str, Partition], Shape]
 """The column list of the last image of each table and partition in a batch."""
 
@@ -133,6 +136,8 @@ class Schema:
 
     def met(self, shapes: set[tuple[str, Shape]]) -> None:
         """The catalogs have been read since these came up."""
+        if len(self._met) > MOST_MET:
+            self._met.clear()
         self._met |= shapes
 
     def uniform(self, newest: Newest) -> dict[str, Shape]:

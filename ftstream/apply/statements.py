@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,16 @@ Pairs = Sequence[tuple[Column, Column]]
 them: a type may be in another schema there.
 """
 
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+_SPELLINGS = {
+    "uuid": re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    **dict.fromkeys(("int2", "int4", "int8"), _INTEGER),
+}
+"""How PostgreSQL spells keys of these types: what it reads as the same would be another entity."""
+
+MOST_SHAPES = 100
+"""Column lists whose statements are kept: a table has as many as it was altered, a forger any number."""
 
 Statements = tuple[sql.Composed, ...]
 """Executed one after the other, with the same parameters."""
@@ -69,6 +80,7 @@ class TableStatements:
             source, [column for column in target if column.name not in table.excluded]
         )
         self._keys = carried_key(table, self._pairs)
+        self._key_spelling = _SPELLINGS.get(self._keys[1].base_name)
         self._by_shape: dict[Shape, ImageStatements] = {}
         self.shape: Shape = frozenset(column.name for column in source if not column.generated)
         self.carried: Shape = frozenset(column.name for column, _ in self._pairs)
@@ -133,7 +145,10 @@ class TableStatements:
 
     def won(self, shape: Shape) -> Statements:
         """Return what writes images of this shape from an outbox, where they are the last write."""
+        shape &= self.carried
         if shape not in self._won:
+            if len(self._won) >= MOST_SHAPES:
+                self._won.clear()
             pairs = [pair for pair in self._pairs if pair[0].name in shape]
             name = literal(self._table.name)
             same_row = sql.SQL("t.{} = m.id::{}").format(
@@ -148,9 +163,16 @@ class TableStatements:
             )
         return self._won[shape]
 
+    def spells_key(self, entity_id: str) -> bool:
+        """Say whether PostgreSQL spells a key of the table's type so."""
+        return self._key_spelling is None or self._key_spelling.fullmatch(entity_id) is not None
+
     def of(self, shape: Shape) -> ImageStatements:
         """The statements for images of this shape: columns that it lacks are left alone."""
+        shape &= self.carried
         if shape not in self._by_shape:
+            if len(self._by_shape) >= MOST_SHAPES:
+                self._by_shape.clear()
             pairs = [pair for pair in self._pairs if pair[0].name in shape]
             self._by_shape[shape] = ImageStatements(
                 upsert=self._upsert(pairs, self._images), patch=self._patch(pairs)

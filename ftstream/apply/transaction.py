@@ -79,6 +79,10 @@ class Transactions:
         await target.execute(statement(SESSION["triggers_off"]))
         await target.execute(statement(QUERIES[company]), {"flow": self._flow})
 
+    async def name_turn(self, target: AsyncConnection) -> None:
+        """Make what `open` locks."""
+        await target.execute(statement(QUERIES["name_turn"]), {"flow": self._flow})
+
     async def limit(self, target: AsyncConnection) -> None:
         """Have the transaction wait for nobody for long."""
         await target.execute(statement(QUERIES["session"]), self._timeouts)

@@ -284,7 +284,8 @@ def _converters() -> dict[str, str]:
 def _transforms(names: CaptureNames) -> dict[str, str]:
     """Topics first, then the key: the predicate sees the topic as the transforms before left it."""
     return {
-        "transforms": "route,heartbeat,key",
+        "transforms": "trim,route,heartbeat,key",
+        **_trim(names),
         "transforms.route.type": REGEX_ROUTER,
         "transforms.route.regex": _table_pattern(names),
         "transforms.route.replacement": _table_replacement(names),
@@ -294,9 +295,26 @@ def _transforms(names: CaptureNames) -> dict[str, str]:
         # Heartbeats, messages and notifications have other keys, or none: the field would be
         # missing, and the task would fail.
         "transforms.key.predicate": "tables",
-        "predicates": "tables",
+        "predicates": "tables,messages",
+        **_messages(names),
         "predicates.tables.type": TOPIC_MATCHES,
         "predicates.tables.pattern": _one_of(names.topics),
+    }
+
+
+def _trim(names: CaptureNames) -> dict[str, str]:
+    """Leave out what a logical message holds: any login may write one of any size, which no topic takes."""
+    return {
+        "transforms.trim.type": "org.apache.kafka.connect.transforms.ReplaceField$Value",
+        "transforms.trim.exclude": "message",
+        "transforms.trim.predicate": "messages",
+    }
+
+
+def _messages(names: CaptureNames) -> dict[str, str]:
+    return {
+        "predicates.messages.type": TOPIC_MATCHES,
+        "predicates.messages.pattern": re.escape(f"{names.prefix}.message"),
     }
 
 
@@ -319,7 +337,8 @@ def _outbox_transforms(names: CaptureNames) -> dict[str, str]:
     """Each row of the outbox goes to the topic of its table, under the key of its entity."""
     (outbox,) = names.capture.tables
     return {
-        "transforms": "outbox,heartbeat",
+        "transforms": "trim,outbox,heartbeat",
+        **_trim(names),
         "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter",
         "transforms.outbox.route.by.field": "table_name",
         "transforms.outbox.route.topic.replacement": _topic_prefix(names) + "${routedByValue}",
@@ -329,7 +348,8 @@ def _outbox_transforms(names: CaptureNames) -> dict[str, str]:
         # Heartbeats, messages and notifications are no rows of the outbox.
         "transforms.outbox.predicate": "outbox",
         **_heartbeat_route(names),
-        "predicates": "outbox",
+        "predicates": "outbox,messages",
+        **_messages(names),
         "predicates.outbox.type": TOPIC_MATCHES,
         "predicates.outbox.pattern": re.escape(f"{names.prefix}.{outbox.qualified}"),
     }

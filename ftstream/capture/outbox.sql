@@ -8,7 +8,7 @@ select exists (select from ftstream.outbox where table_name = any(%(tables)s::te
 -- One publisher at a time: the lock lasts as long as the transaction, which is ended if its worker is
 -- frozen. No cursor is kept, so that a transaction that commits late is not passed over.
 select set_config('idle_in_transaction_session_timeout', %(patience)s, true),
-       pg_try_advisory_xact_lock(hashtext('ftstream.publish'), hashtext(current_database())) as alone
+       (select true from ftstream.turn where name = 'publish' for update skip locked) as alone
 
 -- name: next
 -- The oldest changes, so many rows and bytes of them, one at least. Of several messages of one row that a

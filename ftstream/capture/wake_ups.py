@@ -17,7 +17,7 @@ from ftstream.supabase.wake_up import WakeUps
 
 _QUERIES = Queries.load(__package__, "wake_ups.sql")
 
-NOTE_SECONDS = 10.0
+NOTE_SECONDS = 5.0
 """How often a worker says that it is there."""
 
 SEEN_SECONDS = 3 * NOTE_SECONDS

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import psycopg
 
+from ftstream.apply.housekeeping import worker_name
 from ftstream.capture import wake_ups
 from ftstream.flows import Table
 from ftstream.retry import Trouble
@@ -44,7 +43,7 @@ class Waker:
         self._off = WakeUps(Way.POLLING, datetime.now(UTC), "realtime.url is not set")
         self._settings = settings
         self._halted = halted
-        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._worker = worker_name()
         self._changed = self._realtime.changed if self._realtime else asyncio.Event()
         self._trouble = Trouble(log, "what wakes the publisher cannot be noted")
 

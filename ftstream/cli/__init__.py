@@ -14,6 +14,7 @@ from ftstream import __version__
 from ftstream.settings import CONFIG_VARIABLE
 
 _VERBS = {
+    "alerts": "ftstream.cli.alerts:alerts",
     "backfill": "ftstream.cli.backfill:backfill",
     "batch": "ftstream.cli.batch:batch",
     "bench": "ftstream.cli.bench:bench",
@@ -21,6 +22,7 @@ _VERBS = {
     "dead": "ftstream.cli.dead:dead",
     "demo": "ftstream.cli.demo:demo",
     "dev": "ftstream.cli.dev:dev",
+    "explain": "ftstream.cli.explain:explain",
     "history": "ftstream.cli.history:history",
     "init": "ftstream.cli.init:init",
     "notifications": "ftstream.cli.notifications:notifications",
@@ -33,6 +35,7 @@ _VERBS = {
     "status": "ftstream.cli.status:status",
     "verify": "ftstream.cli.verify:command",
     "wait": "ftstream.cli.wait:wait",
+    "watch": "ftstream.cli.watch:watch",
     "worker": "ftstream.cli.worker:worker",
 }
 

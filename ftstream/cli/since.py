@@ -27,9 +27,15 @@ def parse(text: str, now: datetime) -> datetime:
     return at
 
 
+def span(text: str) -> timedelta | None:
+    """How long 90s, 10m, 2h, 1d or 1w are; None for anything else."""
+    found = _AGO.fullmatch(text)
+    return found and timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
 def _before(text: str, now: datetime) -> datetime | None:
-    ago = _AGO.fullmatch(text)
-    return ago and now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    ago = span(text)
+    return None if ago is None else now - ago
 
 
 class SinceType(click.ParamType):

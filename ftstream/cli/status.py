@@ -27,6 +27,11 @@ from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, load_settings
 from ftstream.setup.look import SetupLook, look_for_certain
 from ftstream.supabase.wake_up import Way
+from ftstream.watch.alerts import RANKS, Alert
+from ftstream.watch.judge import size
+from ftstream.watch.look import glance
+from ftstream.watch.signals import SlotSignal
+from ftstream.watch.store import Sites, Store
 
 
 @dataclass
@@ -40,6 +45,9 @@ class DirectionStatus:
     dead: int | None = None
     failed_runs: tuple[str, ...] = ()
     """Of a flow captured by batch: tables whose last run failed."""
+    p50_ms: int | None = None
+    p99_ms: int | None = None
+    """How late its changes came in the last minute; None: none came."""
     halted: str = ""
     """Why a worker that lives does not carry the flow any more."""
 
@@ -63,6 +71,9 @@ class Looked:
     workers: list[WorkerWakeUp] = field(default_factory=list)
     problems: list[Exception] = field(default_factory=list)
     setup: SetupLook = field(default_factory=SetupLook)
+    slots: Sequence[SlotSignal] = ()
+    alerts: Sequence[Alert] = ()
+    """What `ftstream watch` has found, and is not over."""
 
     @property
     def applied(self) -> bool:
@@ -124,6 +135,9 @@ async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
                 direction.standing = found.get(key, direction.standing)
     except (psycopg.Error, KafkaError, SlotMissing) as error:
         looked.problems.append(error)
+    sites = Sites(settings)
+    looked.alerts = [each for each in await Store(sites).alerts(0) if each.closed_at is None]
+    await sites.close()
     for site in Site:
         try:
             async with await open_site(settings, site) as connection:
@@ -146,6 +160,12 @@ async def _look_at(
         counts = await parked_and_dead(connection)
         for direction in here:
             direction.parked, direction.dead = counts.get(direction.flow, (0, 0))
+    seen_here = await glance(settings, flows, site, connection)
+    looked.slots = seen_here.slots or looked.slots
+    for direction in here:
+        lags = [lag for lag in seen_here.lags if lag.flow == direction.flow]
+        direction.p50_ms = max((lag.p50_ms for lag in lags if lag.p50_ms is not None), default=None)
+        direction.p99_ms = max((lag.p99_ms for lag in lags if lag.p99_ms is not None), default=None)
     if site is Site.SUPABASE:
         looked.workers = await seen(connection)
         halted = {flow: why for worker in looked.workers for flow, why in worker.halted.items()}
@@ -160,8 +180,18 @@ async def _look_at(
 
 
 def _lines(looked: Looked) -> Iterator[str]:
-    for direction in looked.directions:
-        yield f"flow {direction.flow} to {direction.target}: {told(direction)}"
+    for alert in sorted(looked.alerts, key=lambda each: -RANKS[each.severity]):
+        yield f"{alert.code} {alert.severity}: {alert.what}. Then: {alert.command}"
+    # The worst first; those that are well in the order of flows.py.
+    for direction in sorted(looked.directions, key=lambda each: each.applied):
+        late = f"; {_late(direction)}" if direction.p50_ms is not None else ""
+        yield f"flow {direction.flow} to {direction.target}: {told(direction)}{late}"
+    for slot in looked.slots:
+        left = "no limit to what is kept"
+        if slot.safe_bytes is not None:
+            left = f"{size(max(slot.safe_bytes, 0))} left before changes are lost"
+        waits = size(slot.retained_bytes)
+        yield f"slot {slot.name}: {waits} of External's log wait, {left}"
     yield from setup_lines(looked.setup)
     if not looked.workers and not looked.setup.silent:
         yield "no worker has been seen lately: start one (`ftstream worker`)"
@@ -170,6 +200,10 @@ def _lines(looked: Looked) -> Iterator[str]:
         way = "woken by Realtime" if worker.way == Way.REALTIME else "polling"
         reason = f": {worker.reason}" if worker.reason else ""
         yield f"worker {worker.worker}: {way} since {since}{reason}"
+
+
+def _late(direction: DirectionStatus) -> str:
+    return f"p50 {direction.p50_ms} ms, p99 {direction.p99_ms} ms in the last minute"
 
 
 def told(direction: DirectionStatus) -> str:
@@ -211,6 +245,8 @@ def _document(looked: Looked) -> dict[str, Any]:
         "setup": [dataclasses.asdict(fault) for fault in looked.setup.faults],
         "unnoted": [{"site": site, "table": table} for site, table in looked.setup.unnoted],
         "gaps": [dataclasses.asdict(gap) | {"site": site} for site, gap in looked.setup.gaps],
+        "slots": [dataclasses.asdict(slot) for slot in looked.slots],
+        "alerts": [dataclasses.asdict(alert) for alert in looked.alerts],
         "problems": [_message(problem) for problem in looked.problems],
     }
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -115,14 +116,15 @@ class ConnectClient:
 
     def __init__(self, connect: ConnectSettings) -> None:
         self._url = connect.url.rstrip("/")
-        login = (connect.username, connect.password.get_secret_value())
-        self._auth = aiohttp.BasicAuth(*login) if connect.username else None
+        # Also without a body: aiohttp would name another type, which Connect refuses (415).
+        self._headers = {"Content-Type": "application/json"}
+        if connect.username:
+            login = f"{connect.username}:{connect.password.get_secret_value()}".encode()
+            self._headers["Authorization"] = f"Basic {b64encode(login).decode()}"
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # Also without a body: aiohttp would name another type, which Connect refuses (415).
-        headers = {"Content-Type": "application/json"}
-        self._session = aiohttp.ClientSession(auth=self._auth, headers=headers)
+        self._session = aiohttp.ClientSession(headers=self._headers)
         return self
 
     async def __aexit__(

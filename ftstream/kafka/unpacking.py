@@ -14,6 +14,7 @@ import mmap
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cramjam
@@ -25,6 +26,9 @@ from ftstream.settings import MAX_REQUEST_BYTES
 
 MOST_BYTES = 4 * MAX_REQUEST_BYTES
 """Four of the largest records that a producer sends."""
+
+FETCH_BYTES = 32 * 2**20
+"""Unpacked of one fetch of a partition; what comes after the batch that reaches it is fetched again."""
 
 LZ4_RATIO = 255
 """No lz4 gains more: what is smaller than a part of this needs no buffer of MOST_BYTES."""
@@ -56,9 +60,8 @@ class _Batch:
         return getattr(self._batch, name)
 
     def __iter__(self) -> Iterator[Any]:
-        batch = self._batch
         try:
-            return iter(batch)
+            return iter(self._batch)
         except Unreadable as error:
             return self._stand_ins(error)
 
@@ -72,16 +75,28 @@ class _Batch:
 
 
 class _Batches:
-    """aiokafka's MemoryRecords, of such batches."""
+    """aiokafka's MemoryRecords, of such batches, up to FETCH_BYTES."""
 
     def __init__(self, records: Any) -> None:
         self._records = records
+        self._before = _unpacked.bytes
 
     def has_next(self) -> bool:
-        return bool(self._records.has_next())
+        enough = _unpacked.bytes - self._before >= FETCH_BYTES
+        return bool(self._records.has_next()) and not enough
 
     def next_batch(self) -> _Batch:
         return _Batch(self._records.next_batch())
+
+
+@dataclass(slots=True)
+class _Count:
+    """What this process has unpacked."""
+
+    bytes: int = 0
+
+
+_unpacked = _Count()
 
 
 class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
@@ -146,10 +161,12 @@ _DAMAGED = (cramjam.DecompressionError, zlib.error, struct.error, OSError, EOFEr
 def _readable(unpack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     def bounded(payload: Any) -> bytes:
         try:
-            return unpack(payload)
+            found = unpack(payload)
         except _DAMAGED as error:
             full = "failed to write whole buffer" in str(error)
             raise Unreadable(TOO_LARGE if full else f"cannot be unpacked: {error}") from error
+        _unpacked.bytes += len(found)
+        return found
 
     return bounded
 

@@ -245,6 +245,10 @@ def _id_in(image: bytes) -> str | int:
         return _decode_key(msgspec.json.encode(key)).id
 
 
+HEARTBEAT_KEY = b"ftstream"
+"""Under which an outbox carries heartbeats; a row of that id is no heartbeat."""
+
+
 class _HeartbeatSource(msgspec.Struct, gc=False):
     ts_ms: _Microseconds
 

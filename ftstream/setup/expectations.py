@@ -40,11 +40,16 @@ _RECONCILED = ("ftstream.reconciled", ("SELECT", "INSERT", "UPDATE"))
 _SETUP_SEEN = ("ftstream.setup_seen", ("SELECT", "INSERT", "UPDATE"))
 _LINEAGE = ("ftstream.lineage", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _GAP = ("ftstream.gap", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+_TURN = ("ftstream.turn", ("SELECT", "INSERT", "UPDATE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
+_WATCH = tuple(
+    (f"ftstream.{name}", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+    for name in ("flow_lag", "alert", "mute", "watcher", "compared", "receiver")
+)
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
 _BATCH_SOURCE = ("ftstream.batch_source", ("SELECT", "INSERT", "UPDATE"))
 _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE", "DELETE"))
-_ACTIVITY = ("ftstream.activity_log", ("SELECT", "DELETE"))
+_ACTIVITY = ("ftstream.activity_log", ("SELECT", "INSERT", "DELETE"))
 _WAKE_UPS = ("ftstream.wake_ups", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _FUNCTIONS = (
     "ftstream.require(boolean, text, text)",
@@ -62,6 +67,11 @@ _FUNCTIONS = (
     "ftstream.parent_image(regclass, text[], text[])",
     "ftstream.carry_parent(regclass, jsonb)",
     "ftstream.referring(regclass, text)",
+    "ftstream.beat(regclass[])",
+)
+_FUNCTIONS_OF_STATUS = (
+    "ftstream.check_sync_health_and_notify(text)",
+    "ftstream.retry_failed_syncs()",
 )
 _WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _POOLER_HOST = ".pooler.supabase.com"
@@ -233,7 +243,7 @@ class Wanted:
                 rights |= {Right(role, "table", table.qualified, right) for right in _WRITE}
         if self.own_tables:
             rights.add(Right(role, "schema", "ftstream", "USAGE"))
-            rights |= {Right(role, "function", name, "EXECUTE") for name in _FUNCTIONS}
+            rights |= {Right(role, "function", name, "EXECUTE") for name in self._functions}
             rights |= {Right(role, "table", name, "SELECT") for name in self._views()}
             for name, privileges in self._own_rights():
                 rights |= {Right(role, "table", name, privilege) for privilege in privileges}
@@ -353,6 +363,10 @@ class Wanted:
         )
         return (*(topic for each in names for topic in each.topics(self.site)), *heartbeats)
 
+    @property
+    def _functions(self) -> tuple[str, ...]:
+        return (*_FUNCTIONS, *(_FUNCTIONS_OF_STATUS if self.site is Site.SUPABASE else ()))
+
     def _views(self) -> Iterator[str]:
         yield "ftstream.foreign_keys"
         if self.site is Site.SUPABASE:
@@ -369,6 +383,8 @@ class Wanted:
         yield _SETUP_SEEN
         yield _GAP
         yield _LINEAGE
+        yield _TURN
+        yield from _WATCH
         if self.site is Site.SUPABASE:
             yield _STATUS
             yield _BATCH_SOURCE

@@ -26,8 +26,8 @@ _FOLDERS: Mapping[Site, tuple[str, ...]] = {
     Site.SUPABASE: ("both", "supabase"),
 }
 _ROOMS: Mapping[Site, tuple[str, ...]] = {
-    Site.EXTERNAL: ("apply", "last_write", "capture"),
-    Site.SUPABASE: ("apply", "last_write", "capture", "capture.batch"),
+    Site.EXTERNAL: ("apply", "last_write", "capture", "watch"),
+    Site.SUPABASE: ("apply", "last_write", "capture", "watch", "capture.batch"),
 }
 FUNCTIONS = 1000
 """What the numbers of files of functions begin with: they come after every table."""
@@ -163,7 +163,9 @@ def once(migration: Migration) -> sql.Composed:
 
 async def lock(connection: AsyncConnection) -> None:
     """Wait for others who migrate or provision this database; for the rest of the transaction."""
-    await connection.execute(statement(_QUERIES["lock"]))
+    row = await (await connection.execute(statement(_QUERIES["turns"]))).fetchone()
+    before = bool(row and row[0])
+    await connection.execute(statement(_QUERIES["lock" if before else "first_lock"]))
 
 
 async def read_applied(connection: AsyncConnection) -> tuple[AppliedMigration, ...]:

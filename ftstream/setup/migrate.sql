@@ -12,8 +12,16 @@ create table if not exists ftstream.schema_migration (
 alter table ftstream.schema_migration enable row level security
 
 -- name: lock
--- One migrates at a time; the lock is the transaction's, since a pooler keeps no session.
+-- One migrates at a time, where ftstream has been before; the lock is the transaction's, since a pooler keeps no session.
+select from ftstream.turn where name = 'schema' for update
+
+-- name: first_lock
+-- The same before there is anything of ftstream's: any login could hold this one.
 select pg_advisory_xact_lock(hashtext('ftstream.schema_migration'))
+
+-- name: turns
+-- Whether ftstream has been here before.
+select to_regclass('ftstream.turn') is not null
 
 -- name: recorded
 -- Whether the record of migrations exists.

@@ -7,6 +7,7 @@ prints is what `init` runs.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -38,6 +39,7 @@ APPLY_COMMENT = "ftstream apply: the worker reads and writes the flows' tables w
 DEFINER_COMMENT = "ftstream definer: its functions run with the rights of this role"
 _FOLD = "the migrations of older versions are one baseline now"
 _REPLICATION = "login replication"
+_QUOTED = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,8 +359,11 @@ def grants(verb: str, rights: Iterable[Right], why: str) -> Iterator[Statement]:
 
 
 def identifier(name: str, kind: str = "table") -> sql.Identifier:
-    """schema.table as one identifier; anything else is a plain name."""
-    return sql.Identifier(*name.split(".", 1)) if kind == "table" else sql.Identifier(name)
+    """schema.table, each as PostgreSQL quotes it, as one identifier; anything else is a plain name."""
+    if kind != "table":
+        return sql.Identifier(name)
+    parts = _QUOTED.findall(name)
+    return sql.Identifier(*(quoted.replace('""', '"') or plain for quoted, plain in parts))
 
 
 def _policy(policy: RowPolicy) -> Iterator[Statement]:

@@ -16,6 +16,7 @@ _DEFINER = {
     "ftstream.last_write": ("SELECT", "INSERT", "UPDATE"),
     "ftstream.outbox": ("SELECT", "INSERT", "DELETE"),
     "ftstream.displaced": ("SELECT", "DELETE"),
+    "ftstream.turn": ("SELECT", "UPDATE"),
 }
 
 

@@ -72,6 +72,30 @@ begin
     author := coalesce(author, login);
 end $$;
 
+CREATE FUNCTION ftstream.beat(tables regclass[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    target regclass;
+    beat   constant text := json_build_object('op', 'm', 'source', json_build_object(
+        'ts_ms', (extract(epoch from clock_timestamp()) * 1000)::bigint))::text;
+    name   text;
+    number bigint;
+begin
+    foreach target in array tables loop
+        name := (select c.relname from pg_class c where c.oid = target);
+        if (ftstream.captured_as(target))[1] = 'external' then
+            insert into ftstream.outbox (table_name, entity_id, payload) values (name, 'ftstream', beat)
+            returning id into number;
+            delete from ftstream.outbox where id = number;  -- Debezium reads the insert from the log
+        else
+            insert into ftstream.outbox (table_name, entity_id, payload, transaction)
+            values (name, 'ftstream', beat, pg_current_xact_id()::text::bigint);
+        end if;
+    end loop;
+end $$;
+
 CREATE FUNCTION ftstream.capture() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -177,6 +201,36 @@ begin
     get diagnostics done = row_count;
     return done = 1;
 end $_$;
+
+CREATE FUNCTION ftstream.check_sync_health_and_notify(language text DEFAULT 'ko'::text) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    unhealthy record;
+    found     integer := 0;
+begin
+    for unhealthy in
+        select * from ftstream.v_sync_dashboard d where d.health_status in ('CRITICAL', 'ERROR')
+    loop
+        insert into ftstream.notifications (type, severity, title, message, metadata, target_user)
+        values (
+            'sync_failure', case unhealthy.health_status when 'CRITICAL' then 'critical' else 'error' end,
+            case language when 'ko' then '동기화 실패: ' else 'sync failure: ' end
+                || unhealthy.source || '.' || unhealthy.entity_type,
+            format(case language when 'ko' then '연속 실패 %s회. 마지막 동기화: %s'
+                                 else '%s failures in a row. Last sync: %s' end,
+                   unhealthy.consecutive_failures, coalesce(unhealthy.last_synced_at::text, '-')),
+            jsonb_build_object('source', unhealthy.source, 'entity_type', unhealthy.entity_type,
+                               'lag_seconds', unhealthy.lag_seconds),
+            'admin')
+        on conflict (type, title) where read_at is null do update
+        set times = notifications.times + 1, last_at = clock_timestamp(), severity = excluded.severity,
+            message = excluded.message, metadata = excluded.metadata;
+        found := found + 1;
+    end loop;
+    return found;
+end $$;
 
 CREATE FUNCTION ftstream.claimed(claims text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -399,7 +453,7 @@ declare
     name text;
 begin
     -- Two workers start at once: the second waits, and finds the partitions made.
-    perform pg_advisory_xact_lock(hashtext('ftstream.maintain_sync_log'));
+    perform from ftstream.turn t where t.name = 'sync_log' for update;
     for day in
         select d::date from generate_series(current_date, current_date + 7, interval '1 day') d
         union select distinct l.logged_at::date from ftstream.sync_log_default l order by 1
@@ -882,6 +936,27 @@ ALTER TABLE ftstream.activity_log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTI
     CACHE 1
 );
 
+CREATE TABLE ftstream.alert (
+    code text NOT NULL,
+    subject text NOT NULL,
+    opened_at timestamp with time zone NOT NULL,
+    severity text NOT NULL,
+    what text NOT NULL,
+    command text NOT NULL,
+    flows text[] NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    told_at timestamp with time zone,
+    told_as text,
+    times integer DEFAULT 0 NOT NULL,
+    acknowledged_by text DEFAULT ''::text NOT NULL,
+    closed_at timestamp with time zone,
+    CONSTRAINT alert_severity_check CHECK ((severity = ANY (ARRAY['info'::text, 'warning'::text, 'error'::text, 'critical'::text])))
+);
+
+COMMENT ON TABLE ftstream.alert IS 'What the watcher has found, and told; `ftstream explain CODE` says what it means';
+
+COMMENT ON COLUMN ftstream.alert.closed_at IS 'when it was over';
+
 CREATE TABLE ftstream.applied_offset (
     topic text NOT NULL,
     kafka_partition integer NOT NULL,
@@ -907,6 +982,15 @@ CREATE TABLE ftstream.batch_source (
 
 COMMENT ON TABLE ftstream.batch_source IS 'Which External the last run of a table read, and what it saw of both sites: another one may lack rows; and what was written here since, and not by ftstream, was edited';
 
+CREATE TABLE ftstream.compared (
+    one boolean DEFAULT true NOT NULL,
+    compared_at timestamp with time zone NOT NULL,
+    differing jsonb NOT NULL,
+    CONSTRAINT compared_one_check CHECK (one)
+);
+
+COMMENT ON TABLE ftstream.compared IS 'When all tables of both sites were compared last, and how many rows of which differed';
+
 CREATE TABLE ftstream.displaced (
     id bigint NOT NULL,
     displaced_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -926,6 +1010,22 @@ ALTER TABLE ftstream.displaced ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE ftstream.flow_lag (
+    flow text NOT NULL,
+    worker text NOT NULL,
+    changes bigint NOT NULL,
+    p50_ms bigint,
+    p99_ms bigint,
+    heartbeat_at timestamp with time zone,
+    noted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+COMMENT ON TABLE ftstream.flow_lag IS 'How late the changes of each flow came here in the last minute: from the commit at the source to the write here';
+
+COMMENT ON COLUMN ftstream.flow_lag.changes IS 'that the worker has applied since it was started';
+
+COMMENT ON COLUMN ftstream.flow_lag.heartbeat_at IS 'when the newest heartbeat was written at its source, which has come the whole way';
 
 CREATE VIEW ftstream.foreign_keys WITH (security_invoker='true') AS
  SELECT (f.conname)::text AS name,
@@ -1045,6 +1145,15 @@ CREATE TABLE ftstream.lineage (
 
 COMMENT ON TABLE ftstream.lineage IS 'How far each site has counted, its own row and what was seen of the other: one that has counted less than was seen of it is a restored backup, or a replica that was behind';
 
+CREATE TABLE ftstream.mute (
+    code text NOT NULL,
+    subject text NOT NULL,
+    until timestamp with time zone NOT NULL,
+    muted_by text NOT NULL
+);
+
+COMMENT ON TABLE ftstream.mute IS 'Alerts that are not told until a time; an empty code or subject means any';
+
 CREATE TABLE ftstream.notifications (
     id bigint NOT NULL,
     type text NOT NULL,
@@ -1130,6 +1239,15 @@ ALTER TABLE ftstream.parked_change ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE ftstream.receiver (
+    name text NOT NULL,
+    success_at timestamp with time zone,
+    failure_at timestamp with time zone,
+    error text DEFAULT ''::text NOT NULL
+);
+
+COMMENT ON TABLE ftstream.receiver IS 'When each receiver of alerts has last taken one, and when it has not';
 
 CREATE TABLE ftstream.reconciled (
     table_name text NOT NULL,
@@ -1223,6 +1341,12 @@ COMMENT ON COLUMN ftstream.sync_status.next_sync_at IS 'when a flow captured by 
 
 COMMENT ON COLUMN ftstream.sync_status.last_error IS 'why the last run failed; null once one is done';
 
+CREATE TABLE ftstream.turn (
+    name text NOT NULL
+);
+
+COMMENT ON TABLE ftstream.turn IS 'Whoever does what a row names has it locked: `select ... for update`; nobody but ftstream''s roles can';
+
 CREATE VIEW ftstream.v_sync_dashboard WITH (security_invoker='true') AS
  SELECT sync_status.source,
     sync_status.entity_type,
@@ -1248,8 +1372,9 @@ CREATE VIEW ftstream.v_sync_dashboard WITH (security_invoker='true') AS
             WHEN (sync_status.consecutive_failures > 5) THEN 1
             WHEN (sync_status.consecutive_failures > 2) THEN 2
             WHEN (sync_status.status = 'failed'::text) THEN 3
-            ELSE 4
-        END, sync_status.last_synced_at;
+            WHEN ((sync_status.last_synced_at IS NULL) OR (sync_status.last_synced_at < (now() - (sync_status.sync_interval * (2)::double precision)))) THEN 4
+            ELSE 5
+        END, sync_status.last_synced_at NULLS FIRST;
 
 CREATE TABLE ftstream.wake_ups (
     worker text NOT NULL,
@@ -1258,25 +1383,38 @@ CREATE TABLE ftstream.wake_ups (
     reason text DEFAULT ''::text NOT NULL,
     seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     halted jsonb DEFAULT '{}'::jsonb NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT wake_ups_way_check CHECK ((way = ANY (ARRAY['realtime'::text, 'polling'::text])))
 );
 
 COMMENT ON TABLE ftstream.wake_ups IS 'What wakes the publisher of each worker: nothing depends on it but how soon a change leaves';
 
-COMMENT ON COLUMN ftstream.wake_ups.worker IS 'host:pid; one that was killed stays for a day';
+COMMENT ON COLUMN ftstream.wake_ups.worker IS 'host:pid; one that was killed stays for an hour';
 
 COMMENT ON COLUMN ftstream.wake_ups.since IS 'by the worker''s clock';
 
 COMMENT ON COLUMN ftstream.wake_ups.reason IS 'why it is polling';
 
-COMMENT ON COLUMN ftstream.wake_ups.seen_at IS 'when the worker said so last; it does every 10 s';
+COMMENT ON COLUMN ftstream.wake_ups.seen_at IS 'when the worker said so last; it does every 5 s';
 
 COMMENT ON COLUMN ftstream.wake_ups.halted IS 'flows that it does not carry any more until somebody fixes them, with the reasons';
+
+CREATE TABLE ftstream.watcher (
+    one boolean DEFAULT true NOT NULL,
+    holder text NOT NULL,
+    until timestamp with time zone NOT NULL,
+    CONSTRAINT watcher_one_check CHECK (one)
+);
+
+COMMENT ON TABLE ftstream.watcher IS 'Which watcher is active: another one takes over once its time has passed';
 
 ALTER TABLE ONLY ftstream.sync_log ATTACH PARTITION ftstream.sync_log_default DEFAULT;
 
 ALTER TABLE ONLY ftstream.activity_log
     ADD CONSTRAINT activity_log_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY ftstream.alert
+    ADD CONSTRAINT alert_pkey PRIMARY KEY (code, subject, opened_at);
 
 ALTER TABLE ONLY ftstream.applied_offset
     ADD CONSTRAINT applied_offset_pkey PRIMARY KEY (topic, kafka_partition);
@@ -1284,8 +1422,14 @@ ALTER TABLE ONLY ftstream.applied_offset
 ALTER TABLE ONLY ftstream.batch_source
     ADD CONSTRAINT batch_source_pkey PRIMARY KEY (flow, table_name);
 
+ALTER TABLE ONLY ftstream.compared
+    ADD CONSTRAINT compared_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY ftstream.displaced
     ADD CONSTRAINT displaced_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY ftstream.flow_lag
+    ADD CONSTRAINT flow_lag_pkey PRIMARY KEY (flow, worker);
 
 ALTER TABLE ONLY ftstream.gap
     ADD CONSTRAINT gap_pkey PRIMARY KEY (id);
@@ -1299,6 +1443,9 @@ ALTER TABLE ONLY ftstream.last_write
 ALTER TABLE ONLY ftstream.lineage
     ADD CONSTRAINT lineage_pkey PRIMARY KEY (site);
 
+ALTER TABLE ONLY ftstream.mute
+    ADD CONSTRAINT mute_pkey PRIMARY KEY (code, subject);
+
 ALTER TABLE ONLY ftstream.notifications
     ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);
 
@@ -1310,6 +1457,9 @@ ALTER TABLE ONLY ftstream.parked_change
 
 ALTER TABLE ONLY ftstream.parked_change
     ADD CONSTRAINT parked_change_pkey PRIMARY KEY (topic, kafka_partition, kafka_offset);
+
+ALTER TABLE ONLY ftstream.receiver
+    ADD CONSTRAINT receiver_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY ftstream.reconciled
     ADD CONSTRAINT reconciled_pkey PRIMARY KEY (table_name);
@@ -1323,8 +1473,14 @@ ALTER TABLE ONLY ftstream.setup_seen
 ALTER TABLE ONLY ftstream.sync_status
     ADD CONSTRAINT sync_status_pkey PRIMARY KEY (source, entity_type);
 
+ALTER TABLE ONLY ftstream.turn
+    ADD CONSTRAINT turn_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY ftstream.wake_ups
     ADD CONSTRAINT wake_ups_pkey PRIMARY KEY (worker);
+
+ALTER TABLE ONLY ftstream.watcher
+    ADD CONSTRAINT watcher_pkey PRIMARY KEY (one);
 
 CREATE UNIQUE INDEX gap_open ON ftstream.gap USING btree (table_name) WHERE (until IS NULL);
 
@@ -1358,11 +1514,17 @@ ALTER TABLE ftstream.last_write ENABLE ALWAYS TRIGGER ftstream_hand_over;
 
 ALTER TABLE ftstream.activity_log ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ftstream.alert ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE ftstream.applied_offset ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.batch_source ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ftstream.compared ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE ftstream.displaced ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ftstream.flow_lag ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.gap ENABLE ROW LEVEL SECURITY;
 
@@ -1372,11 +1534,15 @@ ALTER TABLE ftstream.last_write ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.lineage ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ftstream.mute ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE ftstream.notifications ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.outbox ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.parked_change ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ftstream.receiver ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.reconciled ENABLE ROW LEVEL SECURITY;
 
@@ -1390,4 +1556,8 @@ ALTER TABLE ftstream.sync_log_default ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ftstream.sync_status ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ftstream.turn ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE ftstream.wake_ups ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ftstream.watcher ENABLE ROW LEVEL SECURITY;

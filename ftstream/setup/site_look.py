@@ -89,7 +89,7 @@ async def look(
     async with connection.transaction():
         await connection.execute(statement(SESSION["safe_names"]))
         await connection.execute(statement(_QUERIES["patience"]))
-        if not await _yes(connection, "quiet"):
+        if await _yes(connection, "turns") and not await _yes(connection, "quiet"):
             return None
         faults = await _faults(connection, wanted)
         if not await _yes(connection, "noted"):

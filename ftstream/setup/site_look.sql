@@ -7,11 +7,16 @@ select set_config('lock_timeout', '3s', true), set_config('statement_timeout', '
 
 -- name: quiet
 -- Whether nobody sets up or removes at this moment; until the transaction ends, nobody begins to.
-select pg_try_advisory_xact_lock_shared(hashtext('ftstream.schema_migration'))
+select exists (select from ftstream.turn where name = 'schema' for key share skip locked)
+
+-- name: turns
+-- Whether there is such a lock, and this role may have it.
+select coalesce(has_table_privilege(to_regclass('ftstream.turn'), 'update'), false)
+       and current_setting('transaction_read_only') = 'off'
 
 -- name: in_turn
 -- Two workers do not note the same.
-select pg_advisory_xact_lock(hashtext('ftstream.setup_seen'))
+select from ftstream.turn where name = 'setup_seen' for update
 
 -- name: noted
 -- Whether this site has a place to note what was seen, and this role may.
@@ -31,7 +36,7 @@ from unnest(%(tables)s::text[]) as t(name) join pg_class c on c.oid = to_regclas
 
 -- name: closing
 -- Whether nobody else closes a gap of this site; until the transaction ends, nobody begins to.
-select pg_try_advisory_xact_lock(hashtext('ftstream.gap'))
+select exists (select from ftstream.turn where name = 'gap' for update skip locked)
 
 -- name: patient
 -- A comparison of large tables takes longer than a session may be idle in a transaction.

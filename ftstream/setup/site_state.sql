@@ -52,7 +52,10 @@ select r.rolname as name, r.rolcanlogin as login, r.rolsuper as superuser,
        pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION') as administered,
        pg_has_role(r.oid, 'USAGE') as inherited, r.rolconnlimit as connection_limit,
        array(select m.rolname::text from pg_auth_members a join pg_roles m on m.oid = a.member
-             where a.roleid = r.oid and m.rolname <> current_user order by 1) as members
+             -- Who looks need not be who has set it up, and owns ftstream's schema.
+             where a.roleid = r.oid and m.rolname <> current_user
+               and m.oid <> all (array(select n.nspowner from pg_namespace n where n.nspname = 'ftstream'))
+             order by 1) as members
 from pg_roles r where r.rolname = any(%(roles)s)
 
 -- name: role_settings
@@ -171,7 +174,7 @@ down(id) as (
 found as (
     select k.parent as id, 'parent' as way, k.trusted, k.key from keys k join up on k.child = up.id
     union select k.child, 'child', k.trusted, k.key from keys k join down on k.parent = down.id)
-select distinct on (f.id, f.way) n.nspname || '.' || c.relname as "table", f.way, f.trusted, f.key,
+select distinct on (f.id, f.way) format('%%I.%%I', n.nspname, c.relname) as "table", f.way, f.trusted, f.key,
        pg_get_userbyid(c.relowner)::text as owner
 from found f join pg_class c on c.oid = f.id join pg_namespace n on n.oid = c.relnamespace
 order by f.id, f.way, f.trusted desc, f.key

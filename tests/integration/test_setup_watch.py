@@ -135,9 +135,9 @@ BREAKS = {
     "enum without labels": Break(
         EXTERNAL,
         "create type mood as enum ()",
-        "type mood has no labels of its own, with which no connector starts again",
+        "type public.mood has no labels of its own, with which no connector starts again",
         frozenset(),
-        "DROP TYPE mood, or see `ftstream init`",
+        "DROP TYPE public.mood, or see `ftstream init`",
         mended=False,
     ),
     "capture role's settings": Break(

@@ -165,9 +165,7 @@ class Worker:
             self._parking,
             Buffer(bounds.buffer_rows, bounds.buffer_bytes, lambda: None, lambda: None),
             Intake(flow.name, tables, decode, place.told.append),
-            Tally(
-                flow.name, {name: name for name in tables.values()}, keeper, bounds, status=False
-            ),
+            Tally(flow.name, {name: name for name in tables.values()}, keeper, bounds, status=None),
             bounds,
         )
         self._partitions = [Partition(topic, 0) for topic in tables]

@@ -139,8 +139,8 @@ def test_a_batch_that_unpacks_to_more_than_any_producer_sends_is_dead_and_the_fl
     for compression in ("gzip", "zstd", "lz4"):
         scene.publish("gfx_players", b"key", bytes(MOST_BYTES + 1), compression)
     scene.publish("gfx_players", b"key", bytes(MOST_BYTES // 2), "gzip", times=3)  # one batch
-    player = add_player(scene, "after large ones")
-    until(lambda: names(scene, player) == ["after large ones"])
+    player = add_player(scene, "after them 2")
+    until(lambda: names(scene, player) == ["after them 2"])
     until(lambda: len(listed(scene)) == 4)
     for each in listed(scene):
         kept = scene.command("dead", "show", "--raw", each["ref"]).stdout.decode()

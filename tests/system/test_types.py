@@ -410,8 +410,8 @@ REFUSED: dict[LiteralString, str] = {
     "alter table gfx_sessions add matrix int[][]": "matrix has type integer[] of 2 dimensions",
     "alter table gfx_sessions add cash money": "cash has type money",
     "alter table gfx_sessions add flags bool[]": "gfx_sessions REPLICA IDENTITY FULL",
-    "alter table gfx_sessions add labels tags": "gfx_sessions.labels is of type tags",
-    "create domain lucky as suit": "type lucky is a domain over an enum",
+    "alter table gfx_sessions add labels tags": "gfx_sessions.labels is of type public.tags",
+    "create domain lucky as suit": "type public.lucky is a domain over an enum",
 }
 """What adds a type that cannot be carried, and what `init` says of it."""
 

@@ -16,6 +16,7 @@ from ftstream.kafka.partition import Partition
 from ftstream.kafka.unpacking import MOST_BYTES
 
 HEADER_BYTES = 61
+TP = TopicPartition("t", 0)
 CODECS = ("gzip", "lz4", "zstd", "snappy")
 
 
@@ -37,9 +38,7 @@ def batch(codec: str, *values: bytes, at: int = 10) -> bytearray:
 
 def read(*batches: bytearray) -> list[Any]:
     records = MemoryRecords(b"".join(batches))
-    return list(
-        fetcher.PartitionRecords(TopicPartition("t", 0), records, None, 0, None, None, True, 0)
-    )
+    return list(fetcher.PartitionRecords(TP, records, None, 0, None, None, True, 0))
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -48,6 +47,14 @@ def test_what_is_within_the_bound_is_read_as_it_was_sent(codec: str) -> None:
     found = read(batch(codec, *values), batch(codec, b"next", at=12))
     assert [record.value for record in found] == [*values, b"next"]
     assert [record.offset for record in found] == [10, 11, 12]
+
+
+def test_what_is_fetched_at_once_is_bounded_over_batches_and_the_rest_comes_next() -> None:
+    parts = [batch("zstd", bytes(MOST_BYTES // 4), at=at) for at in range(10, 16)]
+    records = MemoryRecords(b"".join(parts))
+    reading = fetcher.PartitionRecords(TP, records, None, 0, None, None, True, 0)
+    assert [record.offset for record in reading] == [10, 11]
+    assert reading.next_fetch_offset == 12
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -71,8 +78,6 @@ def test_what_is_no_such_data_is_told_too(codec: str, kept: int) -> None:
     start = HEADER_BYTES + kept
     damaged[start:] = b"\xf7" * len(damaged[start:])
     records = MemoryRecords(bytes(damaged))
-    found = [
-        *fetcher.PartitionRecords(TopicPartition("t", 0), records, None, 0, None, None, False, 0)
-    ]
+    found = [*fetcher.PartitionRecords(TP, records, None, 0, None, None, False, 0)]
     assert found[0].value.startswith(b"records 10 to 11 cannot be unpacked")
     assert [record.offset for record in found] == [10, 11]

@@ -24,11 +24,11 @@ from ftstream.apply.parking import Parking
 from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
-from ftstream.failures import FENCED, Failure, FlowHalted, classify
+from ftstream.failures import FENCED, Failure, FlowHalted, Severity, classify
 from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Entity, decode
-from ftstream.notification import Notification, Severity
+from ftstream.notification import Notification
 from ftstream.settings import ApplySettings
 from tests.unit.test_chunk import FakeRecord
 
@@ -152,7 +152,7 @@ class Flow:
                 {t: t for t in tables.values()},
                 cast(Housekeeper, self.target),
                 ApplySettings(),
-                status=False,
+                status=None,
             ),
             ApplySettings(batch_rows=4, most_parked=10),
         )

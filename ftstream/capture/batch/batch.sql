@@ -3,7 +3,11 @@
 -- name: begin_turn
 -- One run at a time: the lock lasts as long as the transaction, which is ended if its worker is frozen.
 select set_config('idle_in_transaction_session_timeout', %(patience)s, true),
-       pg_try_advisory_xact_lock(hashtext('ftstream.batch'), hashtext(%(flow)s)) as alone
+       (select true from ftstream.turn where name = 'batch ' || %(flow)s for update skip locked) as alone
+
+-- name: name_turn
+-- Makes the row that is locked during a run.
+insert into ftstream.turn values ('batch ' || %(flow)s) on conflict do nothing
 
 -- name: keep_turn
 -- Fails once PostgreSQL has ended the transaction.

@@ -203,6 +203,7 @@ async def turn(
 ) -> AsyncIterator[RunTurn | None]:
     """The right to run, for the time of a transaction; None if another has it for so many seconds."""
     until = time.monotonic() + patience
+    await connection.execute(statement(QUERIES["name_turn"]), {"flow": flow.name})
     async with connection.transaction():
         values = {"flow": flow.name, "patience": f"{PATIENCE_SECONDS * 1000:.0f}ms"}
         while True:

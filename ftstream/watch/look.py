@@ -1,0 +1,234 @@
+"""Looks at both sites, Kafka and the set-up, and sends heartbeats through the outboxes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from ftstream.flows import Capture, CaptureNames, Flow, Names, Site, log_captures
+from ftstream.kafka.errors import KafkaError
+from ftstream.kafka.offsets import Ends, open_ends
+from ftstream.postgres.queries import Queries, statement
+from ftstream.settings import Settings
+from ftstream.setup import look as setup_look
+from ftstream.watch.signals import (
+    Compared,
+    Lag,
+    OpenGap,
+    Run,
+    SetupFault,
+    SetupSignals,
+    Signals,
+    Silent,
+    SiteSignals,
+    SlotSignal,
+    Waiting,
+    WorkerSignal,
+)
+from ftstream.watch.store import ANSWER_SECONDS, Sites, SiteSilent
+
+log = logging.getLogger(__name__)
+
+_QUERIES = Queries.load(__package__, "signals.sql")
+
+
+class Looker:
+    """An async context manager; each `look` is one glance, answered or not within seconds."""
+
+    def __init__(self, settings: Settings, flows: Sequence[Flow], sites: Sites) -> None:
+        self._settings, self._flows, self._sites = settings, flows, sites
+        self._setup = SetupSignals()
+        self._connect: Silent | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._kafka = AsyncExitStack()
+        self._ends: Ends | None = None
+        self._beating_since = time.monotonic()
+        self.undelivered: Mapping[str, str] = {}
+        self.compared: Compared | None = None
+
+    async def __aenter__(self) -> Looker:
+        self._watching = asyncio.create_task(self._watch_setup())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._drop_kafka()
+
+    async def look(self) -> Signals:
+        """Look at everything, and have the outboxes carry a heartbeat."""
+        external, supabase, ends = await asyncio.gather(
+            self._site(Site.EXTERNAL), self._site(Site.SUPABASE), self._topic_ends()
+        )
+        return Signals(
+            sites={Site.EXTERNAL: external, Site.SUPABASE: supabase},
+            ends=ends,
+            connect=self._connect,
+            setup=self._setup,
+            beating_seconds=time.monotonic() - self._beating_since,
+            compared=self.compared,
+            undelivered=self.undelivered,
+        )
+
+    def begin(self) -> None:
+        """Heartbeats are sent from now on: another watcher may have been slow to."""
+        self._beating_since = time.monotonic()
+
+    async def _site(self, site: Site) -> SiteSignals | Silent:
+        try:
+            found: SiteSignals = await self._sites.run(site, self._glance(site))
+        except SiteSilent as error:
+            return Silent(str(error))
+        except psycopg.Error as error:
+            return Silent(" ".join(str(error).split()))
+        return found
+
+    def _glance(self, site: Site) -> Any:
+        async def look(connection: AsyncConnection) -> SiteSignals:
+            found = await glance(self._settings, self._flows, site, connection)
+            if not found.read_only and (tables := self._beating(site)):
+                async with _careful(connection):
+                    await connection.execute(statement(_QUERIES["beat"]), {"tables": tables})
+            return found
+
+        return look
+
+    def _beating(self, site: Site) -> list[str]:
+        """One table of each flow that leaves this site by its outbox."""
+        return [
+            flow.tables[0].qualified
+            for flow in self._flows
+            if flow.capture is Capture.OUTBOX and site in flow.sources
+        ]
+
+    async def _topic_ends(self) -> Mapping[tuple[str, int], int] | Silent:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if self._ends is None:
+                    opened = open_ends(self._settings.kafka, self._topics())
+                    self._ends = await self._kafka.enter_async_context(opened)
+                return {
+                    (at.topic, at.partition): end for at, end in (await self._ends.read()).items()
+                }
+        except TimeoutError:
+            reason = f"no answer in {ANSWER_SECONDS:.0f} s"
+        except Exception as error:  # noqa: BLE001  # whatever the client raises when its broker dies
+            reason = " ".join(str(error).split()) or repr(error)
+        await self._drop_kafka()
+        return Silent(reason)
+
+    def _topics(self) -> list[str]:
+        names = [Names(flow, self._settings.namespace) for flow in self._flows]
+        return [t for each in names for target in each.flow.targets for t in each.topics(target)]
+
+    async def _drop_kafka(self) -> None:
+        self._ends = None
+        stack, self._kafka = self._kafka, AsyncExitStack()
+        # A client of a dead broker may take its time to close, or raise what it was raised for.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await stack.aclose()
+
+    async def _watch_setup(self) -> None:
+        """In a task of its own: it waits longer for who does not answer than a look may take."""
+        while True:
+            try:
+                self._take(await setup_look.look(self._settings, self._flows))
+            except (psycopg.Error, KafkaError) as error:
+                log.debug("the set-up was not looked at: %s", error)
+            except Exception:
+                log.exception(
+                    "the set-up cannot be looked at: a fault of ftstream, please report it"
+                )
+            await asyncio.sleep(self._settings.watch.seconds)
+
+    def _take(self, found: setup_look.SetupLook) -> None:
+        """Keep what it has found; of who is silent what was known before stays."""
+        silent = {fault.where: fault for fault in found.faults if fault.silent}
+        connect = silent.get("connect")
+        self._connect = Silent(connect.detail) if connect else None
+        kept = [fault for fault in self._setup.faults if fault.where in silent]
+        seen = [
+            SetupFault(f.where, f.what, f.command, f.flows, bool(f.tables), f.detail)
+            for f in found.faults
+            if not f.silent
+        ]
+        gaps = [OpenGap(site, gap.flow, str(gap)) for site, gap in found.gaps]
+        kept_gaps = [gap for gap in self._setup.gaps if gap.site.value in silent]
+        self._setup = SetupSignals((*kept, *seen), (*kept_gaps, *gaps))
+
+
+async def glance(
+    settings: Settings, flows: Sequence[Flow], site: Site, connection: AsyncConnection
+) -> SiteSignals:
+    """Return what a site says; it changes nothing there. Raises psycopg.Error."""
+    slots: list[str] = []
+    if site is Site.EXTERNAL:
+        captures = log_captures(flows)
+        slots = [CaptureNames(capture, settings.namespace).slot for capture in captures]
+    begun = time.time()
+    async with _careful(connection):
+        own = await _document(connection, "site", {"slots": slots})
+        now = (begun + time.time()) / 2
+        more = {}
+        if site is Site.SUPABASE:
+            batches = [flow.name for flow in flows if flow.capture is Capture.BATCH]
+            more = await _document(connection, "supabase", {"batches": batches})
+    return site_signals(site, own, more, now)
+
+
+def site_signals(
+    site: Site, own: Mapping[str, Any], more: Mapping[str, Any], now: float
+) -> SiteSignals:
+    """Make values of what a site says. `now`: the watcher's time when it was asked."""
+    here = float(own["now"])
+    at = more.get("outbox_at")
+    return SiteSignals(
+        site=site,
+        skew_seconds=here - now,
+        read_only=own["read_only"],
+        connections=own["connections"],
+        most_connections=own["most_connections"],
+        applied={(topic, partition): offset for topic, partition, offset in own["applied"]},
+        lags=[
+            Lag(
+                lag["flow"],
+                lag["changes"],
+                lag["p50_ms"],
+                lag["p99_ms"],
+                None if lag["heartbeat_at"] is None else here - float(lag["heartbeat_at"]),
+            )
+            for lag in own["lags"]
+        ],
+        waiting=[Waiting(**each) for each in own["waiting"]],
+        slots=[SlotSignal(**each) for each in own["slots"]],
+        workers=[WorkerSignal(**each) for each in more.get("workers", ())],
+        runs=[Run(**each) for each in more.get("runs", ())],
+        outbox=more.get("outbox", 0),
+        outbox_seconds=max(0.0, here - float(at)) if at is not None else 0.0,
+    )
+
+
+@asynccontextmanager
+async def _careful(connection: AsyncConnection) -> AsyncIterator[None]:
+    async with connection.transaction():
+        await connection.execute(statement(_QUERIES["patience"]))
+        yield
+
+
+async def _document(
+    connection: AsyncConnection, query: str, values: Mapping[str, object]
+) -> dict[str, Any]:
+    row = await (await connection.execute(statement(_QUERIES[query]), values)).fetchone()
+    assert row is not None  # each of these statements returns exactly one row
+    found: dict[str, Any] = row[0]
+    return found

@@ -1,0 +1,153 @@
+"""What one look of the watcher has seen, as values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ftstream.flows import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Somebody does not answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How late a flow's changes came to a site in the last minute, as one worker says.
+
+    `heartbeat_seconds`: how old the newest heartbeat is that has come the whole way; None for none.
+    """
+
+    flow: str
+    changes: int
+    p50_ms: int | None
+    p99_ms: int | None
+    heartbeat_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Parked or dead changes of a flow at a site."""
+
+    flow: str
+    state: str
+    changes: int
+    oldest_seconds: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSignal:
+    """A replication slot; `safe_bytes`: what may still be written before it is lost, None without a limit."""
+
+    name: str
+    active: bool
+    status: str
+    retained_bytes: int
+    safe_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSignal:
+    """A worker as it has said of itself; `since_seconds`: how long it runs."""
+
+    name: str
+    silent_seconds: float
+    since_seconds: float
+    way: str
+    reason: str
+    halted: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The batch runs of a table; `late_seconds`: since the last one that was done, None for never."""
+
+    flow: str
+    entity_type: str
+    status: str
+    late_seconds: float | None
+    interval_seconds: float
+    failures: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSignals:
+    """What one site says; `skew_seconds`: how far its clock is ahead of the watcher's."""
+
+    site: Site
+    skew_seconds: float
+    read_only: bool
+    connections: int
+    most_connections: int
+    applied: Mapping[tuple[str, int], int]
+    """Topic and partition to the applied offset."""
+    lags: Sequence[Lag] = ()
+    waiting: Sequence[Waiting] = ()
+    slots: Sequence[SlotSignal] = ()
+    workers: Sequence[WorkerSignal] = ()
+    runs: Sequence[Run] = ()
+    outbox: int = 0
+    outbox_seconds: float = 0.0
+    """How old the oldest change in the outbox is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetupFault:
+    """Something of the set-up is not as promised; `lost`: what is written meanwhile is not captured."""
+
+    where: str
+    what: str
+    command: str
+    flows: tuple[str, ...]
+    lost: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGap:
+    """A gap of a table at a site, over or not."""
+
+    site: Site
+    flow: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetupSignals:
+    """What the last look at the set-up has found."""
+
+    faults: Sequence[SetupFault] = ()
+    gaps: Sequence[OpenGap] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The last comparison: how long ago it ended, and the tables with rows that differ."""
+
+    seconds: float
+    differing: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """One look. `ends`: topic and partition to offset; `beating_seconds`: how long heartbeats are sent."""
+
+    sites: Mapping[Site, SiteSignals | Silent]
+    ends: Mapping[tuple[str, int], int] | Silent
+    connect: Silent | None = None
+    setup: SetupSignals = field(default_factory=SetupSignals)
+    beating_seconds: float = 0.0
+    compared: Compared | None = None
+    undelivered: Mapping[str, str] = field(default_factory=dict)
+    """Receiver to why it does not take what is sent."""
+
+    def site(self, site: Site) -> SiteSignals | None:
+        """What the site says; None if it does not answer."""
+        found = self.sites[site]
+        return found if isinstance(found, SiteSignals) else None
