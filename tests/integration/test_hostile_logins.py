@@ -352,8 +352,10 @@ async def test_the_worker_gets_no_further_by_what_its_functions_take(
                     await worker.execute(statement(query))
 
 
-async def test_types_in_pg_temp_do_not_come_before_those_of_postgresql(stage: Stage) -> None:
-    """A domain whose check runs a function of the caller's, with the rights of ftstream's."""
+async def test_types_and_operators_in_pg_temp_do_not_come_before_those_of_postgresql(
+    stage: Stage,
+) -> None:
+    """A domain whose check runs a function of the caller's, with the rights of ftstream's; or an operator."""
     async with await open_site(stage.pair.settings, Site.EXTERNAL) as worker:
         await worker.execute("create temp table ran (who text)")
         await worker.execute("grant all on ran to public")
@@ -365,6 +367,19 @@ async def test_types_in_pg_temp_do_not_come_before_those_of_postgresql(stage: St
             await worker.execute(
                 sql.SQL("create domain pg_temp.{} as {} check (pg_temp.climb(value))").format(
                     sql.Identifier(name), statement(base)
+                )
+            )
+        for query in (
+            "create function pg_temp.less(date, date) returns boolean language plpgsql as"
+            " $$ begin insert into pg_temp.ran values (current_user); return false; end $$",
+            "create operator pg_temp.< (leftarg = pg_catalog.date, rightarg = pg_catalog.date,"
+            " function = pg_temp.less)",
+            "create function pg_temp.to_char(date, text) returns text language plpgsql as"
+            " $$ begin insert into pg_temp.ran values (current_user); return ''; end $$",
+        ):
+            await worker.execute(
+                query.replace("(date, ", "(pg_catalog.date, ").replace(
+                    ", date)", ", pg_catalog.date)"
                 )
             )
         await worker.execute("select ftstream.maintain_sync_log(30)")
