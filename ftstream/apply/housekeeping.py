@@ -13,7 +13,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from ftstream import notification
-from ftstream.apply.lag import Lag
+from ftstream.apply.lag import RecentLag
 from ftstream.apply.parked_store import DROP_OLD
 from ftstream.flows import Site
 from ftstream.notification import Notification, Notify
@@ -63,7 +63,7 @@ class Housekeeper:
             await connection.execute(statement(QUERIES["record_status"]), counts)
 
     async def note_lag(
-        self, flow: str, changes: int, lag: Lag | None, heartbeat: float | None
+        self, flow: str, changes: int, lag: RecentLag | None, heartbeat: float | None
     ) -> None:
         """Say how late a flow's changes come here. `heartbeat`: seconds since 1970."""
         values = {

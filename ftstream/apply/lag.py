@@ -18,7 +18,7 @@ _OF_BEFORE = (Operation.SNAPSHOT, Operation.REPAIR)
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
+class RecentLag:
     """Of changes that were applied lately, in milliseconds."""
 
     p50_ms: int
@@ -31,18 +31,16 @@ class Lags:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque(maxlen=MOST_SAMPLES)
 
-    def add(self, changes: Sequence[Change], now: float) -> list[int]:
-        """Take a batch that is applied at `now` (seconds since 1970), and return the lags that were taken."""
+    def add(self, changes: Sequence[Change], now: float) -> None:
+        """Take a batch that is applied at `now` (seconds since 1970)."""
         step = max(1, len(changes) // SAMPLES)
-        taken = [
-            max(0, int(now * 1000) - change.source_time // 1000)
+        self._seen.extend(
+            (now, max(0, int(now * 1000) - change.source_time // 1000))
             for change in changes[::step]
             if change.source_time and change.operation not in _OF_BEFORE
-        ]
-        self._seen.extend((now, lag) for lag in taken)
-        return taken
+        )
 
-    def of_the_last_minute(self, now: float) -> Lag | None:
+    def of_the_last_minute(self, now: float) -> RecentLag | None:
         """None if nothing was applied."""
         while self._seen and self._seen[0][0] < now - WINDOW_SECONDS:
             self._seen.popleft()
@@ -50,4 +48,4 @@ class Lags:
             return None
         found = sorted(lag for _, lag in self._seen)
         last = len(found) - 1
-        return Lag(found[last // 2], found[last * 99 // 100])
+        return RecentLag(found[last // 2], found[last * 99 // 100])

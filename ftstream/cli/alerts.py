@@ -21,7 +21,7 @@ from ftstream.failures import Severity
 from ftstream.settings import Settings, load_settings
 from ftstream.watch.alerts import RANKS, Alert, Mute
 from ftstream.watch.codes import CODES
-from ftstream.watch.store import Sites, Store
+from ftstream.watch.store import Links, Store
 from ftstream.watch.words import code_title, test_message
 
 T = TypeVar("T")
@@ -136,7 +136,7 @@ def test(receiver: str | None) -> None:
 
 
 async def _test(settings: Settings, names: Sequence[str]) -> dict[str, str]:
-    from ftstream.watch.deliver import BadReceiver, Message, send, service_of
+    from ftstream.watch.deliver import AlertMessage, BadReceiver, send, service_of
 
     title, body = test_message(settings.watch.language)
     outcomes: dict[str, str] = {}
@@ -146,12 +146,12 @@ async def _test(settings: Settings, names: Sequence[str]) -> dict[str, str]:
                 service = service_of(receiver)
             except BadReceiver as error:
                 raise CommandFailure(str(error), WRONG_USE) from error
-            outcomes[receiver.name] = await send(service, Message(Severity.INFO, title, body))
+            outcomes[receiver.name] = await send(service, AlertMessage(Severity.INFO, title, body))
     return outcomes
 
 
 async def _read(settings: Settings, seconds: float) -> list[Alert]:
-    found = await _with_store(lambda store: store.alerts(seconds))
+    found = await _with_store(lambda s: s.alerts(seconds) if seconds else s.open_alerts())
     return sorted(
         found,
         key=lambda a: (a.closed_at is not None, -RANKS[a.severity], a.opened_at),
@@ -159,11 +159,11 @@ async def _read(settings: Settings, seconds: float) -> list[Alert]:
 
 
 async def _with_store(work: Callable[[Store], Awaitable[T]]) -> T:
-    sites = Sites(load_settings())
+    links = Links(load_settings())
     try:
-        return await work(Store(sites))
+        return await work(Store(links))
     finally:
-        await sites.close()
+        await links.close()
 
 
 def _known(code: str) -> str:

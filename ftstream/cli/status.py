@@ -30,8 +30,8 @@ from ftstream.supabase.wake_up import Way
 from ftstream.watch.alerts import RANKS, Alert
 from ftstream.watch.judge import size
 from ftstream.watch.look import glance
-from ftstream.watch.signals import SlotSignal
-from ftstream.watch.store import Sites, Store
+from ftstream.watch.signals import SlotSignal, worst
+from ftstream.watch.store import Links, Store
 
 
 @dataclass
@@ -135,9 +135,9 @@ async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
                 direction.standing = found.get(key, direction.standing)
     except (psycopg.Error, KafkaError, SlotMissing) as error:
         looked.problems.append(error)
-    sites = Sites(settings)
-    looked.alerts = [each for each in await Store(sites).alerts(0) if each.closed_at is None]
-    await sites.close()
+    links = Links(settings)
+    looked.alerts = await Store(links).open_alerts()
+    await links.close()
     for site in Site:
         try:
             async with await open_site(settings, site) as connection:
@@ -163,9 +163,8 @@ async def _look_at(
     seen_here = await glance(settings, flows, site, connection)
     looked.slots = seen_here.slots or looked.slots
     for direction in here:
-        lags = [lag for lag in seen_here.lags if lag.flow == direction.flow]
-        direction.p50_ms = max((lag.p50_ms for lag in lags if lag.p50_ms is not None), default=None)
-        direction.p99_ms = max((lag.p99_ms for lag in lags if lag.p99_ms is not None), default=None)
+        late = worst(lag for lag in seen_here.lags if lag.flow == direction.flow)
+        direction.p50_ms, direction.p99_ms = late or (None, None)
     if site is Site.SUPABASE:
         looked.workers = await seen(connection)
         halted = {flow: why for worker in looked.workers for flow, why in worker.halted.items()}

@@ -10,6 +10,7 @@ import signal
 import click
 
 from ftstream.cli.errors import WRONG_USE, CommandFailure
+from ftstream.cli.options import log_level_option
 from ftstream.logs import logging_config
 from ftstream.settings import Settings, load_settings
 
@@ -21,12 +22,7 @@ Examples:
   ftstream alerts test        whether the receivers of the settings take what is sent
 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 crashed, 2 wrong use or settings."""
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-)
+@log_level_option
 def watch(log_level: str) -> None:
     """Watch flows, services and set-up until stopped; tell receivers of what is wrong, and heal.
 

@@ -7,6 +7,7 @@ import asyncio
 import click
 import uvloop
 
+from ftstream.cli.options import log_level_option
 from ftstream.settings import load_settings
 
 
@@ -17,12 +18,7 @@ Examples:
   ftstream worker --log-level debug
 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 crashed or halted, 2 wrong settings."""
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-)
+@log_level_option
 def worker(log_level: str) -> None:
     """Apply changes until stopped. Several workers share the partitions."""
     settings = load_settings()

@@ -34,6 +34,11 @@ LZ4_RATIO = 255
 """No lz4 gains more: what is smaller than a part of this needs no buffer of MOST_BYTES."""
 
 
+TOO_LARGE = f"unpack to more than {MOST_BYTES // 2**20} MiB: no producer of ftstream's sends such"
+
+_DAMAGED = (cramjam.DecompressionError, zlib.error, struct.error, OSError, EOFError, ValueError)
+
+
 class Unreadable(Exception):
     """A batch that cannot be unpacked, or unpacks to more than MOST_BYTES."""
 
@@ -120,10 +125,8 @@ def _zstd(payload: Any) -> bytes:
 
 
 def _snappy(payload: Any) -> bytes:
-    if (
-        sum(map(cramjam.snappy.decompress_raw_len, _snappy_blocks(memoryview(payload))))
-        > MOST_BYTES
-    ):
+    blocks = _snappy_blocks(memoryview(payload))
+    if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > MOST_BYTES:
         raise Unreadable(TOO_LARGE)
     return bytes(codec.snappy_decode(payload))
 
@@ -150,12 +153,6 @@ def _within(unpacked: bytes) -> bytes:
     if len(unpacked) > MOST_BYTES:
         raise Unreadable(TOO_LARGE)
     return unpacked
-
-
-TOO_LARGE = f"unpack to more than {MOST_BYTES // 2**20} MiB: no producer of ftstream's sends such"
-
-
-_DAMAGED = (cramjam.DecompressionError, zlib.error, struct.error, OSError, EOFError, ValueError)
 
 
 def _readable(unpack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -113,7 +113,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AlertStep:
     """What has come of a look: the alerts that are open now, those that are over, and what is to be told."""
 
     open: Mapping[Key, Alert]
@@ -123,7 +123,7 @@ class Told:
 
 def step(
     known: Collection[Alert], verdicts: Sequence[Verdict], now: datetime, rules: Rules
-) -> Told:
+) -> AlertStep:
     """Return what the alerts become by one look. What cannot be seen now stays as it is."""
     alerts = {alert.key: alert for alert in known}
     seen = {verdict.key: verdict for verdict in causes(verdicts)}
@@ -142,7 +142,7 @@ def step(
             del alerts[key]
             if alert.times and not _muted(alert, now, rules):
                 tellings.append(Telling(Occasion.OVER, over))
-    return Told(alerts, closed, tellings)
+    return AlertStep(alerts, closed, tellings)
 
 
 def _seen(known: Alert | None, verdict: Verdict, now: datetime) -> Alert:

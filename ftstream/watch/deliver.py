@@ -35,7 +35,7 @@ class BadReceiver(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class AlertMessage:
     """What a receiver is sent; `over`: a trouble has ended."""
 
     severity: Severity
@@ -50,19 +50,17 @@ class _Queue:
 
     receiver: Receiver
     service: apprise.Apprise
-    waiting: deque[Message] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
+    waiting: deque[AlertMessage] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     error: str = ""
-    sent: int = 0
 
 
 class Delivery:
     """Of all receivers. Raises BadReceiver when made."""
 
     def __init__(self, receivers: Sequence[Receiver]) -> None:
-        logging.getLogger("apprise").setLevel(
-            logging.CRITICAL
-        )  # what fails is told here, without URLs
+        # What fails is told here, without URLs.
+        logging.getLogger("apprise").setLevel(logging.CRITICAL)
         self._queues = [_Queue(each, service_of(each)) for each in receivers]
         self.receipts: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         """Receiver and error, or nothing, of each try whose outcome is news."""
@@ -72,7 +70,7 @@ class Delivery:
         """Receiver to why it does not take what is sent."""
         return {queue.receiver.name: queue.error for queue in self._queues if queue.error}
 
-    def send(self, message: Message) -> None:
+    def send(self, message: AlertMessage) -> None:
         """Have each receiver that wants such take it, some time."""
         for queue in self._queues:
             if RANKS[message.severity] >= RANKS[queue.receiver.least]:
@@ -112,7 +110,6 @@ class Delivery:
                 wait = min(wait * 2, MOST_SECONDS)
                 continue
             wait = 1.0
-            queue.sent += 1
             if queue.waiting and queue.waiting[0] is message:
                 queue.waiting.popleft()
             if not queue.waiting:
@@ -130,7 +127,7 @@ def service_of(receiver: Receiver) -> apprise.Apprise:
     return service
 
 
-async def send(service: apprise.Apprise, message: Message) -> str:
+async def send(service: apprise.Apprise, message: AlertMessage) -> str:
     """Send a message; return why it was not taken, or nothing."""
     kind = apprise.NotifyType.SUCCESS if message.over else _TYPES[message.severity]
     try:

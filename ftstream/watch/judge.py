@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ftstream.failures import Severity
 from ftstream.flows import Capture, CaptureNames, Flow, Names, Site, log_captures
 from ftstream.watch.codes import CODES, Code
-from ftstream.watch.signals import SetupFault, Signals, Silent, SiteSignals
+from ftstream.watch.signals import SetupFault, Signals, Silent, SiteSignals, worst
 
 WENT_BACK = "gone back in time"
 _SLOT = "replication slot"
@@ -236,9 +236,9 @@ def _direction(
         what = f"flow {subject} stands still for {duration(still)}{left}"
         severity = Severity.CRITICAL if still > limits.critical else None
         yield found("FT121", subject, what, of, severity)
-    late = max((lag.p50_ms for lag in lags if lag.p50_ms is not None), default=0)
-    if late > limits.late * 1000:
-        what = f"flow {subject}: half of its changes come later than {late / 1000:.1f} s"
+    late = worst(lags)
+    if late is not None and late[0] > limits.late * 1000:
+        what = f"flow {subject}: half of its changes come later than {late[0] / 1000:.1f} s"
         yield found("FT120", subject, what, of)
 
 

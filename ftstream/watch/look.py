@@ -21,9 +21,9 @@ from ftstream.settings import Settings
 from ftstream.setup import look as setup_look
 from ftstream.watch.signals import (
     Compared,
-    Lag,
+    LagSignal,
     OpenGap,
-    Run,
+    RunSignal,
     SetupFault,
     SetupSignals,
     Signals,
@@ -33,7 +33,7 @@ from ftstream.watch.signals import (
     Waiting,
     WorkerSignal,
 )
-from ftstream.watch.store import ANSWER_SECONDS, Sites, SiteSilent
+from ftstream.watch.store import ANSWER_SECONDS, Links, SiteSilent
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ _QUERIES = Queries.load(__package__, "signals.sql")
 class Looker:
     """An async context manager; each `look` is one glance, answered or not within seconds."""
 
-    def __init__(self, settings: Settings, flows: Sequence[Flow], sites: Sites) -> None:
-        self._settings, self._flows, self._sites = settings, flows, sites
+    def __init__(self, settings: Settings, flows: Sequence[Flow], links: Links) -> None:
+        self._settings, self._flows, self._links = settings, flows, links
         self._setup = SetupSignals()
         self._connect: Silent | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -85,7 +85,7 @@ class Looker:
 
     async def _site(self, site: Site) -> SiteSignals | Silent:
         try:
-            found: SiteSignals = await self._sites.run(site, self._glance(site))
+            found: SiteSignals = await self._links.run(site, self._glance(site))
         except SiteSilent as error:
             return Silent(str(error))
         except psycopg.Error as error:
@@ -200,7 +200,7 @@ def site_signals(
         most_connections=own["most_connections"],
         applied={(topic, partition): offset for topic, partition, offset in own["applied"]},
         lags=[
-            Lag(
+            LagSignal(
                 lag["flow"],
                 lag["changes"],
                 lag["p50_ms"],
@@ -212,7 +212,7 @@ def site_signals(
         waiting=[Waiting(**each) for each in own["waiting"]],
         slots=[SlotSignal(**each) for each in own["slots"]],
         workers=[WorkerSignal(**each) for each in more.get("workers", ())],
-        runs=[Run(**each) for each in more.get("runs", ())],
+        runs=[RunSignal(**each) for each in more.get("runs", ())],
         outbox=more.get("outbox", 0),
         outbox_seconds=max(0.0, here - float(at)) if at is not None else 0.0,
     )

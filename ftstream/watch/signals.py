@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ftstream.flows import Site
@@ -16,7 +16,7 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
+class LagSignal:
     """How late a flow's changes came to a site in the last minute, as one worker says.
 
     `heartbeat_seconds`: how old the newest heartbeat is that has come the whole way; None for none.
@@ -27,6 +27,14 @@ class Lag:
     p50_ms: int | None
     p99_ms: int | None
     heartbeat_seconds: float | None
+
+
+def worst(lags: Iterable[LagSignal]) -> tuple[int, int] | None:
+    """The greatest p50 and p99 of these, in milliseconds; None if nothing was applied lately."""
+    found = [(lag.p50_ms, lag.p99_ms) for lag in lags if lag.p50_ms is not None]
+    if not found:
+        return None
+    return max(p50 for p50, _ in found), max(p99 or 0 for _, p99 in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class WorkerSignal:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunSignal:
     """The batch runs of a table; `late_seconds`: since the last one that was done, None for never."""
 
     flow: str
@@ -87,11 +95,11 @@ class SiteSignals:
     most_connections: int
     applied: Mapping[tuple[str, int], int]
     """Topic and partition to the applied offset."""
-    lags: Sequence[Lag] = ()
+    lags: Sequence[LagSignal] = ()
     waiting: Sequence[Waiting] = ()
     slots: Sequence[SlotSignal] = ()
     workers: Sequence[WorkerSignal] = ()
-    runs: Sequence[Run] = ()
+    runs: Sequence[RunSignal] = ()
     outbox: int = 0
     outbox_seconds: float = 0.0
     """How old the oldest change in the outbox is."""

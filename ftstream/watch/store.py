@@ -6,13 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.rows import class_row
+from psycopg.rows import dict_row
 
 from ftstream.flows import Site
 from ftstream.postgres.connection import Json, open_site
@@ -35,7 +34,7 @@ class SiteSilent(Exception):
     """A site does not answer, or did not a moment ago."""
 
 
-class Sites:
+class Links:
     """A connection to each site, made again when it is lost.
 
     Who does not answer in time is asked again only in the next look: a look asks many times.
@@ -86,21 +85,11 @@ class Sites:
             await connection.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """How a receiver of alerts has done."""
-
-    name: str
-    success_at: Any
-    failure_at: Any
-    error: str
-
-
 class Store:
     """Of one watcher, or of a command; what a site does not take now it is given later."""
 
-    def __init__(self, sites: Sites, holder: str = "") -> None:
-        self._sites = sites
+    def __init__(self, links: Links, holder: str = "") -> None:
+        self._links = links
         self._holder = holder
 
     async def lease(self) -> bool | None:
@@ -111,7 +100,7 @@ class Store:
         values = {"holder": self._holder, "seconds": LEASE_SECONDS}
         granted: dict[Site, bool] = {}
         for site in Site:
-            row = await self._one(site, "lease", values, default=())
+            row = await self.one(site, "lease", values, default=())
             if row != ():
                 granted[site] = row is not None
         return next((granted[site] for site in Site if site in granted), None)
@@ -119,18 +108,22 @@ class Store:
     async def give_up(self) -> None:
         """Leave it to another at once."""
         for site in Site:
-            await self._one(site, "give_up", {"holder": self._holder})
+            await self.one(site, "give_up", {"holder": self._holder})
 
     async def alerts(self, seconds: float = LATELY_SECONDS) -> list[Alert]:
         """Return those that are open, and that were over in these last seconds, as they were kept last."""
 
         async def read(connection: AsyncConnection) -> list[Alert]:
-            async with connection.cursor(row_factory=class_row(_Row)) as cursor:
+            async with connection.cursor(row_factory=dict_row) as cursor:
                 await cursor.execute(statement(QUERIES["open"]), {"seconds": seconds})
-                return [row.alert() for row in await cursor.fetchall()]
+                return msgspec.convert(await cursor.fetchall(), list[Alert])
 
         found = [await self._try(site, read, []) for site in Site]
         return list(newest(*found))
+
+    async def open_alerts(self) -> list[Alert]:
+        """Return those that are not over: one site may not know yet that an alert is."""
+        return [alert for alert in await self.alerts() if alert.closed_at is None]
 
     async def save(self, alerts: Sequence[Alert]) -> None:
         """Keep them at each site that answers."""
@@ -168,7 +161,7 @@ class Store:
     async def compared(self) -> tuple[float, Mapping[str, int]] | None:
         """Return how long ago both sites were compared, and what differed."""
         for site in Site:
-            if row := await self._one(site, "compared"):
+            if row := await self.one(site, "compared"):
                 return row[0], row[1]
         return None
 
@@ -180,43 +173,20 @@ class Store:
         """Say whether a receiver has taken what was sent."""
         await self._everywhere("note_receiver", {"name": name, "error": error})
 
-    async def receivers(self) -> list[Receipt]:
-        """Return how the receivers have done."""
-
-        async def read(connection: AsyncConnection) -> list[Receipt]:
-            async with connection.cursor(row_factory=class_row(Receipt)) as cursor:
-                await cursor.execute(statement(QUERIES["receivers"]))
-                return await cursor.fetchall()
-
-        found: list[Receipt] = []
-        for site in Site:
-            found = found or await self._try(site, read, [])
-        return found
-
-    async def holder(self) -> str:
-        """Return which watcher is active; nothing if none is."""
-        for site in Site:
-            row = await self._one(site, "holder")
-            if row and row[1]:
-                return str(row[0])
-        return ""
-
     async def note_activity(self, action: str, entity: str, details: Mapping[str, object]) -> None:
         """Say in Supabase's activity_log what the watcher has done by itself."""
         values = {"action": action, "entity": entity, "details": Json.of(dict(details))}
-        await self._one(Site.SUPABASE, "note_activity", values)
+        await self.one(Site.SUPABASE, "note_activity", values)
 
-    async def one(self, site: Site, query: str, values: Mapping[str, object]) -> Any:
-        """Return the row of one of store.sql's statements; None if the site does not answer."""
-        return await self._one(site, query, values)
-
-    async def _one(
+    async def one(
         self,
         site: Site,
         query: str,
         values: Mapping[str, object] | None = None,
         default: Any = None,
     ) -> Any:
+        """Return the row of one of store.sql's statements; `default` if the site does not answer."""
+
         async def work(connection: AsyncConnection) -> Any:
             cursor = await connection.execute(statement(QUERIES[query]), values)
             return await cursor.fetchone() if cursor.description else None
@@ -236,28 +206,7 @@ class Store:
         self, site: Site, work: Callable[[AsyncConnection], Awaitable[Any]], default: Any
     ) -> Any:
         try:
-            return await self._sites.run(site, work)
+            return await self._links.run(site, work)
         except (psycopg.Error, SiteSilent) as error:
             log.debug("%s: %s", site, error)  # that it is away is told as such
             return default
-
-
-class _Row(msgspec.Struct):
-    """An alert as a database has it."""
-
-    code: str
-    subject: str
-    opened_at: Any
-    severity: str
-    what: str
-    command: str
-    flows: list[str]
-    seen_at: Any
-    told_at: Any
-    told_as: str | None
-    times: int
-    acknowledged_by: str
-    closed_at: Any
-
-    def alert(self) -> Alert:
-        return msgspec.convert(msgspec.structs.asdict(self), Alert)

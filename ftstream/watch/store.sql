@@ -12,10 +12,6 @@ returning holder
 -- Leaves it to another.
 delete from ftstream.watcher where holder = %(holder)s
 
--- name: holder
--- Which watcher is active.
-select holder, until > clock_timestamp() from ftstream.watcher
-
 -- name: open
 -- The alerts that are not over, and those that were over lately.
 select code, subject, opened_at, severity, what, command, flows, seen_at, told_at, told_as, times, acknowledged_by,
@@ -77,10 +73,6 @@ values (%(name)s, case when %(error)s = '' then now() end, case when %(error)s <
 on conflict (name) do update
 set success_at = coalesce(excluded.success_at, r.success_at), failure_at = coalesce(excluded.failure_at, r.failure_at),
     error = excluded.error
-
--- name: receivers
--- How the receivers have done.
-select name, success_at, failure_at, error from ftstream.receiver order by name
 
 -- name: note_activity
 -- What the watcher has done by itself (guidelines 6.3).

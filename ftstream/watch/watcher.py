@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from zoneinfo import ZoneInfo
 import aiohttp
 import psycopg
 
+from ftstream.apply.housekeeping import worker_name
 from ftstream.compare.progress import NotCaughtUp
 from ftstream.compare.verification import verify
 from ftstream.connect.client import ConnectClient
@@ -25,12 +24,12 @@ from ftstream.kafka.errors import KafkaError
 from ftstream.settings import OffAir, Settings
 from ftstream.watch import words
 from ftstream.watch.alerts import Alert, Hours, Occasion, Rules, Telling, step
-from ftstream.watch.deliver import Delivery, Message
+from ftstream.watch.deliver import AlertMessage, Delivery
 from ftstream.watch.heal import Restarts
 from ftstream.watch.judge import Limits, Verdict, judge
 from ftstream.watch.look import Looker
-from ftstream.watch.signals import Compared, Signals
-from ftstream.watch.store import Sites, Store
+from ftstream.watch.signals import Compared, Signals, worst
+from ftstream.watch.store import Links, Store
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +52,8 @@ class Watcher:
         self._zone = ZoneInfo(settings.watch.timezone)
         self._limits = Limits(verify_seconds=settings.watch.verify_seconds)
         self._delivery = Delivery(settings.watch.receivers)
-        self._sites = Sites(settings)
-        self._store = Store(self._sites, f"{socket.gethostname()}:{os.getpid()}")
+        self._links = Links(settings)
+        self._store = Store(self._links, worker_name())
         self._off_air = [_hours(each) for each in settings.watch.off_air]
         self._alerts: dict[tuple[str, str], Alert] = {}
         self._restarts: dict[str, Restarts] = {}
@@ -68,12 +67,12 @@ class Watcher:
         """Look, tell and heal until cancelled; then leave it to another."""
         try:
             async with (
-                Looker(self._settings, self._flows, self._sites) as looker,
+                Looker(self._settings, self._flows, self._links) as looker,
                 asyncio.TaskGroup() as group,
             ):
                 for work in (
                     self._delivery.run(),
-                    self._note_receipts(looker),
+                    self._note_receipts(),
                     self._look_on(looker),
                     self._every(self._watch.heartbeat_seconds, self._ping),
                     self._every(self._watch.health_seconds, self._have_health_told),
@@ -85,7 +84,7 @@ class Watcher:
             await self._delivery.flush(FLUSH_SECONDS if self._active else 0.0)
             if self._active:
                 await self._store.give_up()
-            await self._sites.close()
+            await self._links.close()
 
     async def _look_on(self, looker: Looker) -> None:
         while True:
@@ -98,7 +97,7 @@ class Watcher:
         active = await self._is_active()
         if active and not self._active:
             log.info("active")
-            self._alerts = {a.key: a for a in await self._store.alerts() if a.closed_at is None}
+            self._alerts = {a.key: a for a in await self._store.open_alerts()}
             looker.begin()
         elif self._active and not active:
             log.info("another watcher is active: standing by")
@@ -126,9 +125,7 @@ class Watcher:
         local = now.astimezone(self._zone)
         on_air = not any(hours.cover(local) for hours in self._off_air)
         # What somebody has acknowledged meanwhile is in the databases alone.
-        known = {
-            a.key: a.acknowledged_by for a in await self._store.alerts(0) if a.closed_at is None
-        }
+        known = {a.key: a.acknowledged_by for a in await self._store.open_alerts()}
         before = {
             key: _acknowledged(alert, known.get(key, "")) for key, alert in self._alerts.items()
         }
@@ -145,7 +142,7 @@ class Watcher:
         body = words.body(telling, language, self._watch.page_url)
         log.warning("%s: %s", title, body.replace("\n", "; "))
         over = telling.occasion is Occasion.OVER
-        self._delivery.send(Message(telling.alert.severity, title, body, over=over))
+        self._delivery.send(AlertMessage(telling.alert.severity, title, body, over=over))
 
     async def _heal(self, verdicts: Sequence[Verdict]) -> None:
         """Restart connectors that have failed, by the schedule."""
@@ -170,7 +167,7 @@ class Watcher:
         details = {"restart": done.count, "cause": failed.cause}
         await self._store.note_activity("connector_restart", names.connector, details)
 
-    async def _note_receipts(self, looker: Looker) -> None:
+    async def _note_receipts(self) -> None:
         while True:
             name, error = await self._delivery.receipts.get()
             await self._store.note_receiver(name, error)
@@ -208,8 +205,10 @@ class Watcher:
     async def _compare(self) -> None:
         """Compare both sites, if that is due. What runs carry may differ until the next one."""
         every = self._watch.verify_seconds
-        last = await self._store.compared()
-        if not every or (last is not None and last[0] < every):
+        if not every or self.signals is None:
+            return
+        last = self.signals.compared
+        if last is not None and last.seconds < every:
             return
         differing: dict[str, int] = {}
         for flow in self._flows:
@@ -242,18 +241,14 @@ class Watcher:
         head, body = words.morning(
             self._watch.language, row[0], errors[0], late(self.signals), row[1]
         )
-        self._delivery.send(Message(Severity.CRITICAL, head, body, over=True))
+        self._delivery.send(AlertMessage(Severity.CRITICAL, head, body, over=True))
 
 
 def late(signals: Signals | None) -> str:
     """How late changes come, over all flows: the worst p50 and p99."""
     seen = [s for s in (signals.site(site) for site in Site) if s] if signals else []
-    lags = [lag for each in seen for lag in each.lags if lag.p50_ms is not None]
-    if not lags:
-        return "-"
-    p50 = max(lag.p50_ms or 0 for lag in lags)
-    p99 = max(lag.p99_ms or 0 for lag in lags)
-    return f"p50 {p50} ms, p99 {p99} ms"
+    found = worst(lag for each in seen for lag in each.lags)
+    return f"p50 {found[0]} ms, p99 {found[1]} ms" if found else "-"
 
 
 def _acknowledged(alert: Alert, who: str) -> Alert:

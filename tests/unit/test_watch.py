@@ -15,15 +15,15 @@ from ftstream.failures import Severity
 from ftstream.flows import FLOWS, GFX, Names, Site
 from ftstream.messages.change import Change, Operation
 from ftstream.watch import words
-from ftstream.watch.alerts import Alert, Hours, Mute, Occasion, Rules, Told, newest, step
+from ftstream.watch.alerts import Alert, AlertStep, Hours, Mute, Occasion, Rules, newest, step
 from ftstream.watch.codes import CODES
 from ftstream.watch.heal import Restarts
 from ftstream.watch.judge import Limits, Verdict, causes, duration, found, judge, size
 from ftstream.watch.signals import (
     Compared,
-    Lag,
+    LagSignal,
     OpenGap,
-    Run,
+    RunSignal,
     SetupFault,
     SetupSignals,
     Signals,
@@ -40,8 +40,8 @@ WORKER = WorkerSignal("host:1", 2.0, 600.0, "realtime", "", {})
 SLOT = SlotSignal("gfx_slot", True, "reserved", 10 * 2**20, 20 * 2**30)
 
 
-def lags(target: Site) -> list[Lag]:
-    return [Lag(flow.name, 10, 12, 50, 4.0) for flow in FLOWS if target in flow.targets]
+def lags(target: Site) -> list[LagSignal]:
+    return [LagSignal(flow.name, 10, 12, 50, 4.0) for flow in FLOWS if target in flow.targets]
 
 
 def site(which: Site, **changes: object) -> SiteSignals:
@@ -49,7 +49,7 @@ def site(which: Site, **changes: object) -> SiteSignals:
     if which is Site.EXTERNAL:
         well = replace(well, slots=[SLOT])
     else:
-        run = Run("wsop", "players", "synced", 100.0, 900.0, 0, "")
+        run = RunSignal("wsop", "players", "synced", 100.0, 900.0, 0, "")
         well = replace(well, workers=[WORKER], runs=[run])
     return replace(well, **changes)  # type: ignore[arg-type]
 
@@ -84,8 +84,8 @@ LOW = replace(SLOT, retained_bytes=9 * 2**30, safe_bytes=2**29)
 GONE = replace(WORKER, name="host:2", silent_seconds=100.0)
 
 
-OVERDUE = Run("wsop", "players", "synced", 2_000.0, 900.0, 0, "")
-FAILING = Run("wsop", "players", "failed", 50.0, 900.0, 2, "why")
+OVERDUE = RunSignal("wsop", "players", "synced", 2_000.0, 900.0, 0, "")
+FAILING = RunSignal("wsop", "players", "failed", 50.0, 900.0, 2, "why")
 PARKED = Waiting("gfx", "parked", 3, 300.0, "e")
 TROUBLES: list[tuple[str, Signals, str]] = [
     ("FT101", silent(Site.EXTERNAL), "external does not answer: refused"),
@@ -238,7 +238,7 @@ class Days:
         self.alerts: Sequence[Alert] = ()
         self.occasions: list[Occasion] = []
 
-    def look(self, *verdicts: Verdict, after: float = 5.0, rules: Rules | None = None) -> Told:
+    def look(self, *verdicts: Verdict, after: float = 5.0, rules: Rules | None = None) -> AlertStep:
         self.now += timedelta(seconds=after)
         found_now = step(self.alerts, verdicts, self.now, rules or Rules())
         self.alerts = tuple(found_now.open.values())
