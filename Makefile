@@ -55,10 +55,10 @@ bench: install   ## throughput, latency and memory; writes bench/latest.json
 connectors: install  ## render connectors/*.json from flows.py
 	$(BIN)/python -m ftstream.capture.render
 
-schema: install  ## write schema.sql, rights.txt and the tables of docs/security.md again
+schema: install  ## write schema.sql, rights.txt and the derived pages of docs/ again
 	FTSTREAM_KEEP_SCHEMA=1 $(BIN)/pytest tests/integration/test_schema_of_record.py
 	FTSTREAM_KEEP_RIGHTS=1 $(BIN)/pytest tests/integration/test_kept_rights.py
-	FTSTREAM_KEEP_PAGES=1 $(BIN)/pytest tests/unit/test_security_page.py
+	FTSTREAM_KEEP_PAGES=1 $(BIN)/pytest tests/unit/test_security_page.py tests/unit/test_derived_pages.py
 
 clean:           ## remove the virtual environment and local stacks
 	-[ -x $(BIN)/ftstream ] && $(BIN)/ftstream dev down --wipe

@@ -25,6 +25,7 @@ from ftstream.capture.publisher import Publisher
 from ftstream.capture.waker import Waker
 from ftstream.failures import Failure, FlowHalted, Halted, Policy
 from ftstream.flows import FLOWS, Capture, Flow, Names, Site, Table, app_id
+from ftstream.health import HealthServer
 from ftstream.kafka.errors import KafkaUnreachable, TopicsDiffer
 from ftstream.kafka.topics import missing_topics, topics_of_all
 from ftstream.kafka.transport import Reader, Transport
@@ -71,6 +72,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         self._setup_watch = SetupWatch(settings, flows, self._notifier.notify, self._went_back)
         self._publisher = _publisher(settings, flows)
         self._waker = _waker(settings, flows, self._publisher, self._halted_flows)
+        self._health = HealthServer("worker", settings.listen.worker, self._unready)
         # What works beside the agents, for as long as the worker runs.
         self._beside: list[asyncio.Future[None]] = []
         self._schedulers = [
@@ -102,6 +104,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         log.info("started: ftstream %s, flows %s", __version__, flows)
         for each in unprotected(self._settings):
             log.warning("%s", each)
+        await self._health.start()
         await self._wait_for_kafka()
         self.add_future(self._notifier.run())
         services = (self._publisher, self._waker, self._setup_watch, *self._schedulers)
@@ -127,6 +130,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
             if service is not None:
                 await service.close()
         await self._notifier.flush(NOTIFY_SECONDS)
+        await self._health.close()
         await super().on_stop()
 
     async def _went_back(self, site: Site) -> None:
@@ -136,6 +140,17 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
         for agent in self.change_agents:
             if agent.target is site.other:
                 await agent.halt(FlowHalted(agent.flow.name, failure))
+
+    def _unready(self) -> Sequence[str]:
+        """Why it applies nothing now; a flow that has halted is no reason: the others go on."""
+        needed = {*(site.value for site in Site), "kafka"}
+        silent = sorted(self._setup_watch.silent & needed)
+        reasons = [f"{name} does not answer" for name in silent]
+        # Before it has begun to run a consumer raises when it is asked.
+        begun = self._consumer is not None and self._consumer.started
+        if not begun or not self._consumer.assignment():
+            reasons.append("no partitions are assigned")
+        return reasons
 
     def _halted_flows(self) -> dict[str, str]:
         return {a.flow.name: str(a.halted) for a in self.change_agents if a.halted is not None}
@@ -149,7 +164,7 @@ class Worker(faust.App):  # type: ignore[misc]  # Faust is not typed
 
     async def _last_halted(self, reason: Halted) -> bool:
         if any(agent.halted is None for agent in self.change_agents):
-            log.error("%s; the other flows go on", reason)
+            log.error("%s; the other flows go on", reason, extra={"code": "FT124"})
             return False
         await self._notifier.flush(NOTIFY_SECONDS)
         return True
@@ -179,7 +194,8 @@ class Process(faust.Worker):  # type: ignore[misc]  # Faust is not typed
 
     def __init__(self, app: Worker, *services: Any, **options: Any) -> None:
         level = str(options.get("loglevel") or "info")
-        options |= {"logging_config": logging_config(level), "redirect_stdouts": False}
+        form = options.pop("log_format", "text")
+        options |= {"logging_config": logging_config(level, form), "redirect_stdouts": False}
         super().__init__(app, *services, **options)
         self.spinner = None
 

@@ -1,11 +1,15 @@
-"""The worker's log: ftstream's own lines; of the libraries only what is wrong."""
+"""The log: ftstream's own lines, as text or as JSON; of the libraries only what is wrong."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, Literal
 
 from ftstream.failures import Halted
+
+LogFormat = Literal["text", "json"]
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LIBRARIES = "WARNING"
@@ -30,6 +34,23 @@ REPEAT_SECONDS = 60.0
 
 
 _MARK = "_ftstream_logged"
+
+_ABOUT: ContextVar[Mapping[str, str]] = ContextVar("ftstream_about")
+
+
+def about(**fields: str) -> None:
+    """Say what this task, and those that it starts, are about: fields of their lines in JSON."""
+    _ABOUT.set({**_ABOUT.get({}), **fields})
+
+
+class About(logging.Filter):
+    """Gives lines the fields of the task that writes them; what the line says of itself stands."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for name, value in _ABOUT.get({}).items():
+            if not hasattr(record, name):
+                setattr(record, name, value)
+        return True
 
 
 class OneLine(logging.Filter):
@@ -66,19 +87,31 @@ class OneLine(logging.Filter):
         return True
 
 
-def logging_config(level: str) -> dict[str, Any]:
+_FORMATTERS: dict[LogFormat, dict[str, Any]] = {
+    "text": {"format": FORMAT},
+    "json": {
+        "()": "pythonjsonlogger.json.JsonFormatter",
+        "fmt": ["levelname", "name", "message"],
+        "rename_fields": {"levelname": "level", "name": "logger", "exc_info": "error"},
+        "timestamp": "time",
+        "json_ensure_ascii": False,
+    },
+}
+
+
+def logging_config(level: str, form: LogFormat = "text") -> dict[str, Any]:
     """For logging.config: to stderr, with time stamps; `level` is that of ftstream's own lines."""
     libraries = "INFO" if level.upper() == "DEBUG" else LIBRARIES
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": FORMAT}},
-        "filters": {"one_line": {"()": OneLine}},
+        "formatters": {"line": _FORMATTERS[form]},
+        "filters": {"one_line": {"()": OneLine}, "about": {"()": About}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "formatter": "line",
-                "filters": ["one_line"],
+                "filters": ["one_line", "about"],
             }
         },
         "root": {"level": libraries, "handlers": ["stderr"]},

@@ -18,6 +18,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import (
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     SecretStr,
@@ -71,12 +72,24 @@ class Database(_Group):
     """The worker's connection, with the apply role. Supabase: its transaction pooler works."""
     admin_dsn: SecretStr = SecretStr("")
     """For `init` and `remove`: an owner of the tables. Never used by the worker."""
+    watch_dsn: SecretStr = SecretStr("")
+    """For `ftstream watch`, whose role may read, and write nothing that flows carry; without it `dsn`."""
     capture_host: str = ""
     """Where Kafka Connect finds this database, if not at the DSN's host (containers)."""
     capture_port: int = 0
     connect_timeout: int = Field(default=10, ge=1, description="seconds")
+    disk_bytes: ByteSize = ByteSize(0)
+    """How large the disk of its server is ("50GB"), which SQL cannot tell; 0: nobody watches it."""
+    _watches: bool = False
 
-    @field_validator("dsn", "admin_dsn")
+    @field_validator("watch_dsn")
+    @classmethod
+    def _names_user(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not _parameter(value, "user"):
+            raise ValueError("names no user: the watcher's own (postgresql://ftstream_watch:...)")
+        return value
+
+    @field_validator("dsn", "admin_dsn", "watch_dsn")
     @classmethod
     def _parses(cls, value: SecretStr) -> SecretStr:
         try:
@@ -89,24 +102,53 @@ class Database(_Group):
         return value
 
     def parameter(self, name: str, default: str = "") -> str:
-        """One parameter of the worker's DSN (or, where it has none, the admin's)."""
-        return _parameter(self.dsn, name) or _parameter(self.admin_dsn, name) or default
+        """One parameter of the worker's DSN, or, where it has none, of another: all lead to one database."""
+        dsns = (self.dsn, self.admin_dsn, self.watch_dsn)
+        return next((found for dsn in dsns if (found := _parameter(dsn, name))), default)
 
     @property
     def password(self) -> str:
         """The worker's, if its DSN has one: never the administrator's."""
         return _parameter(self.dsn, "password")
 
+    @property
+    def watch_user(self) -> str:
+        """The watcher's login; empty if it has none of its own."""
+        return _parameter(self.watch_dsn, "user")
+
+    @property
+    def watch_host(self) -> str:
+        return _parameter(self.watch_dsn, "host")
+
+    @property
+    def watch_password(self) -> str:
+        return _parameter(self.watch_dsn, "password")
+
+    def for_watcher(self) -> Self:
+        """Return the same database, to be reached with the watcher's login if it has one."""
+        copy = self.model_copy()
+        copy._watches = True
+        return copy
+
+    def login(self, *, admin: bool = False) -> tuple[str, SecretStr]:
+        """Return the name and value of the DSN to connect with."""
+        if admin:
+            return "admin_dsn", self.admin_dsn
+        if self._watches and self.watch_dsn.get_secret_value():
+            return "watch_dsn", self.watch_dsn
+        return "dsn", self.dsn
+
     def unprotected(self) -> Iterator[tuple[str, str]]:
         """Return which DSNs may lead to another machine in clear, and that machine."""
-        for name, dsn in (("dsn", self.dsn), ("admin_dsn", self.admin_dsn)):
+        for name in ("dsn", "admin_dsn", "watch_dsn"):
+            dsn: SecretStr = getattr(self, name)
             host, mode = _parameter(dsn, "host"), _parameter(dsn, "sslmode") or "prefer"
             if _elsewhere(host) and mode in ("disable", "allow", "prefer"):
                 yield name, host
 
     def conninfo(self, *, admin: bool = False) -> str:
         """The connection string, with timeouts and a name for pg_stat_activity where it has none."""
-        dsn = (self.admin_dsn if admin else self.dsn).get_secret_value()
+        dsn = self.login(admin=admin)[1].get_secret_value()
         given = conninfo_to_dict(dsn)
         defaults = {name: value for name, value in _CONNECTION.items() if name not in given}
         # Rows go to the database as the bytes of their JSON, whatever the role's default is.
@@ -293,6 +335,26 @@ class WatchSettings(_Group):
         return value
 
 
+class ListenSettings(_Group):
+    """Where processes answer for their health and metrics over HTTP; empty: nowhere."""
+
+    worker: str = "127.0.0.1:8471"
+    """Of each worker of a machine another."""
+    watcher: str = "127.0.0.1:8472"
+
+    @field_validator("worker", "watcher")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(f"//{value}")
+            named = bool(parts.hostname) and parts.port is not None and parts.netloc == value
+        except ValueError:
+            named = False
+        if value and (not named or parts.username is not None):
+            raise ValueError("is no address to listen at (such as 127.0.0.1:8471)")
+        return value
+
+
 class SchemaSettings(_Group):
     """Where the Avro schemas are that were accepted here, beside those that ftstream brings along."""
 
@@ -360,7 +422,15 @@ class Settings(BaseSettings):
     apply: ApplySettings = ApplySettings()
     batch: BatchSettings = BatchSettings()
     watch: WatchSettings = WatchSettings()
+    listen: ListenSettings = ListenSettings()
     schemas: SchemaSettings = SchemaSettings()
+
+    @model_validator(mode="after")
+    def _watches_both(self) -> Self:
+        given = [site for site in Site if self.database(site).watch_dsn.get_secret_value()]
+        if len(given) == 1:
+            raise ValueError(f"{given[0].other}.watch_dsn is not set, and {given[0]}.watch_dsn is")
+        return self
 
     @model_validator(mode="after")
     def _remembers_what_kafka_holds(self) -> Self:
@@ -383,6 +453,11 @@ class Settings(BaseSettings):
 
     def database(self, site: Site) -> Database:
         return self.external if site is Site.EXTERNAL else self.supabase
+
+    def for_watcher(self) -> Self:
+        """Return the same settings, with the watcher's logins to both sites."""
+        sites = {site.value: self.database(site).for_watcher() for site in Site}
+        return self.model_copy(update=sites)
 
     @classmethod
     def settings_customise_sources(
@@ -471,6 +546,9 @@ def unprotected(settings: Settings) -> list[str]:
             found.append(
                 "kafka: nobody has to log in: security_protocol = SASL_SSL, or ssl_certfile"
             )
+    for name, listen in (("worker", settings.listen.worker), ("watcher", settings.listen.watcher)):
+        if _elsewhere(urlsplit(f"//{listen}").hostname or ""):
+            found.append(f"listen.{name}: whoever reaches {listen} reads metrics: nobody logs in")
     connect = urlsplit(settings.connect.url)
     if _elsewhere(connect.hostname or ""):
         if connect.scheme != "https":

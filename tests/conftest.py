@@ -12,6 +12,9 @@ from hypothesis import settings
 from ftstream.local.demo.rig import Rig
 from ftstream.local.stack import Stack
 
+# What fails in a helper shows its values, as in a test.
+pytest.register_assert_rewrite("tests.integration", "tests.soak", "tests.system")
+
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile("ftstream", deadline=None)
 settings.load_profile("ftstream")

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from ftstream import notification
+from ftstream import metrics, notification
 from ftstream.apply.applier import applier_of
 from ftstream.apply.buffer import HINT, Buffer, Buffered, GapInLog
 from ftstream.apply.continuity import Break, Discontinuity, discontinuities, summary
@@ -35,6 +35,7 @@ from ftstream.kafka.errors import KafkaUnreachable
 from ftstream.kafka.partition import Partition
 from ftstream.last_write.seen import nothing_seen
 from ftstream.last_write.table import LastWrite
+from ftstream.logs import about
 from ftstream.messages import avro
 from ftstream.messages.avro_schema import SchemaFileError
 from ftstream.messages.change import decode
@@ -100,6 +101,7 @@ class ChangeAgent:
         self._preparing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Future[None]] = []
         self._declare()
+        metrics.HALTED.labels(flow.name, target.value).set(0)
 
     def _wire(self, tables: Mapping[str, str], settings: Settings) -> None:
         bounds = settings.apply
@@ -122,6 +124,7 @@ class ChangeAgent:
         )
         self._tally = Tally(
             self.flow.name,
+            self.target,
             {table.name: self.flow.entity_type(table) for table in self.flow.tables},
             self._keeper,
             bounds,
@@ -231,6 +234,7 @@ class ChangeAgent:
 
     def _halt(self, reason: Halted) -> None:
         self.halted = reason
+        metrics.HALTED.labels(self.flow.name, self.target.value).set(1)
         self._notifier.notify(notification.halted(self.flow.name, str(reason)))
 
     def _notify(self, found: Notification) -> None:
@@ -254,15 +258,14 @@ class ChangeAgent:
         )
 
         async def read(stream: Any) -> None:
+            about(flow=self.flow.name, target=self.target.value)
             # noack: a chunk is acknowledged when it is in the database, and in order.
             async for event in stream.noack().events():
                 chunk: Chunk = event.value
                 try:
                     self._buffer.put(Buffered(chunk, event.ack))
                 except GapInLog as error:
-                    await (
-                        self._flush()
-                    )  # up to there all is well, and `resume` begins where that ends
+                    await self._flush()  # up to there all is well: `accept-loss` begins there
                     await self.halt(error)
                 else:
                     if self._last_write:
@@ -277,6 +280,7 @@ class ChangeAgent:
         )(read)
 
     async def _write(self) -> None:
+        about(flow=self.flow.name, target=self.target.value)
         try:
             await self._prepared()
             await self._writer.run()

@@ -176,7 +176,7 @@ def applier_of(
     strategy: Strategy
     match flow.capture:
         case Capture.LOG | Capture.BATCH:
-            strategy = Authority(sites, schema, transactions)
+            strategy = Authority(flow, sites, schema, transactions)
         case Capture.OUTBOX:
             skew = settings.clock_skew_seconds
             strategy = LastWriteWins(flow, sites, schema, transactions, skew, notify, look)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import psycopg
 from psycopg import AsyncConnection
 
+from ftstream import metrics
 from ftstream.apply.merge import (
     Batch,
     Delete,
     Displace,
+    LogRow,
     Patch,
     Reread,
     effects,
@@ -28,6 +31,7 @@ from ftstream.apply.sites import SILENT, ApplyFailed, Sites
 from ftstream.apply.statements import Shape
 from ftstream.apply.transaction import Transactions, log_changes, own_names
 from ftstream.failures import REFERRED_TO, ROW_MISSING, Failure, Policy
+from ftstream.flows import Flow
 from ftstream.messages.change import Entity
 from ftstream.postgres.errors import failure_of
 
@@ -54,7 +58,10 @@ _TOO_MANY = Failure(Policy.DIVIDE, "", "more rows to read from their owner than 
 class Authority:
     """The strategy of flows with an authoritative site: each row becomes as that has it."""
 
-    def __init__(self, sites: Sites, schema: Schema, transactions: Transactions) -> None:
+    def __init__(
+        self, flow: Flow, sites: Sites, schema: Schema, transactions: Transactions
+    ) -> None:
+        self._flow = flow
         self._sites = sites
         self._schema = schema
         self._transactions = transactions
@@ -88,7 +95,7 @@ class Authority:
                 target = await self._sites.target()
                 if not plan.rereads:
                     async with self._transactions.in_one_trip(target):
-                        await self._write(target, batch, plan, reading)
+                        logged = await self._write(target, batch, plan, reading)
                 else:
                     source = await self._owner(batch, plan.rereads)
                     # Others may write these rows meanwhile, so no other worker applies now: else a row as
@@ -96,23 +103,28 @@ class Authority:
                     async with self._transactions.in_parts(target, "alone"):
                         written = await self._read(source, target, batch, plan, reading.statements)
                         async with target.pipeline():
-                            await self._write(target, batch, written, reading)
+                            logged = await self._write(target, batch, written, reading)
         except ApplyFailed as error:
             if error.failure.sqlstate == REFERRED_TO:
                 raise referred_to(error.failure, plan.rows) from error
             if error.failure.policy is not Policy.WAIT:
                 raise
             raise ApplyFailed(error.failure, await self._held(plan, written)) from error
+        outcomes = Counter(row.outcome for row in logged)
+        metrics.count(self._flow.name, self._sites.target_site, outcomes)
         for (table, entity_id), effect in written.rows.items():
             if isinstance(effect, Displace):
                 log.warning("%s %s is in ftstream.displaced: it was in the way", table, entity_id)
 
     async def _write(
         self, target: AsyncConnection, batch: Batch, plan: RowPlan, reading: Reading
-    ) -> None:
+    ) -> Sequence[LogRow]:
+        """Write the rows, and what is logged of them, which is returned."""
+        logged = log_rows(batch.changes, plan.rows)
         async with self._transactions.fenced(target, batch, reading if plan.rows else None):
             await write_rows(target, reading.statements, plan)
-            await log_changes(target, log_rows(batch.changes, plan.rows))
+            await log_changes(target, logged)
+        return logged
 
     async def _owner(self, batch: Batch, rereads: Collection[Entity]) -> AsyncConnection:
         """The connection to the source. Raises ApplyFailed for these rows; the others need not wait."""

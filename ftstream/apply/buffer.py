@@ -12,7 +12,7 @@ from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.partition import Partition
 
 HINT = (
-    "To go on without them: `ftstream resume`, start the worker again, and then"
+    "To go on without them: `ftstream accept-loss`, start the worker again, and then"
     " `ftstream verify --repair`, which carries what they held"
 )
 

@@ -31,14 +31,16 @@ class Lags:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque(maxlen=MOST_SAMPLES)
 
-    def add(self, changes: Sequence[Change], now: float) -> None:
-        """Take a batch that is applied at `now` (seconds since 1970)."""
+    def add(self, changes: Sequence[Change], now: float) -> list[int]:
+        """Take a batch that is applied at `now` (seconds since 1970); return the lags of a part of it."""
         step = max(1, len(changes) // SAMPLES)
-        self._seen.extend(
-            (now, max(0, int(now * 1000) - change.source_time // 1000))
+        found = [
+            max(0, int(now * 1000) - change.source_time // 1000)
             for change in changes[::step]
             if change.source_time and change.operation not in _OF_BEFORE
-        )
+        ]
+        self._seen.extend((now, lag) for lag in found)
+        return found
 
     def of_the_last_minute(self, now: float) -> RecentLag | None:
         """None if nothing was applied."""

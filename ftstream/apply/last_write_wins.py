@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import msgspec
 
-from ftstream import notification
+from ftstream import metrics, notification
 from ftstream.apply.merge import Batch
 from ftstream.apply.parents import Parents, decode_missing, decode_referring, referred_to
 from ftstream.apply.refuse import Obstacles, Refusals, named
@@ -246,6 +246,8 @@ class LastWriteWins:
         return ApplyFailed(failure, writes)
 
     def _look_at(self, outcomes: Outcomes) -> None:
+        counts = {outcome: changes for outcome, (changes, _) in outcomes.items()}
+        metrics.count(self._flow.name, self._sites.target_site, counts)
         if refused := outcomes.get(Outcome.REFUSED):
             self._notify(notification.too_old(self._flow.name, refused[0]))
         ahead = max((-lag for _, lag in outcomes.values()), default=0) / 1000

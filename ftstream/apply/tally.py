@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
+from ftstream import metrics
 from ftstream.apply.housekeeping import Housekeeper
 from ftstream.apply.lag import Lags
 from ftstream.apply.merge import Batch
 from ftstream.apply.parked import ParkedRecord
+from ftstream.flows import Site
+from ftstream.outcomes import Outcome
 from ftstream.retry import Trouble
 from ftstream.settings import ApplySettings
 
@@ -35,13 +38,14 @@ class Tally:
     def __init__(
         self,
         flow: str,
+        target: Site,
         tables: Mapping[str, str],
         keeper: Housekeeper,
         keep: ApplySettings,
         status: Housekeeper | None,
     ) -> None:
         """`tables`: with their entity types; `status`: who keeps sync_status, if this flow does."""
-        self._flow = flow
+        self._flow, self._target = flow, target
         self._tables = tables
         self._keeper = keeper
         self._keep = keep
@@ -58,13 +62,16 @@ class Tally:
         """Count a batch that is applied."""
         self._applied.update(change.table for change in batch.changes)
         self._changes += len(batch.changes)
-        self._lags.add(batch.changes, time.time())
+        lags = self._lags.add(batch.changes, time.time())
+        metrics.observe(self._flow, self._target, lags)
         self._heartbeat = batch.heartbeat or self._heartbeat
         self._newest_beat = batch.heartbeat or self._newest_beat
 
     def failed(self, parked: Sequence[ParkedRecord]) -> None:
-        """Count changes that were parked."""
+        """Count changes that were parked, or are dead."""
         self._failed.update(each.table for each in parked)
+        outcomes = Counter(Outcome(each.state.value) for each in parked)
+        metrics.count(self._flow, self._target, outcomes)
 
     async def run(self) -> None:
         """Write until cancelled."""

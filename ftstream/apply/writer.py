@@ -157,6 +157,7 @@ class Writer:
             first.state,
             first.failure.message,
             first.failure.hint,
+            extra={"partition": first.partition},
         )
         if self._parking.unfit > self._bounds.most_parked:
             raise FlowHalted(

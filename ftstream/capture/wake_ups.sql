@@ -1,9 +1,9 @@
 -- What wakes the publisher of each worker.
 
 -- name: note
--- What wakes this worker; those that nobody has seen for an hour are forgotten.
+-- What wakes this worker; those that nobody has seen for a day are forgotten.
 with forgotten as (
-    delete from ftstream.wake_ups where worker <> %(worker)s and seen_at < now() - interval '1 hour'
+    delete from ftstream.wake_ups where worker <> %(worker)s and seen_at < now() - interval '1 day'
 )
 insert into ftstream.wake_ups (worker, way, since, reason, halted)
 values (%(worker)s, %(way)s, %(since)s, %(reason)s, %(halted)s)

@@ -11,25 +11,28 @@ from typing import Any
 import click
 
 from ftstream import __version__
+from ftstream.cli.nearest import Group
 from ftstream.settings import CONFIG_VARIABLE
 
 _VERBS = {
+    "accept-loss": "ftstream.cli.accept_loss:accept_loss",
     "alerts": "ftstream.cli.alerts:alerts",
     "backfill": "ftstream.cli.backfill:backfill",
     "batch": "ftstream.cli.batch:batch",
     "bench": "ftstream.cli.bench:bench",
+    "completion": "ftstream.cli.completion:completion",
     "connectors": "ftstream.cli.connectors:connectors",
     "dead": "ftstream.cli.dead:dead",
     "demo": "ftstream.cli.demo:demo",
     "dev": "ftstream.cli.dev:dev",
     "explain": "ftstream.cli.explain:explain",
     "history": "ftstream.cli.history:history",
+    "impact": "ftstream.cli.impact:command",
     "init": "ftstream.cli.init:init",
     "notifications": "ftstream.cli.notifications:notifications",
     "reconcile": "ftstream.cli.reconcile:reconcile",
     "remove": "ftstream.cli.remove:remove",
     "restored": "ftstream.cli.restored:restored",
-    "resume": "ftstream.cli.resume:resume",
     "revert": "ftstream.cli.revert:revert",
     "schemas": "ftstream.cli.schemas:schemas",
     "status": "ftstream.cli.status:status",
@@ -40,7 +43,7 @@ _VERBS = {
 }
 
 
-class _Verbs(click.Group):
+class _Verbs(Group):
     """Imports a verb when it is used, so that `--help` and quick commands stay quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -12,22 +12,23 @@ from typing import TypeVar
 
 import click
 
+from ftstream.cli.codes import complete_codes, known_code
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED, WRONG_USE, CommandFailure
 from ftstream.cli.grid import grid, output
+from ftstream.cli.nearest import Group
 from ftstream.cli.options import json_option
 from ftstream.cli.since import span
 from ftstream.failures import Severity
 from ftstream.settings import Settings, load_settings
 from ftstream.watch.alerts import RANKS, Alert, Mute
-from ftstream.watch.codes import CODES
 from ftstream.watch.store import Links, Store
 from ftstream.watch.words import code_title, test_message
 
 T = TypeVar("T")
 
 
-@click.group()
+@click.group(cls=Group)
 def alerts() -> None:
     """Show what `ftstream watch` has found, and say that somebody is at it."""
 
@@ -63,12 +64,12 @@ Examples:
   ftstream alerts ack FT131 "gfx to supabase"
 Exit codes: 0 acknowledged, 1 there is no such alert, 2 wrong use."""
 )
-@click.argument("code")
+@click.argument("code", shell_complete=complete_codes)
 @click.argument("subject", default="")
 def ack(code: str, subject: str) -> None:
     """Say that somebody is at it: it is not told again, unless it gets worse."""
     done = asyncio.run(
-        _with_store(lambda s: s.acknowledge(_known(code), subject, getpass.getuser()))
+        _with_store(lambda s: s.acknowledge(known_code(code), subject, getpass.getuser()))
     )
     if not done:
         raise CommandFailure(f"no alert {code} is open: see `ftstream alerts list`")
@@ -82,7 +83,7 @@ Examples:
   ftstream alerts mute all --for 30m
 Exit codes: 0 muted, 1 no site answers, 2 wrong use."""
 )
-@click.argument("code")
+@click.argument("code", shell_complete=complete_codes)
 @click.argument("subject", default="")
 @click.option("--for", "long", required=True, metavar="DURATION", help="Such as 30m, 2h or 1d.")
 def mute(code: str, subject: str, long: str) -> None:
@@ -91,7 +92,7 @@ def mute(code: str, subject: str, long: str) -> None:
     if lasts is None:
         raise CommandFailure(f"{long!r} is no duration: give 30m, 2h or 1d", WRONG_USE)
     until = datetime.now(UTC) + lasts
-    what = Mute("" if code == "all" else _known(code), subject, until)
+    what = Mute("" if code == "all" else known_code(code), subject, until)
     if not asyncio.run(_with_store(lambda store: store.mute(what, getpass.getuser()))):
         raise CommandFailure("no site answers: nothing is muted")
     click.echo(f"muted until {until.astimezone():%Y-%m-%d %H:%M}")
@@ -104,11 +105,11 @@ Examples:
   ftstream alerts unmute all
 Exit codes: 0 told again, 1 nothing was muted, 2 wrong use."""
 )
-@click.argument("code")
+@click.argument("code", shell_complete=complete_codes)
 @click.argument("subject", default="")
 def unmute(code: str, subject: str) -> None:
     """Tell these again."""
-    name = "" if code == "all" else _known(code)
+    name = "" if code == "all" else known_code(code)
     if not asyncio.run(_with_store(lambda store: store.unmute(name, subject))):
         raise CommandFailure("nothing of the kind is muted")
     click.echo("told again")
@@ -164,12 +165,6 @@ async def _with_store(work: Callable[[Store], Awaitable[T]]) -> T:
         return await work(Store(links))
     finally:
         await links.close()
-
-
-def _known(code: str) -> str:
-    if code.upper() not in CODES:
-        raise CommandFailure(f"there is no code {code}: see `ftstream explain`", WRONG_USE)
-    return code.upper()
 
 
 def _show(found: Sequence[Alert], settings: Settings) -> None:

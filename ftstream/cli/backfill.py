@@ -17,7 +17,7 @@ from ftstream.capture.signals import (
     send,
 )
 from ftstream.cli.errors import EXIT_CODES, CommandFailure
-from ftstream.cli.flows import log_flows
+from ftstream.cli.flows import complete_tables, log_flows
 from ftstream.cli.options import dry_run_option
 from ftstream.connect.client import ConnectClient
 from ftstream.flows import CaptureNames, Flow, Table, log_captures
@@ -30,7 +30,13 @@ PROGRESS_SECONDS = 2.0
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("tables", metavar="TABLE...", nargs=-1, required=True)
+@click.argument(
+    "tables",
+    metavar="TABLE...",
+    nargs=-1,
+    required=True,
+    shell_complete=complete_tables(log_flows),
+)
 @dry_run_option
 @click.option("--wait/--no-wait", default=True, help="Wait for the end (the default) or not.")
 def backfill(tables: tuple[str, ...], dry_run: bool, wait: bool) -> None:

@@ -30,6 +30,7 @@ from ftstream.capture.batch.table_run import TableRun
 from ftstream.cli.encoding import encoded
 from ftstream.cli.errors import FAILED
 from ftstream.cli.grid import grid, output
+from ftstream.cli.nearest import Group
 from ftstream.cli.options import dry_run_option, json_option
 from ftstream.compare.comparison import DifferenceKind
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
@@ -48,7 +49,7 @@ def _tables() -> dict[str, tuple[Flow, Table]]:
     return {table.name: (flow, table) for flow in _flows() for table in flow.tables}
 
 
-@click.group()
+@click.group(cls=Group)
 def batch() -> None:
     """Run the tables that go to Supabase in batches, and see how they stand.
 

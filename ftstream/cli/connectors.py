@@ -24,6 +24,7 @@ from ftstream.cli.connectors_apply import (
 from ftstream.cli.errors import EXIT_CODES, FAILED, UNREACHABLE
 from ftstream.cli.flows import FlowType, captures_for, connected_flows
 from ftstream.cli.grid import grid
+from ftstream.cli.nearest import Group
 from ftstream.cli.options import dry_run_option, json_option, yes_option
 from ftstream.cli.setup_lines import setup_lines
 from ftstream.connect.client import ConnectClient, ConnectorStatus
@@ -43,7 +44,7 @@ flows_argument = click.argument(
 )
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(cls=Group, epilog=EXIT_CODES)
 def connectors() -> None:
     """Create, compare, watch and delete the Debezium connectors.
 

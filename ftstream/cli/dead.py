@@ -11,19 +11,24 @@ from datetime import datetime
 from typing import Any, Self
 
 import click
+import psycopg
+from click.shell_completion import CompletionItem
 
 from ftstream.apply import dead_letters
 from ftstream.apply.dead_letters import Letter
 from ftstream.cli.errors import CommandFailure
-from ftstream.cli.flows import FlowType
+from ftstream.cli.flows import FlowType, complete
 from ftstream.cli.grid import grid, output
+from ftstream.cli.nearest import Group
 from ftstream.cli.options import json_option, yes_option
 from ftstream.flows import FLOWS, Flow, Site
 from ftstream.postgres.connection import open_site
-from ftstream.settings import load_settings
+from ftstream.settings import SettingsError, load_settings
 
 POLL_SECONDS = 0.2
 SHOWN_BYTES = 4_000
+COMPLETE_SECONDS = 2.0
+"""For which a shell waits for references."""
 
 FLOW = click.option("--flow", type=FlowType(), help="One flow.")
 EVERY_DEAD = click.option("--all", "every", is_flag=True, help="All dead ones.")
@@ -66,13 +71,23 @@ class ReferenceType(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is no reference, such as supabase:17", param, context)
 
+    def shell_complete(
+        self, context: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Those that there are now, if the sites answer while somebody waits for a word."""
+        try:
+            found = asyncio.run(asyncio.wait_for(_references(), COMPLETE_SECONDS))
+        except (SettingsError, psycopg.Error, TimeoutError):
+            return []
+        return complete(incomplete, found)
+
 
 REFERENCES = click.argument("references", metavar="[REF]...", nargs=-1, type=ReferenceType())
 
 Found = list[tuple[LetterReference, Letter]]
 
 
-@click.group()
+@click.group(cls=Group)
 def dead() -> None:
     """Changes that could not be applied: parked ones are tried again, dead ones wait for you.
 
@@ -165,6 +180,10 @@ def drop(
         click.confirm(f"Give these {len(found)} up?", abort=True)
     asyncio.run(_drop(found))
     click.echo(f"{len(found)} dropped")
+
+
+async def _references() -> list[str]:
+    return [str(reference) for reference, _ in await _find(limit=100)]
 
 
 async def _find(

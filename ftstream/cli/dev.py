@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import click
 
+from ftstream.cli.nearest import Group
 from ftstream.cli.options import json_option
 from ftstream.local.demo.rig import Rig
 from ftstream.local.stack import NAMES, ProcessStatus, Stack
@@ -20,7 +21,7 @@ DEFAULT_FOLDER = Path(".ftstream/dev")
 FOLLOW_SECONDS = 0.2
 
 
-@click.group()
+@click.group(cls=Group)
 @click.option(
     "--dir",
     "folder",

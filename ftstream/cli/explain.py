@@ -7,10 +7,10 @@ import json
 
 import click
 
+from ftstream.cli.codes import complete_codes, known_code
 from ftstream.cli.encoding import encoded
-from ftstream.cli.errors import WRONG_USE, CommandFailure
 from ftstream.cli.options import json_option
-from ftstream.watch.codes import CODES
+from ftstream.watch.codes import CODES, explained
 
 
 @click.command(
@@ -20,13 +20,11 @@ Examples:
   ftstream explain            every code, a line each
 Exit codes: 0 told, 2 there is no such code."""
 )
-@click.argument("name", required=False, metavar="[CODE]")
+@click.argument("name", required=False, metavar="[CODE]", shell_complete=complete_codes)
 @json_option
 def explain(name: str | None, as_json: bool) -> None:
     """Tell what a code means that `ftstream watch` and `ftstream status` show."""
-    if name is not None and name.upper() not in CODES:
-        raise CommandFailure(f"there is no code {name}: see `ftstream explain`", WRONG_USE)
-    chosen = [CODES[name.upper()]] if name is not None else list(CODES.values())
+    chosen = [CODES[known_code(name)]] if name is not None else list(CODES.values())
     if as_json:
         shown = [dataclasses.asdict(code) for code in chosen]
         click.echo(json.dumps(shown, indent=2, default=encoded, ensure_ascii=False))
@@ -34,8 +32,4 @@ def explain(name: str | None, as_json: bool) -> None:
         for code in chosen:
             click.echo(f"{code.name}  {code.severity.value:<8}  {code.title} · {code.korean}")
     else:
-        (code,) = chosen
-        click.echo(f"{code.name}  {code.severity.value}, {code.cause.value}")
-        click.echo(f"{code.title}\n{code.korean}\n")
-        click.echo(code.more)
-        click.echo(f"\nThen: {code.hint}")
+        click.echo(explained(name))

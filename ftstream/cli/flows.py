@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 import click
+from click.shell_completion import CompletionItem
 
+from ftstream.cli.nearest import did_you_mean
 from ftstream.flows import FLOWS, Capture, CaptureNames, Flow, Table, log_captures
 from ftstream.settings import Settings
 
@@ -62,9 +65,12 @@ class FlowType(click.ParamType):
         known = {flow.name: flow for flow in self._among()}
         if value in known:
             return known[value]
-        return self.fail(
-            f"{value!r} is {self._what}; there are: {', '.join(known)}", param, context
-        )
+        return self.fail(_unknown(value, self._what, known), param, context)
+
+    def shell_complete(
+        self, context: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return complete(incomplete, (flow.name for flow in self._among()))
 
 
 class TableType(click.ParamType):
@@ -89,6 +95,27 @@ class TableType(click.ParamType):
         for flow, table in known.values():
             if value in (table.name, table.qualified):
                 return flow, table
-        return self.fail(
-            f"{value!r} is {self._what}; there are: {', '.join(known)}", param, context
-        )
+        return self.fail(_unknown(value, self._what, known), param, context)
+
+    def shell_complete(
+        self, context: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return complete(incomplete, (t.name for flow in self._among() for t in flow.tables))
+
+
+def complete(incomplete: str, words: Iterable[str]) -> list[CompletionItem]:
+    """Return the words that begin so, for the shell."""
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def complete_tables(among: Callable[[], Sequence[Flow]] = every_flow) -> Any:
+    """Return what completes tables in an argument that is text."""
+
+    def items(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete(incomplete, (t.name for flow in among() for t in flow.tables))
+
+    return items
+
+
+def _unknown(value: str, what: str, known: Collection[str]) -> str:
+    return f"{value!r} is {what}{did_you_mean(value, known)}; there are: {', '.join(known)}"

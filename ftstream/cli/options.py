@@ -14,6 +14,13 @@ log_level_option = click.option(
     default="info",
     show_default=True,
 )
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: one object a line, with flow, partition and code where a line is about one.",
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on standard output, for programs."
 )

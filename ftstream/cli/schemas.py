@@ -14,6 +14,7 @@ from ftstream.capture.batch.drift import Drift, drifts
 from ftstream.cli.errors import FAILED, CommandFailure
 from ftstream.cli.flows import TableType
 from ftstream.cli.grid import output
+from ftstream.cli.nearest import Group
 from ftstream.cli.options import dry_run_option, json_option
 from ftstream.flows import FLOWS, Capture, Flow, Site, Table
 from ftstream.messages.avro_compatibility import ColumnDifference
@@ -46,7 +47,7 @@ tables_argument = click.argument(
 )
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(cls=Group, epilog=EXIT_CODES)
 def schemas() -> None:
     """Compare, accept and check the Avro schemas of tables that go through Kafka in batches.
 

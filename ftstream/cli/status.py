@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import click
@@ -21,14 +24,18 @@ from ftstream.cli.errors import FAILED, UNREACHABLE, failure
 from ftstream.cli.options import json_option
 from ftstream.cli.setup_lines import setup_lines
 from ftstream.compare.progress import SlotMissing, Standing, parked_and_dead, watch
-from ftstream.flows import FLOWS, Capture, Flow, Site
+from ftstream.connect.client import ConnectClient, ConnectorStatus
+from ftstream.connect.errors import ConnectError
+from ftstream.failures import Severity
+from ftstream.flows import FLOWS, Capture, CaptureNames, Flow, Site, log_captures
 from ftstream.kafka.errors import KafkaError
 from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, load_settings
 from ftstream.setup.look import SetupLook, look_for_certain
 from ftstream.supabase.wake_up import Way
 from ftstream.watch.alerts import RANKS, Alert
-from ftstream.watch.judge import size
+from ftstream.watch.heal import Restarts
+from ftstream.watch.judge import duration, size
 from ftstream.watch.look import glance
 from ftstream.watch.signals import SlotSignal, worst
 from ftstream.watch.store import Links, Store
@@ -48,6 +55,8 @@ class DirectionStatus:
     p50_ms: int | None = None
     p99_ms: int | None = None
     """How late its changes came in the last minute; None: none came."""
+    oldest_seconds: float = 0.0
+    """How long what waits has waited: in the outbox, or parked or dead at the target."""
     halted: str = ""
     """Why a worker that lives does not carry the flow any more."""
 
@@ -74,6 +83,9 @@ class Looked:
     slots: Sequence[SlotSignal] = ()
     alerts: Sequence[Alert] = ()
     """What `ftstream watch` has found, and is not over."""
+    connectors: dict[str, ConnectorStatus | None] = field(default_factory=dict)
+    restarts: dict[str, Restarts] = field(default_factory=dict)
+    """By the watcher, of those that had failed."""
 
     @property
     def applied(self) -> bool:
@@ -96,28 +108,50 @@ class Looked:
     epilog="""\b
 Examples:
   ftstream status
+  ftstream status --watch      again and again, until Ctrl-C
   ftstream status --json
 Exit codes: 0 everything captured is applied, and capture is well; 1 something is not; 2 wrong use, or
 wrong settings; 3 something does not answer, so that nobody can tell."""
 )
 @json_option
-def status(as_json: bool) -> None:
-    """Show how far each flow is, what is parked, and what wakes the publishers.
+@click.option("--watch", "again", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option(
+    "--every",
+    "seconds",
+    type=click.FloatRange(min=1),
+    default=5.0,
+    show_default=True,
+    help="Seconds between two looks of --watch.",
+)
+def status(as_json: bool, again: bool, seconds: float) -> None:
+    """Show how far each flow is, what is parked, and what wakes the publishers; the worst first.
 
     It tells of what was committed before it looked: a connector is given a few seconds to show that it has
     all of that. `ftstream wait` waits for the rest.
     """
     settings = load_settings()
     settings.require_databases()
+    while again:
+        looked = asyncio.run(look(FLOWS, settings))
+        if not as_json:
+            click.clear()
+            click.echo(f"{datetime.now():%H:%M:%S}, every {seconds:.0f} s")
+        _show(looked, as_json)
+        time.sleep(seconds)
     looked = asyncio.run(look(FLOWS, settings))
+    _show(looked, as_json)
+    sys.exit(looked.exit_code)
+
+
+def _show(looked: Looked, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_document(looked), indent=2, default=encoded))
-    else:
-        for line in _lines(looked):
-            click.echo(line)
-        for problem in dict.fromkeys(map(_message, looked.problems)):
-            click.echo(f"Error: {problem}", err=True)
-    sys.exit(looked.exit_code)
+        return
+    color = False if "NO_COLOR" in os.environ else None  # https://no-color.org; None: on a terminal
+    for colour, line in _lines(looked):
+        click.echo(click.style(line, fg=colour), color=color)
+    for problem in dict.fromkeys(map(_message, looked.problems)):
+        click.echo(click.style(f"Error: {problem}", fg="red"), err=True, color=color)
 
 
 async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
@@ -136,8 +170,14 @@ async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
     except (psycopg.Error, KafkaError, SlotMissing) as error:
         looked.problems.append(error)
     links = Links(settings)
-    looked.alerts = await Store(links).open_alerts()
+    store = Store(links)
+    looked.alerts, looked.restarts = await store.open_alerts(), await store.restarts()
     await links.close()
+    if not any(fault.silent and fault.where == "connect" for fault in looked.setup.faults):
+        try:
+            looked.connectors = await _connectors(settings, flows)
+        except ConnectError as error:
+            looked.problems.append(error)
     for site in Site:
         try:
             async with await open_site(settings, site) as connection:
@@ -145,6 +185,14 @@ async def look(flows: Sequence[Flow], settings: Settings) -> Looked:
         except psycopg.Error as error:
             looked.problems.append(error)
     return looked
+
+
+async def _connectors(
+    settings: Settings, flows: Sequence[Flow]
+) -> dict[str, ConnectorStatus | None]:
+    names = [CaptureNames(each, settings.namespace).connector for each in log_captures(flows)]
+    async with ConnectClient(settings.connect) as client:
+        return {name: await client.status(name) for name in names}
 
 
 async def _look_at(
@@ -162,7 +210,12 @@ async def _look_at(
             direction.parked, direction.dead = counts.get(direction.flow, (0, 0))
     seen_here = await glance(settings, flows, site, connection)
     looked.slots = seen_here.slots or looked.slots
+    for direction in (each for each in looked.directions if each.target is site.other):
+        if direction.standing is not None and direction.standing.to_capture:
+            direction.oldest_seconds = max(direction.oldest_seconds, seen_here.outbox_seconds)
     for direction in here:
+        oldest = (w.oldest_seconds for w in seen_here.waiting if w.flow == direction.flow)
+        direction.oldest_seconds = max([direction.oldest_seconds, *oldest])
         late = worst(lag for lag in seen_here.lags if lag.flow == direction.flow)
         direction.p50_ms, direction.p99_ms = late or (None, None)
     if site is Site.SUPABASE:
@@ -178,31 +231,71 @@ async def _look_at(
                     direction.failed_runs = failed
 
 
-def _lines(looked: Looked) -> Iterator[str]:
+_COLOURS = {
+    Severity.INFO: "cyan",
+    Severity.WARNING: "yellow",
+    Severity.ERROR: "red",
+    Severity.CRITICAL: "bright_red",
+}
+
+_COLOURS_WORST = ("red", "yellow", "green")
+
+Line = tuple[str | None, str]
+"""A colour, and what to say in it."""
+
+
+def _lines(looked: Looked) -> Iterator[Line]:
     for alert in sorted(looked.alerts, key=lambda each: -RANKS[each.severity]):
-        yield f"{alert.code} {alert.severity}: {alert.what}. Then: {alert.command}"
+        said = f"{alert.code} {alert.severity}: {alert.what}. Then: {alert.command}"
+        yield _COLOURS[alert.severity], said
     # The worst first; those that are well in the order of flows.py.
-    for direction in sorted(looked.directions, key=lambda each: each.applied):
-        late = f"; {_late(direction)}" if direction.p50_ms is not None else ""
-        yield f"flow {direction.flow} to {direction.target}: {told(direction)}{late}"
-    for slot in looked.slots:
-        left = "no limit to what is kept"
-        if slot.safe_bytes is not None:
-            left = f"{size(max(slot.safe_bytes, 0))} left before changes are lost"
-        waits = size(slot.retained_bytes)
-        yield f"slot {slot.name}: {waits} of External's log wait, {left}"
-    yield from setup_lines(looked.setup)
+    for direction in sorted(
+        looked.directions, key=lambda each: _COLOURS_WORST.index(_colour(each))
+    ):
+        said = f"flow {direction.flow} to {direction.target}: {told(direction)}{_late(direction)}"
+        yield _colour(direction), said
+    yield from map(_slot, looked.slots)
+    yield from (_connector(looked, name) for name in looked.connectors)
+    yield from (("red", line) for line in setup_lines(looked.setup))
     if not looked.workers and not looked.setup.silent:
-        yield "no worker has been seen lately: start one (`ftstream worker`)"
+        yield "red", "no worker has been seen lately: start one (`ftstream worker`)"
     for worker in looked.workers:
-        since = worker.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         way = "woken by Realtime" if worker.way == Way.REALTIME else "polling"
         reason = f": {worker.reason}" if worker.reason else ""
-        yield f"worker {worker.worker}: {way} since {since}{reason}"
+        yield None, f"worker {worker.worker}: {way} since {_at(worker.since)}{reason}"
+
+
+def _colour(direction: DirectionStatus) -> str:
+    if direction.applied:
+        return "green"
+    return "red" if direction.halted or direction.dead or direction.failed_runs else "yellow"
+
+
+def _slot(slot: SlotSignal) -> Line:
+    left, waits = "no limit to what is kept", size(slot.retained_bytes)
+    if slot.safe_bytes is not None:
+        left = f"{size(max(slot.safe_bytes, 0))} left before changes are lost"
+    return None, f"slot {slot.name}: {waits} of External's log wait, {left}"
+
+
+def _connector(looked: Looked, name: str) -> Line:
+    status, restarts = looked.connectors[name], looked.restarts.get(name)
+    said = f"connector {name}: {status or 'there is none (`ftstream connectors apply`)'}"
+    if restarts is not None and restarts.last is not None:
+        said += f"; restarted by the watcher, the last time {_at(restarts.last)}"
+    return "green" if status is not None and status.running else "red", said
+
+
+def _at(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _late(direction: DirectionStatus) -> str:
-    return f"p50 {direction.p50_ms} ms, p99 {direction.p99_ms} ms in the last minute"
+    waited = f"; the oldest waits for {duration(direction.oldest_seconds)}"
+    late = f"; p50 {direction.p50_ms} ms, p99 {direction.p99_ms} ms in the last minute"
+    return (waited if direction.oldest_seconds else "") + (
+        late if direction.p50_ms is not None else ""
+    )
 
 
 def told(direction: DirectionStatus) -> str:
@@ -244,9 +337,20 @@ def _document(looked: Looked) -> dict[str, Any]:
         "setup": [dataclasses.asdict(fault) for fault in looked.setup.faults],
         "unnoted": [{"site": site, "table": table} for site, table in looked.setup.unnoted],
         "gaps": [dataclasses.asdict(gap) | {"site": site} for site, gap in looked.setup.gaps],
+        "connectors": [_connector_document(looked, name) for name in looked.connectors],
         "slots": [dataclasses.asdict(slot) for slot in looked.slots],
         "alerts": [dataclasses.asdict(alert) for alert in looked.alerts],
         "problems": [_message(problem) for problem in looked.problems],
+    }
+
+
+def _connector_document(looked: Looked, name: str) -> dict[str, Any]:
+    status, restarts = looked.connectors[name], looked.restarts.get(name)
+    return {
+        "name": name,
+        "state": str(status) if status else None,
+        "running": status is not None and status.running,
+        "restarted_at": restarts.last if restarts else None,
     }
 
 

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from ftstream.cli.errors import FAILED, UNREACHABLE
-from ftstream.cli.flows import FlowType
+from ftstream.cli.flows import FlowType, complete_tables
 from ftstream.cli.grid import grid, output
 from ftstream.cli.setup_lines import show_setup
 from ftstream.compare.comparison import Difference, DifferenceKind
@@ -38,7 +38,14 @@ Examples:
 Exit codes: 0 equal, {_OTHER_EXITS}, 3 somebody does not answer.""",
 )
 @click.argument("flows", nargs=-1, type=FlowType(), metavar="[FLOW]...")
-@click.option("--table", "tables", multiple=True, metavar="TABLE", help="Some tables; all without.")
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    metavar="TABLE",
+    help="Some tables; all without.",
+    shell_complete=complete_tables(),
+)
 @click.option("--limit", default=20, show_default=True, help="Differing rows listed, a table.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds that applying may take.")
 @click.option(

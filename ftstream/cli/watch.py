@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import logging.config
 import signal
 
 import click
 
 from ftstream.cli.errors import WRONG_USE, CommandFailure
-from ftstream.cli.options import log_level_option
-from ftstream.logs import logging_config
-from ftstream.settings import Settings, load_settings
+from ftstream.cli.options import log_format_option, log_level_option
+from ftstream.logs import LogFormat, logging_config
+from ftstream.settings import Settings, load_settings, unprotected
+
+log = logging.getLogger(__name__)
 
 
 @click.command(
@@ -23,14 +26,17 @@ Examples:
 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 crashed, 2 wrong use or settings."""
 )
 @log_level_option
-def watch(log_level: str) -> None:
+@log_format_option
+def watch(log_level: str, log_format: LogFormat) -> None:
     """Watch flows, services and set-up until stopped; tell receivers of what is wrong, and heal.
 
     Needs neither workers nor both databases to be up. Of several watchers one is active, the others stand by.
     """
-    settings = load_settings()
+    settings = load_settings().for_watcher()
     settings.require_databases()
-    logging.config.dictConfig(logging_config(log_level))
+    logging.config.dictConfig(logging_config(log_level, log_format))
+    for each in unprotected(settings):
+        log.warning("%s", each)
     asyncio.run(_watch(settings))
 
 

@@ -7,7 +7,8 @@ import asyncio
 import click
 import uvloop
 
-from ftstream.cli.options import log_level_option
+from ftstream.cli.options import log_format_option, log_level_option
+from ftstream.logs import LogFormat
 from ftstream.settings import load_settings
 
 
@@ -16,10 +17,12 @@ from ftstream.settings import load_settings
 Examples:
   ftstream worker
   ftstream worker --log-level debug
+  ftstream worker --log-format json
 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 crashed or halted, 2 wrong settings."""
 )
 @log_level_option
-def worker(log_level: str) -> None:
+@log_format_option
+def worker(log_level: str, log_format: LogFormat) -> None:
     """Apply changes until stopped. Several workers share the partitions."""
     settings = load_settings()
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -27,4 +30,5 @@ def worker(log_level: str) -> None:
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    Process(Worker(settings), loop=loop, loglevel=log_level).execute_from_commandline()
+    process = Process(Worker(settings), loop=loop, loglevel=log_level, log_format=log_format)
+    process.execute_from_commandline()

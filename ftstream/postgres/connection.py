@@ -62,11 +62,13 @@ class SiteUnreachable(OperationalError):
 
 
 async def open_site(settings: Settings, site: Site, *, admin: bool = False) -> AsyncConnection:
-    """A connection to a site, as the worker's role or the administrator. Raises SiteUnreachable."""
+    """A connection to a site, as the role of the settings or the administrator. Raises SiteUnreachable."""
+    database = settings.database(site)
     try:
-        return await open_connection(settings.database(site).conninfo(admin=admin))
+        return await open_connection(database.conninfo(admin=admin))
     except OperationalError as error:
-        raise SiteUnreachable(site, "admin_dsn" if admin else "dsn", str(error)) from error
+        name, _ = database.login(admin=admin)
+        raise SiteUnreachable(site, name, str(error)) from error
 
 
 async def open_connection(conninfo: str) -> AsyncConnection:

@@ -12,6 +12,7 @@ from ftstream.settings import Database, Settings
 
 CAPTURE_POLICY = "ftstream_capture"
 APPLY_POLICY = "ftstream_apply"
+WATCH_POLICY = "ftstream_watch"
 DEFINER_POLICY = "ftstream_definer"
 REPLICA_PARAMETER = "session_replication_role"
 CAPTURE_SETTINGS = {
@@ -42,10 +43,20 @@ _LINEAGE = ("ftstream.lineage", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _GAP = ("ftstream.gap", ("SELECT", "INSERT", "UPDATE", "DELETE"))
 _TURN = ("ftstream.turn", ("SELECT", "INSERT", "UPDATE"))
 _OUTBOX = ("ftstream.outbox", ("SELECT", "DELETE"))
-_WATCH = tuple(
-    (f"ftstream.{name}", ("SELECT", "INSERT", "UPDATE", "DELETE"))
-    for name in ("flow_lag", "alert", "mute", "watcher", "compared", "receiver")
+_ALERT = "ftstream.alert"
+_MUTE = "ftstream.mute"
+_KEPT_BY_WATCHER = ("ftstream.compared", "ftstream.receiver", "ftstream.watcher")
+_FLOW_LAG = ("ftstream.flow_lag", ("SELECT", "INSERT", "UPDATE", "DELETE"))
+_TO_WATCH = (
+    "ftstream.applied_offset",
+    "ftstream.flow_lag",
+    "ftstream.last_write",
+    "ftstream.lineage",
+    "ftstream.parked_change",
+    "ftstream.setup_seen",
+    "ftstream.sync_log",
 )
+_TO_WATCH_ON_SUPABASE = ("ftstream.outbox", "ftstream.wake_ups")
 _STATUS = ("ftstream.sync_status", ("SELECT", "UPDATE"))
 _BATCH_SOURCE = ("ftstream.batch_source", ("SELECT", "INSERT", "UPDATE"))
 _NOTIFICATIONS = ("ftstream.notifications", ("SELECT", "INSERT", "UPDATE", "DELETE"))
@@ -73,6 +84,7 @@ _FUNCTIONS_OF_STATUS = (
     "ftstream.check_sync_health_and_notify(text)",
     "ftstream.retry_failed_syncs()",
 )
+_READ = ("SELECT",)
 _WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _POOLER_HOST = ".pooler.supabase.com"
 
@@ -153,6 +165,8 @@ class Wanted:
     capture_role: str
     staying: tuple[Flow, ...] = ()
     realtime: bool = False
+    watch_role: str = ""
+    """Of the watcher; empty if it logs in as the worker does."""
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -191,7 +205,9 @@ class Wanted:
     @property
     def roles(self) -> tuple[str, ...]:
         """Those that log in."""
-        return (self.apply_role, *((self.capture_role,) if self.captures else ()))
+        watching = (self.watch_role,) if self.watch_role else ()
+        capturing = (self.capture_role,) if self.captures else ()
+        return tuple(dict.fromkeys((self.apply_role, *watching, *capturing)))
 
     @property
     def worker_connections(self) -> int:
@@ -250,8 +266,24 @@ class Wanted:
         return frozenset(rights)
 
     @property
+    def watch_rights(self) -> frozenset[Right]:
+        """What the watcher needs: to see all, and to write what it keeps, and nothing that flows carry."""
+        role = self.watch_role
+        if not (role and self.own_tables):
+            return frozenset()
+        rights = set(_reading(role, self.database, self.tables))
+        rights.add(Right(role, "schema", "ftstream", "USAGE"))
+        functions = ("ftstream.beat(regclass[])", *self._functions_of_status)
+        rights |= {Right(role, "function", name, "EXECUTE") for name in functions}
+        if self.site is Site.SUPABASE:
+            rights.add(Right(role, "table", "ftstream.v_sync_dashboard", "SELECT"))
+        for name, privileges in self._watchers_own():
+            rights |= {Right(role, "table", name, privilege) for privilege in privileges}
+        return frozenset(rights)
+
+    @property
     def policies(self) -> tuple[RowPolicy, ...]:
-        """For both roles; whether a table and a role need one, the catalogs tell."""
+        """For the roles that log in; whether a table and a role need one, the catalogs tell."""
         return (
             *(
                 RowPolicy(table.qualified, CAPTURE_POLICY, self.capture_role, "SELECT")
@@ -269,7 +301,16 @@ class Wanted:
                 for table in flow.tables
             ),
             *(RowPolicy(name, APPLY_POLICY, self.apply_role, "ALL") for name in self.own_tables),
+            *self._watch_policies(),
         )
+
+    def _watch_policies(self) -> Iterator[RowPolicy]:
+        if self.watch_rights:
+            for table in self.tables:
+                yield RowPolicy(table.qualified, WATCH_POLICY, self.watch_role, "SELECT")
+            for name, privileges in self._watchers_own():
+                command: Literal["SELECT", "ALL"] = "SELECT" if privileges == _READ else "ALL"
+                yield RowPolicy(name, WATCH_POLICY, self.watch_role, command)
 
     @property
     def guards(self) -> tuple[Trigger, ...]:
@@ -365,7 +406,11 @@ class Wanted:
 
     @property
     def _functions(self) -> tuple[str, ...]:
-        return (*_FUNCTIONS, *(_FUNCTIONS_OF_STATUS if self.site is Site.SUPABASE else ()))
+        return (*_FUNCTIONS, *self._functions_of_status)
+
+    @property
+    def _functions_of_status(self) -> tuple[str, ...]:
+        return _FUNCTIONS_OF_STATUS if self.site is Site.SUPABASE else ()
 
     def _views(self) -> Iterator[str]:
         yield "ftstream.foreign_keys"
@@ -384,7 +429,12 @@ class Wanted:
         yield _GAP
         yield _LINEAGE
         yield _TURN
-        yield from _WATCH
+        yield _FLOW_LAG
+        yield _MUTE, _WRITE
+        # With a role of its own the watcher alone tells who is active, and what is so.
+        yield _ALERT, ("SELECT", "UPDATE") if self.watch_role else _WRITE
+        for name in _KEPT_BY_WATCHER:
+            yield name, _READ if self.watch_role else _WRITE
         if self.site is Site.SUPABASE:
             yield _STATUS
             yield _BATCH_SOURCE
@@ -393,27 +443,48 @@ class Wanted:
             yield _OUTBOX
             yield _WAKE_UPS
 
+    def _watchers_own(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """What it reads of ftstream's, and what it keeps: a gap ends where it has compared."""
+        for name in _TO_WATCH:
+            yield name, _READ
+        yield "ftstream.gap", ("SELECT", "DELETE")
+        yield _MUTE, _READ
+        for name in (_ALERT, *_KEPT_BY_WATCHER):
+            yield name, _WRITE
+        if self.site is Site.SUPABASE:
+            for name in _TO_WATCH_ON_SUPABASE:
+                yield name, _READ
+            yield _STATUS
+            yield "ftstream.notifications", ("SELECT", "INSERT", "UPDATE")
+            yield "ftstream.activity_log", ("SELECT", "INSERT")
+
 
 def wanted(
     site: Site, flows: Sequence[Flow], settings: Settings, staying: Sequence[Flow] = ()
 ) -> Wanted:
     """Return what `site` should have for these flows."""
     database = settings.database(site)
+    worker, watcher = role_of(database), _login(database.watch_user, database.watch_host)
     return Wanted(
         site=site,
         flows=tuple(flow for flow in flows if site in (*flow.sources, *flow.targets)),
         namespace=settings.namespace,
         database=database.parameter("dbname"),
-        apply_role=role_of(database),
+        apply_role=worker,
         capture_role=settings.connect.capture_user,
         staying=tuple(staying),
         realtime=settings.realtime.on,
+        watch_role="" if watcher == worker else watcher,
     )
 
 
 def role_of(database: Database) -> str:
-    """The role behind the worker's DSN: Supabase's pooler is given `role.project`."""
-    user, host = database.parameter("user"), database.parameter("host")
+    """The role behind the worker's DSN."""
+    return _login(database.parameter("user"), database.parameter("host"))
+
+
+def _login(user: str, host: str) -> str:
+    """Supabase's pooler is given `role.project`."""
     return user.partition(".")[0] if host.endswith(_POOLER_HOST) else user
 
 

@@ -33,7 +33,8 @@ async def lineage_faults(
 
     `read_to`: how far the connectors have read External's log, in bytes.
     """
-    if not all([await _yes(connection) for connection in connections.values()]):
+    right = "insert" if count else "select"
+    if not all([await _may(connection, right) for connection in connections.values()]):
         return []
     found: list[Fault] = []
     for site, connection in connections.items():
@@ -109,8 +110,8 @@ def _topics(settings: Settings, flows: Collection[Flow]) -> list[str]:
     ]
 
 
-async def _yes(connection: AsyncConnection) -> bool:
-    row = await (await connection.execute(statement(_QUERIES["there"]))).fetchone()
+async def _may(connection: AsyncConnection, right: str) -> bool:
+    row = await (await connection.execute(statement(_QUERIES["may"]), {"right": right})).fetchone()
     return bool(row and row[0])
 
 

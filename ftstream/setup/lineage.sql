@@ -1,8 +1,8 @@
 -- Sites that go back in time: see migration 023.
 
--- name: there
--- Whether this role may count here.
-select coalesce(has_table_privilege(to_regclass('ftstream.lineage'), 'insert'), false)
+-- name: may
+-- Whether there is such a table, and this role has this right on it.
+select coalesce(has_table_privilege(to_regclass('ftstream.lineage'), %(right)s), false)
 
 -- name: seen
 -- How far the other site was seen to be.

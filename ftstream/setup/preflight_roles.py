@@ -36,14 +36,22 @@ def _roles(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
                 f'Create it, or: ALTER ROLE "{server.admin}" CREATEROLE',
             )
         if role is not None:
-            yield from _login(where, role, state.logins.get(name), name == wanted.apply_role)
+            yield from _login(wanted, role, state.logins.get(name))
     yield from _capture_role(wanted, state)
     yield from _capture_settings(wanted, state)
     yield from _replica_right(wanted, state)
 
 
-def _login(where: str, role: Role, login: Login | None, applies: bool) -> Iterator[Problem]:
+def login_setting(wanted: Wanted, name: str) -> str:
+    """Return the setting with which a role logs in."""
+    if name == wanted.capture_role:
+        return "connect.capture_password"
+    return f"{wanted.site}.{'watch_dsn' if name == wanted.watch_role else 'dsn'}"
+
+
+def _login(wanted: Wanted, role: Role, login: Login | None) -> Iterator[Problem]:
     """`init` never changes the password or the attributes of a role that it did not make."""
+    where, captures = wanted.site.value, role.name == wanted.capture_role
     if not role.ours and not role.login:
         hint = f'ALTER ROLE "{role.name}" LOGIN, or give another role in the settings'
         yield Problem(where, f"role {role.name} may not log in", hint)
@@ -59,16 +67,22 @@ def _login(where: str, role: Role, login: Login | None, applies: bool) -> Iterat
         yield Problem(
             where,
             f"role {role.name} cannot connect from here: {login.error}",
-            f"See {where}.dsn"
-            if applies
-            else "That is well if Kafka Connect's machine may (pg_hba.conf)",
-            fatal=applies,
+            "That is well if Kafka Connect's machine may (pg_hba.conf)"
+            if captures
+            else f"See {login_setting(wanted, role.name)}",
+            fatal=role.name == wanted.apply_role,  # the others may log in from elsewhere alone
         )
 
 
 def _capture_role(wanted: Wanted, state: SiteState) -> Iterator[Problem]:
     if not wanted.captures:
         return
+    if wanted.watch_role == wanted.capture_role:
+        yield Problem(
+            wanted.site.value,
+            f"{wanted.watch_role} is the role of the watcher and of capture, which reads the whole log",
+            f"Give the watcher another one: {wanted.site}.watch_dsn",
+        )
     where, server, name = wanted.site.value, state.server, wanted.capture_role
     role = state.roles.get(name)
     if role is not None and (role.replication or role.superuser):

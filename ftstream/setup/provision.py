@@ -35,6 +35,7 @@ from ftstream.setup.site_state import Publication, Role, SiteState, TriggerState
 QUERIES = Queries.load(__package__, "provision.sql")
 MASK = "********"
 CAPTURE_COMMENT = "ftstream capture: Debezium reads the flows' tables and the log with it"
+WATCH_COMMENT = "ftstream watch: the watcher reads with it, and keeps what it has told"
 APPLY_COMMENT = "ftstream apply: the worker reads and writes the flows' tables with it"
 DEFINER_COMMENT = "ftstream definer: its functions run with the rights of this role"
 _FOLD = "the migrations of older versions are one baseline now"
@@ -187,6 +188,9 @@ def _provisions(wanted: Wanted, state: SiteState, verifiers: Verifiers) -> Itera
     if wanted.apply_role not in (state.server.admin, *_capture(wanted)):
         made = tuple(_role(wanted.apply_role, "login", APPLY_COMMENT, state, verifiers))
         yield Step(site, f"apply role {wanted.apply_role}", made)
+    if wanted.watch_role not in ("", state.server.admin, *_capture(wanted)):
+        made = tuple(_role(wanted.watch_role, "login", WATCH_COMMENT, state, verifiers))
+        yield Step(site, f"watch role {wanted.watch_role}", made)
     yield Step(site, f"role {wanted.definer_role}", tuple(_definer(wanted, state)))
     for role in dict.fromkeys((*reversed(wanted.roles), wanted.definer_role)):
         yield Step(site, f"rights of {role}", tuple(_rights(role, wanted, state)))

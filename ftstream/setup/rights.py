@@ -53,7 +53,8 @@ def all_rights(
     bypassing: Collection[str],
 ) -> frozenset[Right]:
     """Return what all roles are to have; `bypassing` are those that no policy binds."""
-    rights = wanted.apply_rights | wanted.capture_rights | _definer_rights(wanted, reached)
+    rights = wanted.apply_rights | wanted.capture_rights | wanted.watch_rights
+    rights |= _definer_rights(wanted, reached)
     return rights | {
         Right(right.role, "schema", used.schema, "USAGE")
         for right in rights

@@ -1500,13 +1500,19 @@ CREATE INDEX sync_log_entity ON ONLY ftstream.sync_log USING btree (entity_id);
 
 CREATE INDEX sync_log_time ON ONLY ftstream.sync_log USING brin (logged_at);
 
+CREATE INDEX sync_log_conflicts ON ONLY ftstream.sync_log USING btree (logged_at) WHERE (outcome = ANY (ARRAY['conflict_update_update'::ftstream.outcome, 'conflict_update_delete'::ftstream.outcome, 'conflict_delete_update'::ftstream.outcome, 'conflict_insert_insert'::ftstream.outcome]));
+
 CREATE INDEX sync_log_default_entity_id_idx ON ftstream.sync_log_default USING btree (entity_id);
 
 CREATE INDEX sync_log_default_logged_at_idx ON ftstream.sync_log_default USING brin (logged_at);
 
+CREATE INDEX sync_log_default_logged_at_idx1 ON ftstream.sync_log_default USING btree (logged_at) WHERE (outcome = ANY (ARRAY['conflict_update_update'::ftstream.outcome, 'conflict_update_delete'::ftstream.outcome, 'conflict_delete_update'::ftstream.outcome, 'conflict_insert_insert'::ftstream.outcome]));
+
 ALTER INDEX ftstream.sync_log_entity ATTACH PARTITION ftstream.sync_log_default_entity_id_idx;
 
 ALTER INDEX ftstream.sync_log_time ATTACH PARTITION ftstream.sync_log_default_logged_at_idx;
+
+ALTER INDEX ftstream.sync_log_conflicts ATTACH PARTITION ftstream.sync_log_default_logged_at_idx1;
 
 CREATE CONSTRAINT TRIGGER ftstream_hand_over AFTER INSERT OR UPDATE OF version ON ftstream.last_write DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.transaction = pg_current_xact_id()) AND ((current_setting('ftstream.applying'::text, true) IS DISTINCT FROM 'on'::text) OR (SESSION_USER <> 'postgres'::name)))) EXECUTE FUNCTION ftstream.hand_over_noted();
 

@@ -83,8 +83,8 @@ async def look(
 ) -> SiteLook | None:
     """Look at a site; None while somebody sets it up. Raises psycopg.Error.
 
-    With `certain` what was found is noted: see `account`. Without it nothing is. `others` were found
-    elsewhere, and have the site's writes lost.
+    With `certain` what was found is noted: see `account`. Without it, or by a role that may not,
+    nothing is. `others` were found elsewhere, and have the site's writes lost.
     """
     async with connection.transaction():
         await connection.execute(statement(SESSION["safe_names"]))
@@ -92,15 +92,16 @@ async def look(
         if await _yes(connection, "turns") and not await _yes(connection, "quiet"):
             return None
         faults = await _faults(connection, wanted)
-        if not await _yes(connection, "noted"):
+        if not await _yes(connection, "kept"):
             return SiteLook(wanted.site, faults)
         every = (*faults, *others)
-        found = await _account(connection, wanted, every, every if certain is None else certain)
         unnoted: tuple[str, ...] = ()
-        if certain is None:
-            unnoted = (*found.begun, *found.over)
+        if certain is not None and await _yes(connection, "noted"):
+            await connection.execute(statement(_QUERIES["in_turn"]))
+            await _note(connection, wanted, await _account(connection, wanted, every, certain))
         else:
-            await _note(connection, wanted, found)
+            found = await _account(connection, wanted, every, every)
+            unnoted = (*found.begun, *found.over)
         return SiteLook(wanted.site, faults, tuple(await gaps.gaps(connection)), unnoted)
 
 
@@ -108,6 +109,7 @@ async def note_before(connection: AsyncConnection, wanted: Wanted) -> None:
     """Note what is broken, before a transaction sets the site up. Raises psycopg.Error."""
     if await _yes(connection, "noted"):
         faults = await _faults(connection, wanted)
+        await connection.execute(statement(_QUERIES["in_turn"]))
         await _begin(connection, wanted, await _account(connection, wanted, faults, faults))
 
 
@@ -143,7 +145,6 @@ async def _account(
     faults: Collection[Fault],
     certain: Collection[Fault],
 ) -> Account:
-    await connection.execute(statement(_QUERIES["in_turn"]))
     lasting = {gap.table for gap in await gaps.gaps(connection) if gap.until is None}
     before = await gaps.seen(connection)
     watched = wanted.watched()

@@ -18,6 +18,10 @@ select coalesce(has_table_privilege(to_regclass('ftstream.turn'), 'update'), fal
 -- Two workers do not note the same.
 select from ftstream.turn where name = 'setup_seen' for update
 
+-- name: kept
+-- Whether this site keeps what was seen, and this role may read it.
+select coalesce(has_table_privilege(to_regclass('ftstream.setup_seen'), 'select'), false)
+
 -- name: noted
 -- Whether this site has a place to note what was seen, and this role may.
 select coalesce(has_table_privilege(to_regclass('ftstream.setup_seen'), 'insert'), false)

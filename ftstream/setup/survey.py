@@ -16,6 +16,7 @@ from ftstream.postgres.connection import open_site
 from ftstream.settings import Settings, unprotected
 from ftstream.setup.expectations import Wanted, wanted
 from ftstream.setup.preflight import pair_problems, site_problems
+from ftstream.setup.preflight_roles import login_setting
 from ftstream.setup.problem import Problem
 from ftstream.setup.provision import Verifiers
 from ftstream.setup.site_state import Login, SiteState, look, try_login
@@ -107,7 +108,10 @@ async def _see(settings: Settings, aim: Wanted) -> SurveyedSite | Problem:
 
 def _passwords(aim: Wanted, settings: Settings) -> dict[str, str]:
     """Role to password, as the settings have them."""
-    passwords = {aim.apply_role: settings.database(aim.site).password}
+    database = settings.database(aim.site)
+    passwords = {aim.apply_role: database.password}
+    if aim.watch_role:
+        passwords[aim.watch_role] = database.watch_password
     if aim.captures:
         passwords[aim.capture_role] = settings.connect.capture_password.get_secret_value()
     return passwords
@@ -124,6 +128,8 @@ def conninfos(aim: Wanted, settings: Settings) -> dict[str, str]:
     """Return how each role logs in from here, by role, as far as its password is known."""
     database = settings.database(aim.site)
     found = {aim.apply_role: database.conninfo()}
+    if aim.watch_role:
+        found[aim.watch_role] = database.for_watcher().conninfo()
     password = settings.connect.capture_password.get_secret_value()
     if aim.captures and password:
         admin = database.conninfo(admin=True)
@@ -165,8 +171,7 @@ def _no_password(at: SurveyedSite, settings: Settings) -> Iterator[Problem]:
     """A role that must be made needs one."""
     for name, password in _passwords(at.wanted, settings).items():
         if not password and name not in at.state.roles:
-            captures = name == at.wanted.capture_role
-            setting = "connect.capture_password" if captures else f"{at.wanted.site}.dsn"
+            setting = login_setting(at.wanted, name)
             yield Problem(
                 "settings",
                 f"{setting} holds no password for the new role {name}",

@@ -32,7 +32,7 @@ async def trials(
     for role, conninfo in conninfos.items():
         applies = role == wanted.apply_role
         captured = [table for capture in wanted.captures for table in capture.tables]
-        read = wanted.tables if applies else captured
+        read = captured if role == wanted.capture_role else wanted.tables
         try:
             async with await open_connection(conninfo) as connection:
                 found += [p async for p in _tried(connection, wanted, role, read, "read")]

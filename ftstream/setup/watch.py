@@ -42,6 +42,11 @@ class SetupWatch:
         self._told: dict[Fault, Fault] = {}
         self._closing: asyncio.Task[None] | None = None
 
+    @property
+    def silent(self) -> set[str]:
+        """Who did not answer when it last looked: a site, kafka or connect."""
+        return {fault.where for fault in self._found if fault.silent}
+
     async def run(self) -> None:
         """Look every few seconds until cancelled."""
         try:

@@ -100,6 +100,8 @@ class Rules:
 
     on_air: bool = True
     mutes: Sequence[Mute] = ()
+    blind: frozenset[str] = frozenset()
+    """Codes of which nobody can tell now whether they are over."""
     calm: timedelta = timedelta(seconds=8)
     """How long a trouble is not seen before it is over."""
     again: Mapping[Severity, timedelta] = field(
@@ -169,6 +171,8 @@ def _seen(known: Alert | None, verdict: Verdict, now: datetime) -> Alert:
 
 def _is_over(alert: Alert, verdicts: Sequence[Verdict], now: datetime, rules: Rules) -> bool:
     code = CODES.get(alert.code)  # None: of another version of ftstream
+    if alert.code in rules.blind:
+        return False
     if code is not None and is_hidden(code, alert.flows, verdicts):
         return False
     return now - alert.seen_at >= rules.calm
@@ -183,7 +187,8 @@ def _telling(alert: Alert, now: datetime, rules: Rules) -> Telling | None:
     occasion = _occasion(alert, now, rules)
     if occasion is None:
         return None
-    told = replace(alert, told_at=now, told_as=alert.severity, times=alert.times + 1)
+    worst = max((alert.severity, alert.told_as or alert.severity), key=lambda each: RANKS[each])
+    told = replace(alert, told_at=now, told_as=worst, times=alert.times + 1)
     if occasion is Occasion.WORSE:
         told = replace(told, acknowledged_by="")  # what somebody has seen was less
     return Telling(occasion, told)

@@ -40,6 +40,15 @@ class Code:
     """Seconds."""
 
 
+def explained(name: str) -> str | None:
+    """Tell what a code means and what to do, in lines for people; None if there is no such code."""
+    code = CODES.get(name.upper())
+    if code is None:
+        return None
+    head = f"{code.name}  {code.severity.value}, {code.cause.value}\n{code.title}\n{code.korean}"
+    return f"{head}\n\n{code.more.strip()}\n\nThen: {code.hint}"
+
+
 def _load() -> Mapping[str, Code]:
     text = files(__package__).joinpath("codes.toml").read_text(encoding="utf-8")
     tables = [{"name": name, **table} for name, table in tomllib.loads(text).items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 SEND_SECONDS = 15.0
 MOST_SECONDS = 60.0
 """Between two tries."""
+GIVE_UP_SECONDS = 3_600.0
+"""After which a message is not tried any more: one that a receiver never takes keeps all others from it."""
 MOST_WAITING = 200
 """Messages of a receiver that takes none; the oldest go first."""
 
@@ -42,6 +45,7 @@ class AlertMessage:
     title: str
     body: str
     over: bool = False
+    made_at: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(slots=True)
@@ -74,8 +78,16 @@ class Delivery:
         """Have each receiver that wants such take it, some time."""
         for queue in self._queues:
             if RANKS[message.severity] >= RANKS[queue.receiver.least]:
+                if len(queue.waiting) == MOST_WAITING:
+                    log.warning("receiver %s: a message is dropped", queue.receiver.name)
                 queue.waiting.append(message)
                 queue.filled.set()
+
+    def clear(self) -> None:
+        """Another watcher tells from now on."""
+        for queue in self._queues:
+            queue.waiting.clear()
+            queue.filled.clear()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -96,6 +108,8 @@ class Delivery:
         wait = 1.0
         while True:
             await queue.filled.wait()
+            if not queue.waiting:  # cleared meanwhile
+                continue
             message = queue.waiting[0]
             error = await send(queue.service, message)
             if error != queue.error or not error:
@@ -105,7 +119,11 @@ class Delivery:
                     "receiver %s: %s: tried again until it does", queue.receiver.name, error
                 )
             queue.error = error
-            if error:
+            if error and time.monotonic() - message.made_at > GIVE_UP_SECONDS:
+                log.warning(
+                    "receiver %s: a message of an hour ago is given up", queue.receiver.name
+                )
+            elif error:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, MOST_SECONDS)
                 continue
@@ -133,7 +151,10 @@ async def send(service: apprise.Apprise, message: AlertMessage) -> str:
     try:
         async with asyncio.timeout(SEND_SECONDS):
             taken = await service.async_notify(
-                title=message.title, body=message.body, notify_type=kind
+                title=message.title,
+                body=message.body,
+                notify_type=kind,
+                body_format=apprise.NotifyFormat.TEXT,  # data may hold what looks like markup
             )
     except TimeoutError:
         return f"no answer in {SEND_SECONDS:.0f} s"

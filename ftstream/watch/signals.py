@@ -10,9 +10,10 @@ from ftstream.flows import Site
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """Somebody does not answer."""
+    """Somebody does not answer, or has `refused` what the watcher asks."""
 
     reason: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,12 @@ class SiteSignals:
     outbox: int = 0
     outbox_seconds: float = 0.0
     """How old the oldest change in the outbox is."""
+    conflicts: Mapping[str, int] = field(default_factory=dict)
+    """Table to how many edits of it have lost lately to one that did not know of them."""
+    used_bytes: int = 0
+    """What its databases hold, and what slots keep of its log."""
+    disk_bytes: int = 0
+    """How large its disk is, by the settings; 0: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +143,29 @@ class SetupSignals:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The last comparison: how long ago it ended, and the tables with rows that differ."""
+    """The last comparison: how long ago it ended, None for never; and the tables with rows that differ."""
 
-    seconds: float
+    seconds: float | None
     differing: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """One look. `ends`: topic and partition to offset; `beating_seconds`: how long heartbeats are sent."""
+    """One look. `ends`: topic and partition to offset; `beating_seconds`: for how long this watcher looks,
+    and sends heartbeats."""
 
     sites: Mapping[Site, SiteSignals | Silent]
     ends: Mapping[tuple[str, int], int] | Silent
     connect: Silent | None = None
     setup: SetupSignals = field(default_factory=SetupSignals)
     beating_seconds: float = 0.0
-    compared: Compared | None = None
+    setup_seen: bool = True
+    """Whether the set-up was looked at twice."""
+    settled: Mapping[str, float] = field(default_factory=dict)
+    """Flow to how long ago what kept it from going on was over; none: long ago."""
+    stuck: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """Topic and partition with records to apply, to how long none of them was applied."""
+    compared: Compared = Compared(None, {})
     undelivered: Mapping[str, str] = field(default_factory=dict)
     """Receiver to why it does not take what is sent."""
 

@@ -21,15 +21,23 @@ select json_build_object(
               from pg_replication_slots s where s.slot_name = any(%(slots)s::text[])),
     'applied', (select coalesce(json_agg(json_build_array(a.topic, a.kafka_partition, a.next_offset)), '[]')
                 from ftstream.applied_offset a),
+    -- What a worker said of the last minute, long ago, is of no use; when a heartbeat came last it tells all the same.
     'lags', (select coalesce(json_agg(json_build_object(
-                 'flow', l.flow, 'changes', l.changes, 'p50_ms', l.p50_ms, 'p99_ms', l.p99_ms,
+                 'flow', l.flow, 'changes', l.changes,
+                 'p50_ms', case when l.noted_at > now() - interval '1 minute' then l.p50_ms end,
+                 'p99_ms', case when l.noted_at > now() - interval '1 minute' then l.p99_ms end,
                  'heartbeat_at', extract(epoch from l.heartbeat_at))), '[]')
-             from ftstream.flow_lag l where l.noted_at > now() - interval '1 minute'),
+             from ftstream.flow_lag l where l.noted_at > now() - interval '30 days'),
     'waiting', (select coalesce(json_agg(w), '[]') from (
                     select p.flow, p.state::text as state, count(*) as changes,
                            extract(epoch from now() - min(p.parked_at)) as oldest_seconds,
                            (array_agg(left(p.error, 300) order by p.parked_at))[1] as error
-                    from ftstream.parked_change p group by 1, 2) w)
+                    from ftstream.parked_change p group by 1, 2) w),
+    'conflicts', (select coalesce(json_object_agg(c.name, c.changes), '{}') from (
+                      select l.table_name as name, count(*) as changes from ftstream.sync_log l
+                      where l.logged_at > now() - make_interval(secs => %(conflict_seconds)s) and l.outcome in (
+                          'conflict_update_update', 'conflict_update_delete',
+                          'conflict_delete_update', 'conflict_insert_insert') group by 1) c)
 )
 
 -- name: supabase
@@ -46,11 +54,16 @@ select json_build_object(
                  'interval_seconds', extract(epoch from s.sync_interval),
                  'failures', s.consecutive_failures, 'error', coalesce(left(s.last_error, 300), ''))), '[]')
              from ftstream.sync_status s where s.source = any(%(batches)s::text[])),
-    'outbox', (select count(*) from ftstream.outbox),
+    'outbox', (select count(*) from (select from ftstream.outbox limit 100001) o),
     'outbox_at', (select coalesce((o.payload::json ->> 'version')::numeric / 1000000,
                                   (o.payload::json -> 'source' ->> 'ts_ms')::numeric / 1000)
                   from ftstream.outbox o order by o.id limit 1)
 )
+
+-- name: size
+-- What the databases of the server hold, as far as this role may see: more than a glance.
+select sum(pg_database_size(d.oid))::bigint from pg_database d
+where has_database_privilege(d.oid, 'connect') or pg_has_role('pg_read_all_stats', 'usage')
 
 -- name: beat
 -- Has the site's outbox carry heartbeats.

@@ -34,6 +34,7 @@ set severity = excluded.severity, what = excluded.what, command = excluded.comma
     acknowledged_by = case when excluded.times > a.times and excluded.acknowledged_by = '' and a.told_as <> excluded.told_as
                            then '' else coalesce(nullif(excluded.acknowledged_by, ''), a.acknowledged_by) end,
     closed_at = excluded.closed_at
+where a.seen_at <= excluded.seen_at  -- one that was frozen may know less
 
 -- name: forget
 -- Forgets what was over long ago.
@@ -66,6 +67,10 @@ select extract(epoch from now() - compared_at)::float8, differing from ftstream.
 insert into ftstream.compared (compared_at, differing) values (now(), %(differing)s)
 on conflict (one) do update set compared_at = excluded.compared_at, differing = excluded.differing
 
+-- name: waiting
+-- The rows of a flow that have changes which could not be applied.
+select distinct p.table_name, p.entity_id from ftstream.parked_change p where p.flow = %(flow)s
+
 -- name: note_receiver
 -- Whether a receiver has taken what was sent.
 insert into ftstream.receiver as r (name, success_at, failure_at, error)
@@ -77,6 +82,14 @@ set success_at = coalesce(excluded.success_at, r.success_at), failure_at = coale
 -- name: note_activity
 -- What the watcher has done by itself (guidelines 6.3).
 insert into ftstream.activity_log (action, entity_type, details) values (%(action)s, %(entity)s, %(details)s)
+
+-- name: restarts
+-- How often connectors were restarted by the watcher, and when last; times in seconds since 1970.
+select distinct on (a.entity_type) a.entity_type, (a.details ->> 'restart')::integer,
+       extract(epoch from a.created_at)::float8
+from ftstream.activity_log a
+where a.action = 'connector_restart'
+order by a.entity_type, a.created_at desc
 
 -- name: health
 -- Has people told of what the dashboard shows (guidelines 6.2), and failed runs tried again (6.3).

@@ -83,10 +83,18 @@ def _lasted(alert: Alert) -> str:
 
 
 def morning(
-    language: Language, unhealthy: Sequence[str], errors: int, late: str, runs: Sequence[str]
+    language: Language,
+    unhealthy: Sequence[str],
+    errors: int,
+    late: str,
+    runs: Sequence[str],
+    alerts: Sequence[str],
 ) -> tuple[str, str]:
-    """What the daily checklist asks (guidelines 8.2): dashboard, errors of sync_log, CDC lag, batches."""
-    well = not unhealthy and not errors and not runs
+    """What the daily checklist asks (guidelines 8.2): dashboard, errors of sync_log, CDC lag, batches.
+
+    `alerts`: codes of those that are open.
+    """
+    well = not unhealthy and not errors and not runs and not alerts
     if language == "ko":
         head = f"[ftstream] 일일 점검: {'이상 없음' if well else '확인 필요'}"
         lines = [
@@ -94,6 +102,7 @@ def morning(
             f"sync_log 오류 (24시간): {errors}건",
             f"CDC 지연: {late}",
             f"Batch: {', '.join(runs) + ' 확인 필요' if runs else '모두 완료'}",
+            f"열린 알림: {', '.join(alerts) or '없음'}",
         ]
     else:
         head = f"[ftstream] daily check: {'all is well' if well else 'look at this'}"
@@ -102,5 +111,6 @@ def morning(
             f"errors in sync_log (24 h): {errors}",
             f"CDC lag: {late}",
             f"batches: {', '.join(runs) or 'all done'}",
+            f"open alerts: {', '.join(alerts) or 'none'}",
         ]
     return head, "\n".join(lines)

@@ -207,12 +207,16 @@ def least(pair: Pair) -> Pair:
 
 
 def with_least_rights(pair: Pair) -> Pair:
-    """The same, with a role of least rights for the worker on Supabase, too."""
+    """The same, with roles of least rights: for the worker on Supabase, too, and for the watcher."""
+    name = pair.database
     supabase = Database(
-        admin_dsn=SecretStr(pair.supabase.dsn("supabase_admin", pair.database)),
-        dsn=SecretStr(pair.supabase.dsn(f"apply_{pair.database}", pair.database)),
+        admin_dsn=SecretStr(pair.supabase.dsn("supabase_admin", name)),
+        dsn=SecretStr(pair.supabase.dsn(f"apply_{name}", name)),
+        watch_dsn=SecretStr(pair.supabase.dsn(f"watch_{name}", name)),
     )
-    changed = pair.settings.model_copy(update={"supabase": supabase})
+    watch = {"watch_dsn": SecretStr(pair.external.dsn(f"watch_{name}", name))}
+    external = pair.settings.external.model_copy(update=watch)
+    changed = pair.settings.model_copy(update={"supabase": supabase, "external": external})
     return Pair(pair.external, pair.supabase, pair.database, changed)
 
 
@@ -260,7 +264,8 @@ def _drop_database(cluster: Cluster, name: str) -> None:
     )
     cluster.execute(drop_slots, [name])
     cluster.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-    for role in (f"apply_{name}", f"capture_{name}", f"ftstream_definer_{name}"):
+    for kind in ("apply", "capture", "watch", "ftstream_definer"):
+        role = f"{kind}_{name}"
         with psycopg.connect(cluster.superuser, autocommit=True) as connection:
             if connection.execute("select from pg_roles where rolname = %s", [role]).fetchone():
                 identifier = sql.Identifier(role)

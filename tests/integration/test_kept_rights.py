@@ -31,6 +31,7 @@ async def test_rights_are_those_that_were_reviewed(least: Pair) -> None:
         f"ftstream_definer_{least.database}": "DEFINER",
         f"apply_{least.database}": "WORKER",
         f"capture_{least.database}": "CAPTURE",
+        f"watch_{least.database}": "WATCHER",
         "supabase_admin": "ADMIN",
         "admin": "ADMIN",
     }

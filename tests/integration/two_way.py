@@ -165,7 +165,14 @@ class Worker:
             self._parking,
             Buffer(bounds.buffer_rows, bounds.buffer_bytes, lambda: None, lambda: None),
             Intake(flow.name, tables, decode, place.told.append),
-            Tally(flow.name, {name: name for name in tables.values()}, keeper, bounds, status=None),
+            Tally(
+                flow.name,
+                place.site,
+                {name: name for name in tables.values()},
+                keeper,
+                bounds,
+                status=None,
+            ),
             bounds,
         )
         self._partitions = [Partition(topic, 0) for topic in tables]

@@ -1,7 +1,8 @@
 """Everything that can fail fails, in random order, for as long as one likes: `make soak`.
 
 FTSTREAM_SOAK_SEED repeats a run's order of faults; FTSTREAM_SOAK_SECONDS makes it shorter or longer;
-FTSTREAM_SOAK_FAULTS is a regular expression for those that are to happen.
+FTSTREAM_SOAK_FAULTS is a regular expression for those that are to happen, FTSTREAM_SOAK_RATE how many changes
+people and games make in a second: proxies, people and all services share the machine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(0)]
 SEED = int(os.environ.get("FTSTREAM_SOAK_SEED", random.randrange(10**6)))
 SECONDS = float(os.environ.get("FTSTREAM_SOAK_SECONDS", "1200"))
 CHOSEN = [f for f in FAULTS if re.search(os.environ.get("FTSTREAM_SOAK_FAULTS", ""), f)]
+RATE = float(os.environ.get("FTSTREAM_SOAK_RATE", "100"))
 LONGEST = 20.0
 """Seconds that a fault lasts at most."""
 LONGER = {"workers come and go": 180.0}
@@ -49,7 +51,7 @@ def test_each_change_is_applied_once_whatever_fails(
             while faults and time.monotonic() < end:
                 fault = faults.pop()
                 lasts = chance.uniform(1, LONGER.get(fault, LONGEST))
-                outcomes.append(world.suffer(lasts, fault))
+                outcomes.append(world.suffer(lasts, fault, rate=RATE))
                 with capsys.disabled():
                     print(outcomes[-1], flush=True)
     with capsys.disabled():

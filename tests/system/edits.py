@@ -72,6 +72,10 @@ OWN_SESSION: LiteralString = (
     " (id, session_code, event_name, broadcast_date, scheduled_start, created_by)"
     " values (%s, %s, 'e', '2026-11-24', now(), 'test') on conflict do nothing"
 )
+NOTED: LiteralString = (
+    "select version from ftstream.last_write"
+    " where (table_name, entity_id) = ('player_overrides', %s)"
+)
 QUERIES, WEIGHTS = zip(*EDITS, strict=True)
 
 
@@ -127,6 +131,14 @@ class Message(NamedTuple):
     version: int
 
 
+class Write(NamedTuple):
+    """Of an override, at a site."""
+
+    site: str
+    id: str
+    version: int
+
+
 class Edits:
     """A person at each site, in threads of their own, for as long as the block lasts."""
 
@@ -137,11 +149,10 @@ class Edits:
         self._errors: list[BaseException] = []
         self._seed = seed
         self._before: set[Message] = set()
-        self.written = 0
-        """Overrides, that were committed for sure."""
-        self.unknown = 0
-        """Overrides of which nobody knows: the answer to the commit was lost."""
-        self._count = threading.Lock()
+        self._written: set[Write] = set()
+        """Of overrides, that were committed for sure."""
+        self._unknown: set[Write] = set()
+        """Of which nobody knows: the answer to the commit was lost."""
         self._own = {site: Own(site) for site in SITES}
         self._threads = [threading.Thread(target=self._edit, args=[site]) for site in SITES]
 
@@ -162,14 +173,20 @@ class Edits:
         if self._errors:
             raise self._errors[0]
 
+    @property
+    def written(self) -> int:
+        """How many overrides were written so far."""
+        return len(self._written)
+
     def must_have_bounced_never(self) -> None:
         """Each write of an override is one message on one topic, however often that is repeated.
 
         Two people may write a row in the same microsecond, each on a site: that is a tie, and two messages.
         """
         sent = set(asyncio.run(messages(self._scene))) - self._before
-        overrides = [each for each in sent if each.id in OVERRIDE_IDS]
-        assert self.written <= len(overrides) <= self.written + self.unknown
+        overrides = {Write(e.site, e.id, e.version) for e in sent if e.id in OVERRIDE_IDS}
+        assert self._written - overrides == set()
+        assert overrides - self._written - self._unknown == set()
         assert [each for each in sent if each.site != each.topic_of] == []
 
     def must_have_overruled_nobody(self) -> None:
@@ -205,20 +222,22 @@ class Edits:
             "session": SESSION,
             "text": f"{site} {chance.random()}",
         }
+        write: Write | None = None
         try:
-            done = connection.execute(query, values).rowcount
+            with connection.transaction():
+                done = connection.execute(query, values).rowcount
+                if done and "player_overrides" in query:
+                    noted = connection.execute(NOTED, [values["override"]]).fetchone()
+                    assert noted is not None
+                    write = Write(site, str(values["override"]), noted[0])
         except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
             return  # the database refuses it: nobody has written anything
         except psycopg.OperationalError:
-            self._counted(query, unknown=1)
+            if write is not None:
+                self._unknown.add(write)
             raise
-        self._counted(query, written=done)
-
-    def _counted(self, query: str, *, written: int = 0, unknown: int = 0) -> None:
-        if "player_overrides" in query:
-            with self._count:
-                self.written += written
-                self.unknown += unknown
+        if write is not None:
+            self._written.add(write)
 
 
 def rows(scene: Scene, site: SiteName, table: str) -> list[tuple[object, ...]]:

@@ -66,7 +66,10 @@ HEADING = (
 class World:
     """Two workers that reach everything through proxies, and connectors that do so too."""
 
-    def __init__(self, rig: Rig, proxies: ExitStack) -> None:
+    def __init__(
+        self, rig: Rig, proxies: ExitStack, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """`settings`: variables of its commands and workers besides."""
         stack = rig.stack
         via, at = stack.kafka_via
         self.stack = stack
@@ -74,11 +77,11 @@ class World:
         self.to_external = proxies.enter_context(Proxy(_port(rig, "external")))
         self.to_kafka = proxies.enter_context(Proxy(via, at))
         self.capture = proxies.enter_context(Proxy(_port(rig, "external")))
-        rig.overrides = {
+        rig.overrides = dict(settings or {}) | {
             "FTSTREAM_EXTERNAL__CAPTURE_HOST": "127.0.0.1",
             "FTSTREAM_EXTERNAL__CAPTURE_PORT": str(self.capture.port),
         }
-        self._through = {
+        self.through = {
             "FTSTREAM_SUPABASE__DSN": _by(rig, "supabase", self.to_supabase),
             "FTSTREAM_EXTERNAL__DSN": _by(rig, "external", self.to_external),
             "FTSTREAM_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{at}",
@@ -88,7 +91,7 @@ class World:
         self.imports = Imports(self.scene, self.capture)
 
     def new_worker(self) -> Worker:
-        return self.scene.worker(**self._through)
+        return self.scene.worker(**self.through)
 
     def suffer(self, seconds: float, *faults: str, rate: float = RATE) -> Outcome:
         """Let them happen under load, wait until all is applied, and look whether each change is, once."""

@@ -18,6 +18,8 @@ from tests.system.scene import Scene
 COPIED, INSERTED, EDITED = 1_500, 20, 100
 """Rows of the first COPY, of each INSERT, and of each transaction on a table that leaves by the outbox."""
 PAUSE_SECONDS = 0.5
+LONG_SECONDS = 300.0
+"""In which what was held is read and applied, beside everything else, on two slow cores."""
 
 # With ids of their own: a default that is volatile would have COPY write row by row.
 COPY: LiteralString = "copy gfx_players (id, player_hash, name) from stdin"
@@ -65,9 +67,12 @@ class Imports:
                 for write, first in zip((self._copy, self._edit), firsts, strict=True)
             ]
             try:
-                until(lambda: self._proxy.held == rests or any(w.done() for w in writers), 120)
+                until(
+                    lambda: self._proxy.held == rests or any(w.done() for w in writers),
+                    LONG_SECONDS,
+                )
                 # What was read is in Kafka, and at the other site.
-                until(lambda: self._arrived(firsts[0]) and self._arrived(firsts[1]), 120)
+                until(lambda: self._arrived(firsts[0]) and self._arrived(firsts[1]), LONG_SECONDS)
                 blow()
             finally:
                 over.set()
@@ -75,7 +80,7 @@ class Imports:
         written = [writer.result() for writer in writers]
         self._written += [entity for rows in written for entity in rows]
         # Until then one may look for its place in the log, where what is held next would keep it.
-        until(lambda: all(self._arrived(rows[-1:]) for rows in written), 120)
+        until(lambda: all(self._arrived(rows[-1:]) for rows in written), LONG_SECONDS)
 
     def _arrived(self, entities: list[str]) -> bool:
         return bool(self._scene.execute("supabase", LOGGED, entities))

@@ -35,15 +35,15 @@ def halts(scene: Scene, *words: str) -> None:
     """The flow halts with one line that has these words and the hint."""
     worker = scene.worker()
     worker.halted()
-    for word in (*words, "`ftstream resume`", "`ftstream verify --repair`"):
+    for word in (*words, "`ftstream accept-loss`", "`ftstream verify --repair`"):
         assert word in worker.errors[0]
 
 
 def repaired(scene: Scene) -> None:
     """What the message says is done, and both sites are equal."""
-    assert scene.command("resume", "gfx", "--dry-run").returncode == 0
-    assert scene.command("resume", "gfx").returncode == 1  # nobody says yes
-    assert scene.command("resume", "gfx", "--yes").returncode == 0
+    assert scene.command("accept-loss", "gfx", "--dry-run").returncode == 0
+    assert scene.command("accept-loss", "gfx").returncode == 1  # nobody says yes
+    assert scene.command("accept-loss", "gfx", "--yes").returncode == 0
     worker = scene.worker().ready()
     done = scene.command("verify", "gfx", "--repair", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr

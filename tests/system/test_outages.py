@@ -33,7 +33,7 @@ COMMANDS = (
     Asks(("dead", "list"), BOTH),
     Asks(("notifications",), frozenset({"supabase"})),
     Asks(("batch", "status"), frozenset({"supabase"})),
-    Asks(("resume", "gfx", "--dry-run"), frozenset({"supabase", "kafka"})),
+    Asks(("accept-loss", "gfx", "--dry-run"), frozenset({"supabase", "kafka"})),
     Asks(("connectors", "status"), frozenset({"kafka", "connect"})),
     Asks(("connectors", "diff"), ALL),
     Asks(("connectors", "apply"), frozenset({"external", "kafka", "connect"})),

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ftstream.connect.client import ConnectClient
 from ftstream.flows import FLOWS
-from ftstream.local.demo.rig import Rig
+from ftstream.local.demo.rig import SITES, Rig
+from ftstream.local.stack.ports import choose_ports
 from tests.conftest import until
 from tests.system.receiver import Receiver
 from tests.system.scene import Scene, Worker, set_up
+
+WORKER_PORT, WATCHER_PORT = choose_ports(2)
+DOCKER = Path(__file__).parents[2] / "docker"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def watcher(scene: Scene, receiver: Receiver) -> Worker:
-    watcher = scene.worker(command=("ftstream", "watch"), **receiver.environment)
+    listen = {"FTSTREAM_LISTEN__WATCHER": f"127.0.0.1:{WATCHER_PORT}"}
+    watcher = scene.worker(command=("ftstream", "watch"), **receiver.environment, **listen)
     watcher.until_said("INFO active")
     return watcher
 
@@ -108,6 +118,78 @@ def test_the_second_watcher_takes_over_and_tells_nothing_twice(
     until(lambda: len(receiver.beats) > beats + 2)
     assert len(receiver.taken) == before
     assert second.stop() == 0
+
+
+def test_every_metric_that_rules_and_dashboard_name_is_there(
+    scene: Scene, receiver: Receiver
+) -> None:
+    listen = f"127.0.0.1:{WORKER_PORT}"
+    worker = scene.worker(FTSTREAM_LISTEN__WORKER=listen).ready()
+    watcher = scene.worker(
+        command=("ftstream", "watch"),
+        **receiver.environment,
+        FTSTREAM_LISTEN__WATCHER=f"127.0.0.1:{WATCHER_PORT}",
+    )
+    watcher.until_said("INFO active", seconds=60)
+    watching, working = f"http://127.0.0.1:{WATCHER_PORT}", f"http://{listen}"
+    until(lambda: "ftstream_looked_timestamp_seconds" in answer(f"{watching}/metrics"), 60)
+    until(lambda: answer(f"{working}/readyz") == "ready\n", 60)
+    scene.write(20)
+    scene.caught_up()
+    exported = "".join(
+        answer(url)
+        for url in (
+            f"{working}/metrics",
+            f"{watching}/metrics",
+            scene.rig.stack.connect_metrics_url,
+        )
+    )
+    there = set(re.findall(r"^# TYPE (\w+)", exported, re.MULTILINE))
+    named = {
+        name.removesuffix("_bucket")
+        for file in ("prometheus/rules.yml", "grafana/dashboards/ftstream.json")
+        for name in re.findall(
+            r"\b(?:ftstream|kafka_connect|debezium)_\w+", expressions(DOCKER / file)
+        )
+    }
+    assert len(named) > 20 and named - there == set()
+    applied = re.findall(
+        r'ftstream_changes_total\{flow="gfx",outcome="applied",target="supabase"\} (\S+)', exported
+    )
+    assert float(applied[0]) > 0
+    assert 'ftstream_up{service="supabase"} 1.0' in exported
+    assert watcher.stop() == 0 and worker.stop() == 0
+
+
+def test_the_watcher_has_a_login_of_its_own_that_writes_nothing_flows_carry(scene: Scene) -> None:
+    for site in SITES:
+        held = scene.execute(
+            site,
+            "select c.relname::text, p.privilege from pg_class c,"
+            " unnest(array['insert', 'update', 'delete', 'truncate', 'trigger']) as p(privilege)"
+            " where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')"
+            " and has_table_privilege('ftstream_watch', c.oid, p.privilege)",
+        )
+        assert held == []
+
+
+def answer(url: str) -> str:
+    """What is answered, whatever the status; nothing while nobody does."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return str(response.read().decode())
+    except urllib.error.HTTPError as error:
+        return str(error.read().decode())
+    except OSError:
+        return ""
+
+
+def expressions(file: Path) -> str:
+    """The queries in a file of rules or panels."""
+    found = yaml.safe_load(file.read_text())  # JSON is YAML, too
+    rules = [rule["expr"] for group in found.get("groups", ()) for rule in group["rules"]]
+    panels = [t["expr"] for panel in found.get("panels", ()) for t in panel["targets"]]
+    return "\n".join(rules + panels)
 
 
 def test_a_code_is_explained(scene: Scene) -> None:

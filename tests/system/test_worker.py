@@ -118,7 +118,7 @@ def test_applied_offset_beyond_the_log_halts_the_flow(scene: Scene) -> None:
     worker.halted()
     scene.execute("supabase", move, -1_000_000, "%gfx_hands")
     assert "the topic was recreated: it ends at offset" in worker.errors[0]
-    assert "`ftstream resume`" in worker.errors[0]
+    assert "`ftstream accept-loss`" in worker.errors[0]
 
 
 def test_worker_of_which_every_flow_halts_ends(scene: Scene) -> None:

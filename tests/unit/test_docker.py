@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ftstream.failures import Severity
 from ftstream.local.stack import Stack, state
 from ftstream.local.stack.connect import ConnectWorker
 from ftstream.local.stack.jars import PROVIDED, Jars, pinned
@@ -19,6 +21,7 @@ from ftstream.local.stack.java import Jvm
 from ftstream.local.stack.kafka import MESSAGE_BYTES
 from ftstream.local.stack.postgres import SETTINGS
 from ftstream.local.stack.state import CONNECT_USER
+from ftstream.watch.codes import CODES
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -103,7 +106,7 @@ def test_every_service_that_answers_has_a_health_check(compose: dict[str, Any]) 
     without = {
         name for name, service in compose["services"].items() if "healthcheck" not in service
     }
-    assert without == {"setup", "worker"}
+    assert without == {"setup"}
 
 
 def test_every_password_must_be_chosen_and_is_in_the_example() -> None:
@@ -122,7 +125,8 @@ def test_the_settings_of_the_worker_have_the_shape_of_the_local_stack(
     local = tomllib.loads(Stack(tmp_path).settings_toml())
     del local["realtime"]  # none in containers: the publisher looks by itself
     in_docker = tomllib.loads(compose["configs"]["ftstream"]["content"])
-    for word in ("admin_dsn", "capture_password"):
+    del in_docker["listen"]  # a network of its own: Prometheus is another machine there
+    for word in ("admin_dsn", "capture_password", "watch_dsn"):
         assert word not in compose["configs"]["ftstream"]["content"]
     for name, keys in tomllib.loads(compose["configs"]["ftstream_admin"]["content"]).items():
         in_docker[name] |= keys
@@ -130,6 +134,61 @@ def test_the_settings_of_the_worker_have_the_shape_of_the_local_stack(
     assert {name: set(keys) for name, keys in in_docker.items()} == {
         name: set(keys) for name, keys in local.items()
     }
+
+
+def test_the_watcher_holds_no_password_of_the_worker(compose: dict[str, Any]) -> None:
+    content = compose["configs"]["ftstream_watch"]["content"]
+    settings = tomllib.loads(content)
+    worker = tomllib.loads(compose["configs"]["ftstream"]["content"])
+    assert "APPLY_PASSWORD" not in content
+    assert [each["source"] for each in compose["services"]["watch"]["configs"]] == [
+        "ftstream_watch"
+    ]
+    for site in ("external", "supabase"):
+        without = re.sub(r":\$\{[^}]*\}@", "@", worker[site]["dsn"])
+        assert settings[site]["dsn"] == without
+    assert {k: v for k, v in settings.items() if k not in ("external", "supabase", "listen")} == {
+        k: v for k, v in worker.items() if k not in ("external", "supabase", "listen")
+    }
+
+
+def test_what_answers_in_containers_is_what_prometheus_reads(compose: dict[str, Any]) -> None:
+    scraped = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())
+    targets = {
+        target
+        for job in scraped["scrape_configs"]
+        for each in job.get("static_configs", ())
+        for target in each["targets"]
+    } | {
+        f"{name}:{found['port']}"
+        for job in scraped["scrape_configs"]
+        for found in job.get("dns_sd_configs", ())
+        for name in found["names"]
+    }
+    listening = {
+        f"{service}:{tomllib.loads(compose['configs'][config]['content'])['listen'][name].split(':')[1]}"
+        for service, config, name in (
+            ("worker", "ftstream", "worker"),
+            ("watch", "ftstream_watch", "watcher"),
+        )
+    }
+    assert targets == {*listening, "connect:9404"}
+    assert "=9404:" in (DOCKER / "connect" / "Dockerfile").read_text()
+
+
+def test_alerts_of_prometheus_and_panels_lead_somewhere(compose: dict[str, Any]) -> None:
+    rules = yaml.safe_load((DOCKER / "prometheus" / "rules.yml").read_text())
+    found = [rule for group in rules["groups"] for rule in group["rules"]]
+    for rule in found:
+        code = rule["labels"].get("code")
+        link = f"http://127.0.0.1:18472/explain/{code}" if code else "docs/metrics.md"
+        assert code is None or code in CODES
+        assert rule["annotations"]["runbook_url"] == link, rule["alert"]
+        assert rule["labels"]["severity"] in set(Severity)
+    assert "127.0.0.1:18472:8472" in compose["services"]["watch"]["ports"]
+    dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "ftstream.json").read_text())
+    assert all(panel["targets"] and panel["title"] for panel in dashboard["panels"])
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
 def test_every_file_that_compose_mounts_or_builds_is_there(compose: dict[str, Any]) -> None:

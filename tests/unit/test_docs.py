@@ -13,7 +13,7 @@ from ftstream.cli import main
 from ftstream.flows import FLOWS
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/security.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/security.md", "docs/codes.md", "docs/metrics.md")
 
 
 def commands(document: str) -> list[str]:

@@ -106,7 +106,7 @@ def test_flows_captured_by_outbox_share_a_connector_until_the_last_of_them_goes(
         (["wait"], FLOWS),
         (["verify"], FLOWS),
         (["remove"], FLOWS),
-        (["resume"], FLOWS),
+        (["accept-loss"], FLOWS),
         (["dead", "list", "--flow"], FLOWS),
         (["connectors", "apply"], (GFX, OVERRIDES, CUE_SHEETS)),
     ],

@@ -487,6 +487,34 @@ def test_postgresql_14_needs_a_superuser_to_apply_and_the_problem_says_so() -> N
     assert any("PostgreSQL 14 cannot grant that" in str(p) for p in problems)
 
 
+def test_the_watchers_role_is_named_by_its_own_address() -> None:
+    pooled = "postgresql://ftstream_watch.abcdef:x@aws-0-eu.pooler.supabase.com:6543/postgres"
+    direct = "postgresql://ftstream_apply:x@db.abcdef.supabase.co/postgres"
+    supabase = Database(dsn=SecretStr(direct), watch_dsn=SecretStr(pooled))
+    external = Database(
+        dsn=SecretStr(direct), watch_dsn=SecretStr("postgresql://ftstream_apply@h/d")
+    )
+    settings = Settings(external=external, supabase=supabase)
+    assert wanted(Site.SUPABASE, FLOWS, settings).watch_role == "ftstream_watch"
+    assert wanted(Site.EXTERNAL, FLOWS, settings).watch_role == ""  # it is the worker's
+
+
+def test_what_the_watcher_may_write_is_none_of_what_flows_carry() -> None:
+    database = Database(
+        dsn=SecretStr("postgresql://apply@h/d"), watch_dsn=SecretStr("postgresql://watch@h/d")
+    )
+    settings = Settings(external=database, supabase=database)
+    carried = {table.qualified for flow in FLOWS for table in flow.tables}
+    for site in Site:
+        aim = wanted(site, FLOWS, settings)
+        written = {r.object for r in aim.watch_rights if r.privilege not in ("SELECT", "USAGE")}
+        assert written and not written & carried
+        read = {p.table for p in aim.policies if p.role == "watch"}
+        assert carried & {t.qualified for t in aim.tables} <= read
+        by_worker = {r.object for r in aim.apply_rights if r.privilege == "INSERT"}
+        assert not by_worker & {"ftstream.watcher", "ftstream.compared", "ftstream.alert"}
+
+
 def test_a_pooler_is_an_error_before_a_slot_and_a_warning_elsewhere() -> None:
     pooled = replace(state(), pooled=True)
     assert [p.fatal for p in site_problems(aim(Site.EXTERNAL), pooled)] == [True]

@@ -30,7 +30,10 @@ ORDER = ("USAGE", "CONNECT", "EXECUTE", "SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def settings() -> Settings:
-    database = Database(dsn=SecretStr("postgresql://ftstream_apply@h/db"))
+    database = Database(
+        dsn=SecretStr("postgresql://ftstream_apply@h/db"),
+        watch_dsn=SecretStr("postgresql://ftstream_watch@h/db"),
+    )
     return Settings(external=database, supabase=database)
 
 

@@ -255,3 +255,54 @@ def test_realtime_is_on_where_it_has_an_address_and_a_key(
         load_settings()
     monkeypatch.setenv("FTSTREAM_REALTIME__KEY", SECRET)
     assert load_settings().realtime.on
+
+
+WATCH = "postgresql://ftstream_watch:w@db.example.com/postgres"
+
+
+def test_the_watcher_logs_in_with_its_own_password_and_the_worker_never_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for site in ("EXTERNAL", "SUPABASE"):
+        monkeypatch.setenv(f"FTSTREAM_{site}__DSN", DSN)
+        monkeypatch.setenv(f"FTSTREAM_{site}__WATCH_DSN", WATCH)
+    settings = load_settings()
+    for database in (settings.external, settings.supabase):
+        assert "user=worker" in database.conninfo()
+        watching = database.for_watcher()
+        assert "user=ftstream_watch" in watching.conninfo() and SECRET not in watching.conninfo()
+        assert watching.login() == ("watch_dsn", database.watch_dsn)
+    assert "user=ftstream_watch" in settings.for_watcher().external.conninfo()
+    assert "user=worker" in settings.external.conninfo()
+
+
+def test_without_a_login_of_its_own_the_watcher_has_the_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FTSTREAM_EXTERNAL__DSN", DSN)
+    assert "user=worker" in load_settings().for_watcher().external.conninfo()
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"FTSTREAM_EXTERNAL__WATCH_DSN": WATCH}, "supabase.watch_dsn is not set"),
+        ({"FTSTREAM_EXTERNAL__WATCH_DSN": "postgresql://db.example.com/x"}, "names no user"),
+        ({"FTSTREAM_LISTEN__WORKER": "8471"}, "is no address to listen at"),
+        ({"FTSTREAM_LISTEN__WATCHER": "a:b@h:1"}, "is no address to listen at"),
+        ({"FTSTREAM_SUPABASE__DISK_BYTES": "much"}, "supabase.disk_bytes"),
+    ],
+)
+def test_settings_of_the_watcher_that_cannot_work_are_told(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=said):
+        load_settings()
+
+
+def test_metrics_that_others_can_reach_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTSTREAM_LISTEN__WATCHER", "0.0.0.0:8472")
+    (told,) = unprotected(load_settings())
+    assert "listen.watcher" in told

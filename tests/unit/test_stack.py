@@ -104,8 +104,8 @@ def test_the_version_of_java_is_read_from_what_it_says(
 def test_settings_have_the_shape_that_the_cli_reads(stack: Stack) -> None:
     settings = tomllib.loads(stack.settings_toml())
     assert {section: set(keys) for section, keys in settings.items()} == {
-        "external": {"admin_dsn", "dsn"},
-        "supabase": {"admin_dsn", "dsn"},
+        "external": {"admin_dsn", "dsn", "watch_dsn"},
+        "supabase": {"admin_dsn", "dsn", "watch_dsn"},
         "kafka": {"bootstrap_servers"},
         "connect": {"url", "username", "password", "capture_password"},
         "realtime": {"url", "key"},
@@ -127,7 +127,7 @@ def test_every_password_is_different(stack: Stack) -> None:
     assert made is not None
     found = [word for site in made.passwords.values() for word in site.values()]
     found += [made.debezium_password, made.connect_password, made.realtime_key]
-    assert len(set(found)) == len(found) == 8
+    assert len(set(found)) == len(found) == 10
 
 
 def test_the_state_survives_a_round_trip(tmp_path: Path) -> None:

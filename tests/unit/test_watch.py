@@ -18,7 +18,17 @@ from ftstream.watch import words
 from ftstream.watch.alerts import Alert, AlertStep, Hours, Mute, Occasion, Rules, newest, step
 from ftstream.watch.codes import CODES
 from ftstream.watch.heal import Restarts
-from ftstream.watch.judge import Limits, Verdict, causes, duration, found, judge, size
+from ftstream.watch.judge import (
+    Limits,
+    Verdict,
+    blind,
+    causes,
+    duration,
+    found,
+    judge,
+    shown,
+    size,
+)
 from ftstream.watch.signals import (
     Compared,
     LagSignal,
@@ -37,6 +47,7 @@ from ftstream.watch.signals import (
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 LIMITS = Limits(verify_seconds=3_600)
 WORKER = WorkerSignal("host:1", 2.0, 600.0, "realtime", "", {})
+GFX_TOPIC = Names(GFX).topics(Site.SUPABASE)[0]
 SLOT = SlotSignal("gfx_slot", True, "reserved", 10 * 2**20, 20 * 2**30)
 
 
@@ -88,6 +99,28 @@ OVERDUE = RunSignal("wsop", "players", "synced", 2_000.0, 900.0, 0, "")
 FAILING = RunSignal("wsop", "players", "failed", 50.0, 900.0, 2, "why")
 PARKED = Waiting("gfx", "parked", 3, 300.0, "e")
 TROUBLES: list[tuple[str, Signals, str]] = [
+    (
+        "FT102",
+        signals(
+            sites={**signals().sites, Site.SUPABASE: Silent("FATAL: Tenant or user not found")}
+        ),
+        "so it is with a project that is paused",
+    ),
+    (
+        "FT140",
+        signals(sites={**signals().sites, Site.EXTERNAL: Silent("no right", refused=True)}),
+        "external refuses what the watcher asks: no right",
+    ),
+    ("FT111", at(Site.EXTERNAL, slots=[replace(SLOT, status="lost", safe_bytes=None)]), "is lost"),
+    ("FT121", signals(stuck={(GFX_TOPIC, 2): 60.0}), "partition 2 of"),
+    (
+        "FT160",
+        signals(sites={each: site(each, skew_seconds=30.0) for each in Site}),
+        "the watcher's clock is 30 s behind external's",
+    ),
+    ("FT171", signals(compared=Compared(None, {}), beating_seconds=9_000.0), "compared never"),
+    ("FT132", at(Site.EXTERNAL, conflicts={"cue_sheets": 21}), "21 edits of cue_sheets"),
+    ("FT163", at(Site.SUPABASE, used_bytes=9 * 2**30, disk_bytes=10 * 2**30), "9.0 GB of 10.0 GB"),
     ("FT101", silent(Site.EXTERNAL), "external does not answer: refused"),
     ("FT102", silent(Site.SUPABASE), "supabase does not answer"),
     ("FT103", signals(ends=Silent("no broker")), "no broker"),
@@ -153,7 +186,7 @@ TROUBLES: list[tuple[str, Signals, str]] = [
         at(Site.SUPABASE, runs=[FAILING]),
         "failed 2 times: why",
     ),
-    ("FT160", at(Site.EXTERNAL, skew_seconds=-30.0), "30 s behind the watcher's"),
+    ("FT160", at(Site.EXTERNAL, skew_seconds=-30.0), "30 s behind supabase's"),
     (
         "FT161",
         at(Site.SUPABASE, workers=[replace(WORKER, way="polling", reason="refused")]),
@@ -185,6 +218,57 @@ def test_codes_hide_behind_codes_that_there_are_and_not_behind_each_other(name: 
     assert set(code.hidden_by) <= CODES.keys() - {name}
     assert not any(name in CODES[other].hidden_by for other in code.hidden_by)
     assert code.title and code.korean and code.hint and code.more
+
+
+def test_a_site_that_is_away_hides_what_follows_there_and_nothing_of_the_other() -> None:
+    away = silent(Site.EXTERNAL)
+    seen = replace(
+        away,
+        sites={**away.sites, Site.SUPABASE: site(Site.SUPABASE, read_only=True)},
+        setup=SetupSignals([FAULT, replace(FAULT, where="supabase", what="trigger y is gone")]),
+    )
+    assert [(v.code.name, v.site) for v in told(seen)] == [
+        ("FT101", Site.EXTERNAL),
+        ("FT140", Site.SUPABASE),
+        ("FT105", Site.SUPABASE),
+    ]
+
+
+def test_a_right_that_is_missing_hides_no_flow_that_stands_still() -> None:
+    drift = replace(FAULT, lost=False, flows=("cue_sheets",))
+    sites = {each: site(each) for each in Site}
+    sites[Site.EXTERNAL] = site(Site.EXTERNAL, lags=STUCK)
+    found_now = told(signals(sites=sites, setup=SetupSignals([drift])))
+    assert {v.code.name for v in found_now} == {"FT140", "FT121"}
+
+
+def test_a_watcher_that_has_just_begun_tells_no_end_of_what_it_cannot_see() -> None:
+    young = signals(beating_seconds=3.0, setup_seen=False)
+    assert {"FT121", "FT110", "FT140"} <= blind(young, LIMITS)
+    assert blind(signals(), LIMITS) == frozenset()
+    days = Days()
+    for _ in range(3):
+        days.look(found("FT121", "gfx to supabase", "w", ("gfx",)))
+    for _ in range(10):
+        days.look(rules=Rules(blind=frozenset({"FT121"})))
+    assert days.occasions == [Occasion.OPENED]
+    for _ in range(3):
+        days.look()
+    assert days.occasions == [Occasion.OPENED, Occasion.OVER]
+
+
+def test_what_has_waited_for_a_trouble_is_not_late_for_itself() -> None:
+    sites = {each: site(each) for each in Site}
+    others = [each for each in lags(Site.SUPABASE) if each.flow != "gfx"]
+    sites[Site.SUPABASE] = site(Site.SUPABASE, lags=[*others, *LATE])
+    assert told(signals(sites=sites, settled={"gfx": 20.0})) == []
+    assert [v.code.name for v in told(signals(sites=sites, settled={"gfx": 200.0}))] == ["FT120"]
+
+
+def test_what_any_login_can_write_is_one_short_line_without_markup() -> None:
+    text = shown("a\x00b\n<!channel> <https://evil|x>" + "y" * 10_000)
+    assert text.startswith("a b \u2039!channel\u203a") and len(text) < 600
+    assert "<" not in text and "\x00" not in text
 
 
 def test_connect_that_is_down_is_one_trouble_and_not_seven_lagging_flows() -> None:
@@ -383,10 +467,11 @@ def test_a_message_is_short_and_says_what_to_do() -> None:
 
 
 def test_the_morning_says_what_the_daily_checklist_asks() -> None:
-    head, body = words.morning("ko", [], 0, "p50 12 ms, p99 80 ms", [])
+    head, body = words.morning("ko", [], 0, "p50 12 ms, p99 80 ms", [], [])
     assert head == "[ftstream] 일일 점검: 이상 없음"
     assert "CDC 지연: p50 12 ms, p99 80 ms" in body
-    assert "확인 필요" in words.morning("ko", ["gfx.hands STALE"], 2, "-", ["wsop.players"])[0]
+    assert "확인 필요" in words.morning("ko", ["gfx.hands STALE"], 2, "-", ["wsop.players"], [])[0]
+    assert "확인 필요" in words.morning("ko", [], 0, "-", [], ["FT170"])[0]
 
 
 def change(written: float, operation: Operation = Operation.UPDATE) -> Change:

@@ -25,6 +25,7 @@ from ftstream.apply.sites import ApplyFailed
 from ftstream.apply.tally import Tally
 from ftstream.apply.writer import Writer
 from ftstream.failures import FENCED, Failure, FlowHalted, Severity, classify
+from ftstream.flows import Site
 from ftstream.kafka.chunk import Chunk
 from ftstream.kafka.partition import Partition
 from ftstream.messages.change import Entity, decode
@@ -149,6 +150,7 @@ class Flow:
             Intake("gfx", tables, decode, self.told.append),
             Tally(
                 "gfx",
+                Site.SUPABASE,
                 {t: t for t in tables.values()},
                 cast(Housekeeper, self.target),
                 ApplySettings(),

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from ftstream.local.demo.schema import has_schema, load_schema
 from ftstream.local.stack import Stack
-from ftstream.local.stack.state import CONNECT_USER
+from ftstream.local.stack.state import APPLY_ROLE, CONNECT_USER, WATCH_ROLE
 from ftstream.settings import Settings
 
 STOP_SECONDS = 40.0
@@ -120,11 +120,13 @@ class Rig:
             "namespace": self.namespace,
             "external": {
                 "admin_dsn": self.dsn("external"),
-                "dsn": self.dsn("external", "ftstream_apply"),
+                "dsn": self.dsn("external", APPLY_ROLE),
+                "watch_dsn": self.dsn("external", WATCH_ROLE),
             },
             "supabase": {
                 "admin_dsn": self.dsn("supabase"),
-                "dsn": self.dsn("supabase", "ftstream_apply"),
+                "dsn": self.dsn("supabase", APPLY_ROLE),
+                "watch_dsn": self.dsn("supabase", WATCH_ROLE),
             },
             "kafka": {"bootstrap_servers": self.stack.bootstrap_servers},
             "connect": {
@@ -133,6 +135,8 @@ class Rig:
                 "password": self.stack.connect_password,
                 "capture_password": self.stack.debezium_password,
             },
+            # Several on one machine, which nobody asks.
+            "listen": {"worker": "", "watcher": ""},
             "realtime": {
                 "url": self.stack.realtime_url(self.namespace or None),
                 "key": self.stack.realtime_key,

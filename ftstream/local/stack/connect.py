@@ -12,6 +12,7 @@ from ftstream.local.stack.service import probe_http
 from ftstream.local.stack.state import CONNECT_USER, write_private
 
 HEAP = "1g"
+JMX = Path(__file__).with_name("jmx.yml")
 PASSWORD_VARIABLE = "DEBEZIUM_PASSWORD"
 OVERRIDES = ("max.request.size", "buffer.memory", "compression.type", "linger.ms", "batch.size")
 BASIC_AUTHENTICATION = "org.apache.kafka.connect.rest.basic.auth.extension"
@@ -38,6 +39,8 @@ class ConnectWorker:
     """The capture role's, which connectors refer to."""
     login_password: str = field(repr=False)
     """Of CONNECT_USER, for the REST interface."""
+    metrics_port: int = 0
+    """Where its JMX exporter answers; 0: it has none."""
 
     name = "connect"
     stop_signal = signal.SIGTERM
@@ -63,7 +66,10 @@ class ConnectWorker:
 
     def command(self) -> Command:
         main = "org.apache.kafka.connect.cli.ConnectDistributed"
-        options = (f"-Djava.security.auth.login.config={self._jaas}",)
+        options = [f"-Djava.security.auth.login.config={self._jaas}"]
+        if self.metrics_port:
+            where = f"127.0.0.1:{self.metrics_port}:{JMX}"
+            options.append(f"-javaagent:{self.jvm.jars.jmx_agent}={where}")
         argv = self.jvm.argv(main, str(self.properties), heap=HEAP, options=options)
         # In the environment, so that neither the REST API nor a topic ever shows the password.
         secret = {PASSWORD_VARIABLE: self.password}

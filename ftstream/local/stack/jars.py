@@ -24,7 +24,7 @@ PROVIDED = ("connect-api-", "kafka-clients-", "slf4j-api-")
 
 @dataclass(frozen=True)
 class Jars:
-    """One folder of jars: `kafka` for the class path, `plugins` for Connect's plugin.path."""
+    """One folder of jars: `kafka` for the class path, `plugins` for Connect's plugin.path, `jmx`."""
 
     folder: Path
 
@@ -37,12 +37,17 @@ class Jars:
         return self.folder / "plugins"
 
     @property
+    def jmx_agent(self) -> Path:
+        """What shows a JVM's metrics to Prometheus."""
+        return self.folder / "jmx" / f"jmx_prometheus_javaagent-{pinned('jmx')}.jar"
+
+    @property
     def present(self) -> bool:
         return self.folder.is_dir()
 
 
 def pinned(name: str) -> str:
-    """The version that the pom.xml pins: of `kafka` or `debezium`."""
+    """The version that the pom.xml pins: of `kafka`, `debezium` or `jmx`."""
     maven = "{http://maven.apache.org/POM/4.0.0}"
     found = ElementTree.parse(POM).findtext(f"{maven}properties/{maven}{name}.version")
     if found is None:
@@ -86,6 +91,7 @@ def _download(maven: Path, jars: Jars) -> None:
         debezium = new / "plugins" / "debezium-connector-postgres"
         _copy_dependencies(maven, "kafka", new / "kafka")
         _copy_dependencies(maven, "debezium", debezium)
+        _copy_dependencies(maven, "jmx", new / "jmx")
         for jar in debezium.glob("*.jar"):
             if jar.name.startswith(PROVIDED):
                 jar.unlink()

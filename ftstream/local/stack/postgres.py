@@ -33,6 +33,7 @@ SETTINGS: Mapping[str, str] = {
     "max_connections": "200",  # workers, tests and psql at once
     "shared_buffers": "256MB",  # two clusters and two JVMs share the machine
     "max_wal_size": "4GB",  # a bulk load must not become a row of checkpoints
+    "max_slot_wal_keep_size": "20GB",  # a connector that stands still must not fill the disk
     "wal_sender_timeout": "5min",  # a laptop asleep or a frozen JVM keeps its connection
     "max_locks_per_transaction": "256",  # partitions by day: dropping a schema locks all of them
     "max_prepared_transactions": "10",  # two-phase commits are captured, too

@@ -22,7 +22,7 @@ from ftstream.local.stack.ports import is_free
 from ftstream.local.stack.process import Identity
 from ftstream.local.stack.realtime import RealtimeProcess, probe_realtime
 from ftstream.local.stack.service import Service
-from ftstream.local.stack.state import APPLY_ROLE, CONNECT_USER, NAMES, StackState
+from ftstream.local.stack.state import APPLY_ROLE, CONNECT_USER, NAMES, WATCH_ROLE, StackState
 
 Progress = Callable[[str], None]
 SiteName = Literal["external", "supabase"]
@@ -58,10 +58,12 @@ SETTINGS_TOML = """\
 [external]
 admin_dsn = "{external_admin}"
 dsn = "{external_apply}"
+watch_dsn = "{external_watch}"
 
 [supabase]
 admin_dsn = "{supabase_admin}"
 dsn = "{supabase_apply}"
+watch_dsn = "{supabase_watch}"
 
 [kafka]
 bootstrap_servers = "{bootstrap_servers}"
@@ -193,9 +195,9 @@ class Stack:
     def dsn(self, site: SiteName, user: str | None = None, dbname: str | None = None) -> str:
         """postgresql:// with a password; by default the admin and the database of the site.
 
-        Users: external has admin and ftstream_apply; supabase has supabase_admin (superuser),
-        postgres (the default) and ftstream_apply. ftstream_apply is only given a password here:
-        ftstream makes the role.
+        Users: external has admin; supabase has supabase_admin (superuser) and postgres (the
+        default). ftstream_apply and ftstream_watch are only given a password here: ftstream makes
+        the roles.
         """
         known, recorded = postgres.SITES[site], self._state()
         role, database = user or known.admin, dbname or known.database
@@ -210,13 +212,20 @@ class Stack:
         self._check(name)
         return self.folder / "logs" / f"{name}.log"
 
+    @property
+    def connect_metrics_url(self) -> str:
+        """Where Prometheus reads of Connect and Debezium."""
+        return f"http://127.0.0.1:{self._state().ports['connect_metrics']}/metrics"
+
     def settings_toml(self) -> str:
         """ftstream's settings for this stack (`ftstream --config FILE`); holds passwords."""
         return SETTINGS_TOML.format(
             external_admin=self.dsn("external"),
             external_apply=self.dsn("external", APPLY_ROLE),
+            external_watch=self.dsn("external", WATCH_ROLE),
             supabase_admin=self.dsn("supabase"),
             supabase_apply=self.dsn("supabase", APPLY_ROLE),
+            supabase_watch=self.dsn("supabase", WATCH_ROLE),
             bootstrap_servers=self.bootstrap_servers,
             connect_url=self.connect_url,
             connect_user=CONNECT_USER,
@@ -304,6 +313,7 @@ class Stack:
             jvm=jvm,
             password=made.debezium_password,
             login_password=made.connect_password,
+            metrics_port=made.ports["connect_metrics"],
         )
         supabase = postgres.SUPABASE
         yield RealtimeProcess(

@@ -15,9 +15,10 @@ from ftstream.local.stack.postgres import SITES
 from ftstream.local.stack.process import Identity
 
 NAMES = ("external", "supabase", "kafka", "connect", "realtime")
-EXTRA_PORTS = ("controller", "via", "proxy")
-"""Kafka's own, and those of its second listener: see Broker.via_port."""
+EXTRA_PORTS = ("controller", "via", "proxy", "connect_metrics")
+"""Kafka's own, those of its second listener (see Broker.via_port), and Connect's JMX exporter."""
 APPLY_ROLE = "ftstream_apply"
+WATCH_ROLE = "ftstream_watch"
 CONNECT_USER = "ftstream"
 """Who may log in to Connect's REST interface."""
 
@@ -47,7 +48,10 @@ def new_state(postgres_folder: Path, postgres_version: int) -> StackState:
         postgres_version=postgres_version,
         ports=dict(zip((*NAMES, *EXTRA_PORTS), ports, strict=True)),
         passwords={
-            site.name: {role: new_password() for role in (site.superuser, site.admin, APPLY_ROLE)}
+            site.name: {
+                role: new_password()
+                for role in (site.superuser, site.admin, APPLY_ROLE, WATCH_ROLE)
+            }
             for site in SITES.values()
         },
         debezium_password=new_password(),

@@ -1,4 +1,4 @@
-"""`ftstream resume`: go on where Kafka's log goes on, after records were lost."""
+"""`ftstream accept-loss`: go on where Kafka's log goes on, after records were lost."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ftstream.settings import Settings, load_settings
 @click.command(
     epilog="""\b
 Examples:
-  ftstream resume gfx --dry-run   what is lost, and where reading would go on
-  ftstream resume gfx             asks first; stop the worker before
+  ftstream accept-loss gfx --dry-run   what is lost, and where reading would go on
+  ftstream accept-loss gfx             asks first; stop the worker before
 Then start the worker, and: ftstream verify gfx --repair
 Exit codes: 0 done, or nothing is lost; 1 declined or failed, 2 wrong use, 3 Kafka does not answer."""
 )
 @click.argument("flow", metavar="FLOW", type=FlowType())
 @dry_run_option
 @yes_option
-def resume(flow: Flow, dry_run: bool, yes: bool) -> None:
+def accept_loss(flow: Flow, dry_run: bool, yes: bool) -> None:
     """Accept that records of a halted flow are lost, and read on from what Kafka holds.
 
     For a topic whose records were deleted before they were applied, or that was recreated: reading
@@ -46,7 +46,7 @@ def resume(flow: Flow, dry_run: bool, yes: bool) -> None:
         else:
             if not yes:
                 click.confirm("Go on from there?", abort=True)
-            asyncio.run(_resume(settings, target, found))
+            asyncio.run(_go_on(settings, target, found))
             click.echo(f"Next: ftstream worker, then ftstream verify {flow.name} --repair")
 
 
@@ -72,7 +72,7 @@ async def _lost(settings: Settings, flow: Flow, target: Site) -> list[Discontinu
     return found
 
 
-async def _resume(settings: Settings, target: Site, found: list[Discontinuity]) -> None:
+async def _go_on(settings: Settings, target: Site, found: list[Discontinuity]) -> None:
     sites = Sites(target, settings)
     try:
         offsets = Offsets(sites)
