@@ -269,7 +269,7 @@ class Wanted:
     def watch_rights(self) -> frozenset[Right]:
         """What the watcher needs: to see all, and to write what it keeps, and nothing that flows carry."""
         role = self.watch_role
-        if not (role and self.own_tables):
+        if not role:
             return frozenset()
         rights = set(_reading(role, self.database, self.tables))
         rights.add(Right(role, "schema", "ftstream", "USAGE"))

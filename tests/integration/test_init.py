@@ -567,7 +567,8 @@ async def test_the_migration_file_with_a_role_of_its_own_holds_no_password(
         least.psql(Site.SUPABASE, "supabase_admin", file)
     done = await initialise(least)
     changed = [d.what for d in done if d.where == "supabase" and d.changed]
-    assert changed == [f"apply role apply_{least.database}"]  # its password
+    name = least.database
+    assert changed == [f"apply role apply_{name}", f"watch role watch_{name}"]  # their passwords
 
 
 async def test_nobody_else_has_rights_on_ftstreams_schema(least: Pair) -> None:
