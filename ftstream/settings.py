@@ -82,13 +82,6 @@ class Database(_Group):
     """How large the disk of its server is ("50GB"), which SQL cannot tell; 0: nobody watches it."""
     _watches: bool = False
 
-    @field_validator("watch_dsn")
-    @classmethod
-    def _names_user(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and not _parameter(value, "user"):
-            raise ValueError("names no user: the watcher's own (postgresql://ftstream_watch:...)")
-        return value
-
     @field_validator("dsn", "admin_dsn", "watch_dsn")
     @classmethod
     def _parses(cls, value: SecretStr) -> SecretStr:
@@ -99,6 +92,13 @@ class Database(_Group):
             raise ValueError(
                 "is not a PostgreSQL connection string (postgresql://user:password@host/db)"
             ) from None
+        return value
+
+    @field_validator("watch_dsn")
+    @classmethod
+    def _names_user(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not _parameter(value, "user"):
+            raise ValueError("names no user: the watcher's own (postgresql://ftstream_watch:...)")
         return value
 
     def parameter(self, name: str, default: str = "") -> str:

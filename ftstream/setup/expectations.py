@@ -305,7 +305,7 @@ class Wanted:
         )
 
     def _watch_policies(self) -> Iterator[RowPolicy]:
-        if self.watch_rights:
+        if self.watch_role:
             for table in self.tables:
                 yield RowPolicy(table.qualified, WATCH_POLICY, self.watch_role, "SELECT")
             for name, privileges in self._watchers_own():

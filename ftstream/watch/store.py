@@ -244,7 +244,7 @@ class Store:
             cursor = await connection.execute(statement(QUERIES[query]), values)
             return await cursor.fetchone() if cursor.description else None
 
-        return await self._try(site, query, work, default, default if refused is None else refused)
+        return await self._try(site, query, work, default, refused)
 
     async def _everywhere(self, query: str, values: Mapping[str, object]) -> int:
         """Run it at each site that answers; the most rows that one of them has touched."""

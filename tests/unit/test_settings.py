@@ -288,6 +288,7 @@ def test_without_a_login_of_its_own_the_watcher_has_the_workers(
     [
         ({"FTSTREAM_EXTERNAL__WATCH_DSN": WATCH}, "supabase.watch_dsn is not set"),
         ({"FTSTREAM_EXTERNAL__WATCH_DSN": "postgresql://db.example.com/x"}, "names no user"),
+        ({"FTSTREAM_EXTERNAL__WATCH_DSN": f"{SECRET} no dsn"}, "watch_dsn: .*is not a PostgreSQL"),
         ({"FTSTREAM_LISTEN__WORKER": "8471"}, "is no address to listen at"),
         ({"FTSTREAM_LISTEN__WATCHER": "a:b@h:1"}, "is no address to listen at"),
         ({"FTSTREAM_SUPABASE__DISK_BYTES": "much"}, "supabase.disk_bytes"),
@@ -298,8 +299,9 @@ def test_settings_of_the_watcher_that_cannot_work_are_told(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=said) as told:
         load_settings()
+    assert SECRET not in str(told.value)
 
 
 def test_metrics_that_others_can_reach_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

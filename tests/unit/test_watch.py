@@ -14,6 +14,8 @@ from ftstream.apply.lag import Lags
 from ftstream.failures import Severity
 from ftstream.flows import FLOWS, GFX, Names, Site
 from ftstream.messages.change import Change, Operation
+from ftstream.setup import faults, lineage
+from ftstream.watch import judge as judge_words
 from ftstream.watch import words
 from ftstream.watch.alerts import Alert, AlertStep, Hours, Mute, Occasion, Rules, newest, step
 from ftstream.watch.codes import CODES
@@ -82,6 +84,11 @@ def silent(which: Site) -> Signals:
 
 def told(seen: Signals) -> list[Verdict]:
     return causes(judge(seen, FLOWS, "", LIMITS))
+
+
+def test_what_is_told_apart_by_its_words_is_what_the_set_up_says() -> None:
+    assert judge_words.NOBODY_READS == faults.NOBODY_READS
+    assert judge_words.WENT_BACK in lineage.WENT_BACK
 
 
 def test_nothing_is_wrong_where_all_is_well() -> None:
